@@ -1,0 +1,16 @@
+//! The decision: who may do what.
+//!
+//! One pure function, [`authorize`], decides every connection and request; the proxy, the control
+//! plane and the command line all call this one. It does no I/O and reads no clock. Policies come in as
+//! [`PolicySpec`]s, the values that users wrote; [`PolicySet::compile`] turns those that select a
+//! workload into an index once, off the hot path.
+
+#![warn(missing_docs)]
+
+mod facts;
+mod spec;
+
+pub use facts::{Facts, HeaderLookup, HttpFacts};
+pub use spec::{
+    Action, ConditionSpec, Invalid, OperationSpec, Origin, PolicyId, PolicySpec, RuleSpec, SourceSpec,
+};

@@ -1,0 +1,18 @@
+//! What one proxy knows: the contract between the two planes.
+//!
+//! The control plane compiles a world into [`Resource`]s; a proxy holds a set of them. The transport moves
+//! differences: [`Resources::diff`] and [`Resources::apply`] are its whole algebra, and
+//! `a.apply(a.diff(b)) == b` is a property test. Unknown fields are refused whole when a resource is decoded,
+//! so that a proxy older than its control plane fails closed and never drops half a rule (semantics 2.17, R7).
+
+#![warn(missing_docs)]
+
+mod mesh;
+mod resources;
+mod service;
+mod workload;
+
+pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
+pub use resources::{Delta, Resource, ResourceName, Resources};
+pub use service::{ClientTls, Endpoint, Service, ServicePort};
+pub use workload::{Inbound, InboundPort, Workload};

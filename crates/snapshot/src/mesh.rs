@@ -1,0 +1,100 @@
+//! Settings of the whole mesh.
+
+use std::time::Duration;
+
+use model::{Profile, TrustDomain};
+use serde::{Deserialize, Serialize};
+
+/// MeshConfig and profile, resolved: every proxy holds exactly one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mesh {
+    /// The profile, for display; what follows from it is spelled out in the other fields.
+    pub profile: Profile,
+    /// `meshConfig.trustDomain`.
+    pub trust_domain: TrustDomain,
+    /// `meshConfig.trustDomainAliases`.
+    pub trust_domain_aliases: Vec<TrustDomain>,
+    /// The root namespace, `istio-system` by default.
+    pub root_namespace: String,
+    /// The DNS suffix of the cluster, `cluster.local` by default.
+    pub cluster_domain: String,
+    /// Addresses at which pods expect the cluster's DNS.
+    pub dns_vips: Vec<std::net::IpAddr>,
+    /// Whether a workload without any ALLOW policy is closed (secure) or open (istio). (P3)
+    pub deny_by_default: bool,
+    /// What happens to traffic that leaves the registry.
+    pub egress: Egress,
+    /// How paths are normalised: `NONE`, `BASE`, `MERGE_SLASHES`, `DECODE_AND_MERGE_SLASHES`.
+    pub path_normalization: PathNormalization,
+    /// Whether ambiguous paths are refused (semantics 3.6 OURS).
+    pub strict_paths: bool,
+    /// Whether the dialled address and the Host must belong to one service (O-02), and headers that speak
+    /// for the proxy are removed (O-15).
+    pub strict_hosts: bool,
+    /// What an inbound proxy does with X-Forwarded-Client-Cert.
+    pub xfcc: XfccMode,
+    /// `meshConfig.enableAutoMtls`.
+    pub auto_mtls: bool,
+    /// `meshConfig.protocolDetectionTimeout` in milliseconds; `None` waits without limit (Istio's 0s).
+    pub protocol_detection_timeout_ms: Option<u64>,
+    /// `meshConfig.meshMTLS.minProtocolVersion`.
+    pub min_tls: TlsVersion,
+    /// Whether HTTP/1.0 is taken as HTTP.
+    pub http10: bool,
+    /// `meshConfig.connectTimeout` in milliseconds, 10 s by default.
+    pub connect_timeout_ms: u64,
+}
+
+impl Mesh {
+    /// The time that sniffing may take.
+    pub fn protocol_detection_timeout(&self) -> Option<Duration> {
+        self.protocol_detection_timeout_ms.map(Duration::from_millis)
+    }
+}
+
+/// `meshConfig.pathNormalization.normalization` (semantics 3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PathNormalization {
+    /// Only the fragment is cut.
+    None,
+    /// RFC 3986 canonical form; Istio's default.
+    #[default]
+    Base,
+    /// And runs of slashes become one.
+    MergeSlashes,
+    /// And encoded slashes and backslashes are decoded first.
+    DecodeAndMergeSlashes,
+}
+
+/// `outboundTrafficPolicy.mode` (semantics 7.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Egress {
+    /// Unknown destinations are refused; the secure default.
+    RegistryOnly,
+    /// Unknown destinations are passed to the address that was dialled.
+    AllowAny,
+}
+
+/// X-Forwarded-Client-Cert at an inbound proxy (semantics 5.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum XfccMode {
+    /// Replace what came by the verified element; remove on plaintext. Ours.
+    SanitizeSet,
+    /// Keep what a mesh peer sent and append the verified element; remove on plaintext. Istio's (R9).
+    AppendForward,
+}
+
+/// The least TLS version of mesh traffic.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[serde(rename = "TLSV1_2")]
+    V1_2,
+    /// TLS 1.3; the secure default.
+    #[serde(rename = "TLSV1_3")]
+    V1_3,
+}

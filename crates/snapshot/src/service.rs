@@ -1,0 +1,99 @@
+//! Services and their endpoints, as a client's proxy sees them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use model::{Host, Protocol, ServiceName, SpiffeId, WorkloadId, WorkloadUid};
+use serde::{Deserialize, Serialize};
+
+/// A Service with all that a client needs to reach it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// The fully qualified host, `httpbin.full.svc.cluster.local`. Shorter forms follow from it and the caller's namespace.
+    pub host: Host,
+    /// Cluster addresses, at most one a family; none for a headless Service.
+    pub vips: Vec<IpAddr>,
+    /// `clusterIP: None`: names resolve to the endpoints' addresses, and they are dialled as they are.
+    pub headless: bool,
+    /// ExternalName: the name that this one stands for. Then there are no endpoints.
+    pub external_name: Option<Host>,
+    /// The ports.
+    pub ports: Vec<ServicePort>,
+    /// Endpoints, ordered by uid. Those that are not ready are included and marked.
+    pub endpoints: Vec<Endpoint>,
+    /// Service accounts of the endpoints: who a client accepts at the other end (CM-14).
+    pub identities: Vec<SpiffeId>,
+}
+
+/// One port of a Service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicePort {
+    /// Its name; empty where the Service gives none.
+    pub name: String,
+    /// The Service port.
+    pub port: u16,
+    /// What it speaks (semantics 9).
+    pub protocol: Protocol,
+    /// What clients must use towards it, from DestinationRules; `None` leaves it to auto-mTLS. The secure profile
+    /// never turns an edge plaintext silently: what is in force is shown in status (P57).
+    pub tls: Option<ClientTls>,
+}
+
+/// `DestinationRule.trafficPolicy.tls.mode` (semantics 1.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ClientTls {
+    /// Plaintext (CM-07).
+    Disable,
+    /// The workload's certificate, always (CM-06).
+    IstioMutual,
+    /// TLS settings that cannot be acted on yet: refuse to connect, never fall back to plaintext (GW-44, R1).
+    Unsupported,
+}
+
+/// One address that answers for a Service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// The pod, or for addresses that are no pod an id made from service and address.
+    pub uid: WorkloadUid,
+    /// The workload that owns it, where known, for logs and metrics.
+    pub workload: Option<WorkloadId>,
+    /// Its addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// Service port -> port on the workload. A port that is missing here is not served by this endpoint.
+    pub ports: BTreeMap<u16, u16>,
+    /// Whether it may receive new connections.
+    pub ready: bool,
+    /// The node it runs on, where known.
+    pub node: Option<String>,
+    /// Its identity, where it is in the mesh. `None` is a plain endpoint (CM-02).
+    pub identity: Option<SpiffeId>,
+    /// Workload ports on which its effective mode is DISABLE, so that auto-mTLS must not be used (CM-03).
+    /// `0` stands for every port that `mtls_ports` does not name.
+    pub plaintext_ports: Vec<u16>,
+    /// Workload ports that are not DISABLE although `plaintext_ports` holds `0`.
+    pub mtls_ports: Vec<u16>,
+}
+
+impl Endpoint {
+    /// Whether the endpoint accepts mutual TLS of the mesh on the workload port (semantics 1.6 step 3).
+    pub fn accepts_mtls(&self, workload_port: u16) -> bool {
+        self.identity.is_some()
+            && !self.plaintext_ports.contains(&workload_port)
+            && (!self.plaintext_ports.contains(&0) || self.mtls_ports.contains(&workload_port))
+    }
+
+    /// The address of the wished family, else any.
+    pub fn address(&self, ipv6: bool) -> Option<IpAddr> {
+        self.addresses
+            .iter()
+            .find(|a| a.is_ipv6() == ipv6)
+            .or_else(|| self.addresses.first())
+            .copied()
+    }
+}

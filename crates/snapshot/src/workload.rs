@@ -1,0 +1,83 @@
+//! Workloads: who they are, and, for those that a proxy stands before, what may come in.
+
+use std::net::IpAddr;
+
+use model::{MtlsMode, Protocol, SpiffeId, WorkloadId, WorkloadUid};
+use policy::PolicyId;
+use serde::{Deserialize, Serialize};
+
+/// One pod.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Its id.
+    pub uid: WorkloadUid,
+    /// Namespace and name of the pod.
+    pub pod: WorkloadId,
+    /// What owns it (a Deployment, say), for logs and metrics: `destination_workload`.
+    pub workload: WorkloadId,
+    /// Labels that metrics name: `app` or `app.kubernetes.io/name` (`service.istio.io/canonical-name` first).
+    pub canonical_name: String,
+    /// `service.istio.io/canonical-revision`, `app.kubernetes.io/version` or `version`; `latest` where none is set.
+    pub canonical_revision: String,
+    /// The label `app`, `unknown` where missing (metrics).
+    pub app: String,
+    /// The label `version`, `unknown` where missing (metrics).
+    pub version: String,
+    /// Its addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// The node it runs on.
+    pub node: String,
+    /// Its service account.
+    pub service_account: String,
+    /// Its identity, where it is in the mesh; `None` for a plain pod.
+    pub identity: Option<SpiffeId>,
+    /// Whether it may receive new connections.
+    pub ready: bool,
+    /// What may come in, sent only to the proxy that stands before it.
+    pub inbound: Option<Inbound>,
+}
+
+/// What a proxy must know to let connections in to a workload.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inbound {
+    /// Ports that a Service or a PeerAuthentication names, by workload port, ascending.
+    pub ports: Vec<InboundPort>,
+    /// The mode of every other port (semantics 1.2 step 4; P17).
+    pub default_mtls: MtlsMode,
+    /// Names of the policies that select the workload, of all actions, ascending. A name that has no
+    /// [`policy::PolicySpec`] beside it denies (R34).
+    pub policies: Vec<PolicyId>,
+    /// `<namespace>/<name>` of the PeerAuthentication that decides, for explanations.
+    pub mtls_decided_by: Option<String>,
+}
+
+/// One inbound port.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboundPort {
+    /// The workload port.
+    pub port: u16,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Its effective mode.
+    pub mtls: MtlsMode,
+    /// `<namespace>/<name>` of the Service that declares it, for logs and metrics (`destination_service`).
+    pub service: Option<model::ServiceName>,
+}
+
+impl Inbound {
+    /// The effective mode and protocol of a workload port, declared or not.
+    pub fn port(&self, port: u16) -> (MtlsMode, Protocol) {
+        match self
+            .ports
+            .binary_search_by_key(&port, |p| p.port)
+            .ok()
+            .and_then(|i| self.ports.get(i))
+        {
+            Some(found) => (found.mtls, found.protocol),
+            None => (self.default_mtls, Protocol::Auto),
+        }
+    }
+}
