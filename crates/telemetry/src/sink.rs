@@ -1,0 +1,296 @@
+//! Where events go.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{broadcast, mpsc};
+
+use crate::event::Event;
+use crate::metrics::Metrics;
+use crate::render::{self, Format};
+
+/// How many events may wait for the log writer. Past it they are counted as lost, never waited for.
+pub const LOG_QUEUE: usize = 8192;
+
+/// How many events are kept for those who ask what has just happened.
+pub const LOG_BACKLOG: usize = 1000;
+
+/// Where the access log is written.
+#[derive(Clone, Debug, Default)]
+pub enum LogTarget {
+    /// Nowhere; subscribers still see every event.
+    #[default]
+    None,
+    /// The process's standard output.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// What to start with.
+#[derive(Clone, Debug, Default)]
+pub struct TelemetryOptions {
+    /// Where lines go.
+    pub target: LogTarget,
+    /// How they look.
+    pub format: Format,
+}
+
+/// The one place that events go to. Cheap to clone.
+#[derive(Clone)]
+pub struct Telemetry(Arc<Inner>);
+
+struct Inner {
+    metrics: Metrics,
+    queue: Option<mpsc::Sender<Arc<Event>>>,
+    live: broadcast::Sender<Arc<Event>>,
+    backlog: Mutex<VecDeque<Arc<Event>>>,
+}
+
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telemetry").finish_non_exhaustive()
+    }
+}
+
+/// Events from now on, after those that were kept.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The newest events, oldest first.
+    pub backlog: Vec<Arc<Event>>,
+    /// What comes. A reader that is too slow is told how many it missed.
+    pub live: broadcast::Receiver<Arc<Event>>,
+}
+
+impl Telemetry {
+    /// Starts the log writer, a thread of its own: a slow disk never holds up traffic.
+    ///
+    /// # Errors
+    /// The log file cannot be opened.
+    pub fn start(options: &TelemetryOptions) -> io::Result<Self> {
+        let writer: Option<Box<dyn Write + Send>> = match &options.target {
+            LogTarget::None => None,
+            LogTarget::Stdout => Some(Box::new(io::stdout())),
+            LogTarget::File(path) => Some(Box::new(
+                std::fs::OpenOptions::new().create(true).append(true).open(path)?,
+            )),
+        };
+        let queue = match writer {
+            None => None,
+            Some(writer) => {
+                let (send, receive) = mpsc::channel(LOG_QUEUE);
+                let format = options.format;
+                std::thread::Builder::new()
+                    .name("access-log".to_owned())
+                    .stack_size(256 * 1024)
+                    .spawn(move || write_lines(receive, writer, format))?;
+                Some(send)
+            }
+        };
+        let (live, _) = broadcast::channel(1024);
+        Ok(Self(Arc::new(Inner {
+            metrics: Metrics::new(),
+            queue,
+            live,
+            backlog: Mutex::default(),
+        })))
+    }
+
+    /// Takes an event. Never blocks.
+    pub fn emit(&self, event: Event) {
+        self.0.metrics.record(&event);
+        let event = Arc::new(event);
+        if let Ok(mut backlog) = self.0.backlog.lock() {
+            if backlog.len() >= LOG_BACKLOG {
+                backlog.pop_front();
+            }
+            backlog.push_back(Arc::clone(&event));
+            // Sent under the lock, so that a subscriber sees each event once: in the backlog or live.
+            let _ = self.0.live.send(Arc::clone(&event));
+        }
+        if let Some(queue) = &self.0.queue
+            && queue.try_send(event).is_err()
+        {
+            self.0.metrics.log_lost.inc();
+        }
+    }
+
+    /// The kept events and all that follow.
+    pub fn subscribe(&self) -> Subscription {
+        match self.0.backlog.lock() {
+            Ok(backlog) => Subscription {
+                backlog: backlog.iter().cloned().collect(),
+                live: self.0.live.subscribe(),
+            },
+            Err(_) => Subscription {
+                backlog: Vec::new(),
+                live: self.0.live.subscribe(),
+            },
+        }
+    }
+
+    /// Absolute counts of packets that capture dropped, by stable reason.
+    pub fn drops(&self, counts: &[(&'static str, u64)]) {
+        self.0.metrics.drops(counts);
+    }
+
+    /// Sets `meshward_state{what=…}`: versions, ages in seconds, numbers of connections.
+    pub fn gauge(&self, what: &str, value: i64) {
+        self.0.metrics.gauge(what, value);
+    }
+
+    /// All metrics in OpenMetrics text (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
+    pub fn metrics_text(&self) -> String {
+        self.0.metrics.text()
+    }
+}
+
+fn write_lines(mut receive: mpsc::Receiver<Arc<Event>>, writer: Box<dyn Write + Send>, format: Format) {
+    let mut out = io::BufWriter::with_capacity(64 * 1024, writer);
+    while let Some(event) = receive.blocking_recv() {
+        let mut next = Some(event);
+        // All that is waiting is written before one flush.
+        while let Some(event) = next {
+            // A full disk loses lines, never traffic; the queue's counter shows it.
+            let _ = writeln!(out, "{}", render::line(&event, format));
+            next = receive.try_recv().ok();
+        }
+        let _ = out.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Decision, EventKind, HttpEvent, Peer, Reporter, Wire};
+    use std::time::{Duration, SystemTime};
+
+    fn request(code: u16) -> Event {
+        let mut event = Event::new(
+            EventKind::Request,
+            Reporter::Destination,
+            SystemTime::UNIX_EPOCH,
+            Arc::new(Peer {
+                workload: "sleep".into(),
+                namespace: "full".into(),
+                ..Peer::default()
+            }),
+            Arc::new(Peer {
+                workload: "httpbin".into(),
+                namespace: "full".into(),
+                ..Peer::default()
+            }),
+        );
+        event.http = Some(Box::new(HttpEvent {
+            code,
+            ..HttpEvent::default()
+        }));
+        event.protocol = "http";
+        event.wire = Wire::MutualTls;
+        event.service = Some("httpbin.full.svc.cluster.local".into());
+        event.duration = Duration::from_millis(7);
+        event
+    }
+
+    #[test]
+    fn istio_names_and_labels() {
+        let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
+        telemetry.emit(request(200));
+        telemetry.emit(request(200));
+        let text = telemetry.metrics_text();
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("istio_requests_total{"))
+            .unwrap();
+        for part in [
+            r#"reporter="destination""#,
+            r#"source_workload="sleep""#,
+            r#"destination_service="httpbin.full.svc.cluster.local""#,
+            r#"destination_service_name="httpbin""#,
+            r#"destination_service_namespace="full""#,
+            r#"response_code="200""#,
+            r#"response_flags="-""#,
+            r#"connection_security_policy="mutual_tls""#,
+            r#"source_principal="unknown""#,
+        ] {
+            assert!(line.contains(part), "{part} not in {line}");
+        }
+        assert!(line.ends_with(" 2"), "{line}");
+        assert!(text.contains("istio_request_duration_milliseconds_bucket{"));
+    }
+
+    #[test]
+    fn refusals_are_counted_by_reason_and_exist_from_the_start() {
+        let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
+        let name = r#"meshward_denials_total{reporter="destination",reason="DENY_NO_ALLOW"}"#;
+        assert!(telemetry.metrics_text().contains(&format!("{name} 0")));
+        let mut event = request(403);
+        event.decision = Decision::Deny;
+        event.reason = Some(model::Reason::DenyNoAllow);
+        telemetry.emit(event);
+        assert!(telemetry.metrics_text().contains(&format!("{name} 1")));
+    }
+
+    #[test]
+    fn drops_are_absolute_counts() {
+        let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
+        telemetry.drops(&[("udp", 3)]);
+        telemetry.drops(&[("udp", 5)]);
+        assert!(
+            telemetry
+                .metrics_text()
+                .contains(r#"meshward_capture_dropped_packets_total{reason="udp"} 5"#)
+        );
+    }
+
+    #[test]
+    fn series_are_bounded() {
+        let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
+        for n in 0..(crate::metrics::SERIES + 5) {
+            let mut event = request(200);
+            event.service = Some(Arc::from(n.to_string()));
+            event.kind = EventKind::Drop;
+            telemetry.emit(event);
+        }
+        assert!(
+            telemetry
+                .metrics_text()
+                .contains("meshward_metrics_series_dropped_total 5")
+        );
+    }
+
+    #[test]
+    fn the_backlog_is_bounded_and_live_follows() {
+        let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
+        for _ in 0..LOG_BACKLOG + 3 {
+            telemetry.emit(request(200));
+        }
+        let mut subscription = telemetry.subscribe();
+        assert_eq!(subscription.backlog.len(), LOG_BACKLOG);
+        telemetry.emit(request(201));
+        assert_eq!(
+            subscription.live.try_recv().unwrap().http.as_ref().unwrap().code,
+            201
+        );
+        assert!(subscription.live.try_recv().is_err());
+    }
+
+    #[test]
+    fn lines_reach_the_file() {
+        let path = std::env::temp_dir().join(format!("meshward-log-{}", std::process::id()));
+        let telemetry = Telemetry::start(&TelemetryOptions {
+            target: LogTarget::File(path.clone()),
+            format: Format::Text,
+        })
+        .unwrap();
+        telemetry.emit(request(200));
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while std::fs::read_to_string(&path).unwrap().is_empty() {
+            assert!(std::time::Instant::now() < deadline, "no line was written");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+}
