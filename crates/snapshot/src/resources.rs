@@ -68,18 +68,17 @@ impl fmt::Debug for ResourceName {
 /// One thing that a proxy knows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[expect(clippy::large_enum_variant, reason = "always held behind an Arc")]
 pub enum Resource {
     /// Settings of the mesh.
-    Mesh(Mesh),
+    Mesh(Arc<Mesh>),
     /// PEM certificates that peers are verified against.
     Roots(Vec<String>),
     /// A Service.
-    Service(Service),
+    Service(Arc<Service>),
     /// A workload.
-    Workload(Workload),
+    Workload(Arc<Workload>),
     /// A policy.
-    Policy(PolicySpec),
+    Policy(Arc<PolicySpec>),
 }
 
 impl Resource {
@@ -92,6 +91,30 @@ impl Resource {
             Self::Workload(w) => ResourceName::workload(&w.uid),
             Self::Policy(p) => ResourceName::policy(&p.id),
         }
+    }
+}
+
+impl From<Mesh> for Resource {
+    fn from(value: Mesh) -> Self {
+        Self::Mesh(Arc::new(value))
+    }
+}
+
+impl From<Service> for Resource {
+    fn from(value: Service) -> Self {
+        Self::Service(Arc::new(value))
+    }
+}
+
+impl From<Workload> for Resource {
+    fn from(value: Workload) -> Self {
+        Self::Workload(Arc::new(value))
+    }
+}
+
+impl From<PolicySpec> for Resource {
+    fn from(value: PolicySpec) -> Self {
+        Self::Policy(Arc::new(value))
     }
 }
 
@@ -193,7 +216,7 @@ mod tests {
     fn roots_or_policy(seed: &(u8, u8)) -> Resource {
         match seed.0 % 5 {
             0 => Resource::Roots(vec![seed.1.to_string()]),
-            n => Resource::Policy(PolicySpec {
+            n => Resource::from(PolicySpec {
                 id: PolicyId {
                     namespace: "n".to_owned(),
                     name: n.to_string(),

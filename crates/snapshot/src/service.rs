@@ -41,6 +41,19 @@ pub struct ServicePort {
     /// What clients must use towards it, from DestinationRules; `None` leaves it to auto-mTLS. The secure profile
     /// never turns an edge plaintext silently: what is in force is shown in status (P57).
     pub tls: Option<ClientTls>,
+    /// Client namespaces whose own DestinationRule decides in place of `tls`, with what it says (semantics 6.6 step 1).
+    #[serde(default)]
+    pub tls_by_namespace: BTreeMap<String, Option<ClientTls>>,
+}
+
+impl ServicePort {
+    /// What a DestinationRule demands of clients in the namespace; `None` leaves it to auto-mTLS.
+    pub fn tls_for(&self, client_namespace: &str) -> Option<ClientTls> {
+        self.tls_by_namespace
+            .get(client_namespace)
+            .copied()
+            .unwrap_or(self.tls)
+    }
 }
 
 /// `DestinationRule.trafficPolicy.tls.mode` (semantics 1.6).
@@ -78,14 +91,20 @@ pub struct Endpoint {
     pub plaintext_ports: Vec<u16>,
     /// Workload ports that are not DISABLE although `plaintext_ports` holds `0`.
     pub mtls_ports: Vec<u16>,
+    /// The name by which a headless Service's DNS knows it: `HOSTNAME.SERVICE.NAMESPACE.svc…`.
+    #[serde(default)]
+    pub hostname: Option<String>,
+}
+
+/// Whether a workload port takes mutual TLS of the mesh, from the two lists that endpoints and workloads carry.
+pub(crate) fn takes_mtls(plaintext_ports: &[u16], mtls_ports: &[u16], port: u16) -> bool {
+    !plaintext_ports.contains(&port) && (!plaintext_ports.contains(&0) || mtls_ports.contains(&port))
 }
 
 impl Endpoint {
     /// Whether the endpoint accepts mutual TLS of the mesh on the workload port (semantics 1.6 step 3).
     pub fn accepts_mtls(&self, workload_port: u16) -> bool {
-        self.identity.is_some()
-            && !self.plaintext_ports.contains(&workload_port)
-            && (!self.plaintext_ports.contains(&0) || self.mtls_ports.contains(&workload_port))
+        self.identity.is_some() && takes_mtls(&self.plaintext_ports, &self.mtls_ports, workload_port)
     }
 
     /// The address of the wished family, else any.

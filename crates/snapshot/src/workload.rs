@@ -6,6 +6,8 @@ use model::{MtlsMode, Protocol, SpiffeId, WorkloadId, WorkloadUid};
 use policy::PolicyId;
 use serde::{Deserialize, Serialize};
 
+use crate::service::takes_mtls;
+
 /// One pod.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,8 +36,22 @@ pub struct Workload {
     pub identity: Option<SpiffeId>,
     /// Whether it may receive new connections.
     pub ready: bool,
+    /// Workload ports on which its effective mode is DISABLE, as in [`crate::Endpoint::plaintext_ports`]: for clients
+    /// that dial its address (O-01).
+    #[serde(default)]
+    pub plaintext_ports: Vec<u16>,
+    /// As [`crate::Endpoint::mtls_ports`].
+    #[serde(default)]
+    pub mtls_ports: Vec<u16>,
     /// What may come in, sent only to the proxy that stands before it.
     pub inbound: Option<Inbound>,
+}
+
+impl Workload {
+    /// Whether it accepts mutual TLS of the mesh on the workload port (semantics 1.6 step 3).
+    pub fn accepts_mtls(&self, workload_port: u16) -> bool {
+        self.identity.is_some() && takes_mtls(&self.plaintext_ports, &self.mtls_ports, workload_port)
+    }
 }
 
 /// What a proxy must know to let connections in to a workload.
