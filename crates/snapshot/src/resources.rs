@@ -222,7 +222,7 @@ mod tests {
                     name: n.to_string(),
                 },
                 action: policy::Action::Deny,
-                dry_run: seed.1 % 2 == 0,
+                dry_run: seed.1.is_multiple_of(2),
                 rules: vec![],
                 invalid: None,
                 origin: policy::Origin {
