@@ -1,5 +1,6 @@
 //! Chores of the project: `cargo xtask tidy` holds the house together, `cargo xtask check` is what every commit passes.
 
+mod proto;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -9,8 +10,9 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let result = match words.first().map(String::as_str) {
         Some("tidy") => tidy::run(&root()).map_err(|problems| problems.join("\n")),
+        Some("proto") => proto::write(&root()),
         Some("check") => check(),
-        _ => Err("usage: cargo xtask tidy | check".to_owned()),
+        _ => Err("usage: cargo xtask tidy | check | proto".to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
