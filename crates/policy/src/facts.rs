@@ -34,6 +34,8 @@ pub struct HttpFacts<'a> {
     pub path: &'a str,
     /// The other header fields.
     pub headers: &'a dyn HeaderLookup,
+    /// The claims of the verified token; `None` where the request carries none (RP-13).
+    pub claims: Option<&'a dyn ClaimLookup>,
 }
 
 impl std::fmt::Debug for HttpFacts<'_> {
@@ -55,4 +57,20 @@ pub trait HeaderLookup {
     fn present(&self, name: &str) -> bool {
         self.any(name, &mut |_| true)
     }
+}
+
+/// The claims of a verified token.
+pub trait ClaimLookup {
+    /// Calls `visit` with the value at `path` (`["realm_access", "roles"]`), or with each element where it is a
+    /// list, until it returns `true`; returns whether it did. Objects are not visited.
+    fn any(&self, path: &[String], visit: &mut dyn FnMut(Claim<'_>) -> bool) -> bool;
+}
+
+/// One value of a claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim<'a> {
+    /// A string.
+    Text(&'a str),
+    /// A number or a boolean in its JSON spelling. Upstream never matches these (R25).
+    Scalar(&'a str),
 }

@@ -7,10 +7,19 @@
 
 #![warn(missing_docs)]
 
+mod decide;
+mod explain;
 mod facts;
+pub mod path;
+mod set;
 mod spec;
 
-pub use facts::{Facts, HeaderLookup, HttpFacts};
+pub use decide::{
+    Denial, External, ExternalAnswer, Permit, Shadow, ShadowVerdict, authorize, authorize_with,
+};
+pub use explain::{Explanation, NearMiss, Step, explain};
+pub use facts::{Claim, ClaimLookup, Facts, HeaderLookup, HttpFacts};
+pub use set::{Compat, Context, PolicySet};
 pub use spec::{
     Action, ConditionSpec, Invalid, OperationSpec, Origin, PolicyId, PolicySpec, RuleSpec, SourceSpec,
 };
