@@ -7,11 +7,13 @@
 
 #![warn(missing_docs)]
 
+mod index;
 mod mesh;
 mod resources;
 mod service;
 mod workload;
 
+pub use index::{Answer, Destination, Index, IndexError, ServiceTarget, Transport};
 pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
 pub use resources::{Delta, Resource, ResourceName, Resources};
 pub use service::{ClientTls, Endpoint, Service, ServicePort};

@@ -1,0 +1,157 @@
+//! What a proxy asks of its resources: immutable look-ups, built once each time a new set is swapped in.
+//!
+//! Everything is handed out behind an `Arc`, so that a connection keeps what it was decided by for as long as
+//! it needs. Building is linear in the resources. An address that two resources claim goes to the one that
+//! demands more of the caller: a mesh pod before a plain one.
+
+mod names;
+mod outbound;
+mod transport;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use model::{ServiceName, WorkloadUid, canonical_ip};
+
+use crate::{Mesh, Resource, Resources, Service, ServicePort, Workload};
+
+pub use names::Answer;
+pub use outbound::{Destination, ServiceTarget};
+pub use transport::Transport;
+
+/// Why a set of resources cannot be served from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The set has no mesh settings, so that no default is known.
+    #[error("the resources hold no mesh settings")]
+    NoMesh,
+}
+
+/// The resources of one proxy, ready to be asked.
+#[derive(Debug)]
+pub struct Index {
+    mesh: Arc<Mesh>,
+    roots: Vec<String>,
+    /// Namespace, then name: looked up by borrowed text.
+    services: HashMap<String, HashMap<String, Arc<Service>>>,
+    vips: HashMap<IpAddr, Arc<Service>>,
+    workloads: HashMap<WorkloadUid, Arc<Workload>>,
+    pods: HashMap<IpAddr, Arc<Workload>>,
+    /// Services that have the address among their endpoints, by name.
+    served_by: HashMap<IpAddr, Vec<Arc<Service>>>,
+}
+
+impl Index {
+    /// Builds the index.
+    ///
+    /// # Errors
+    /// The set is not one that a proxy can serve from; the proxy keeps what it had, or goes on refusing.
+    pub fn build(resources: &Resources) -> Result<Self, IndexError> {
+        let mesh = resources
+            .iter()
+            .find_map(|(_, resource)| match resource.as_ref() {
+                Resource::Mesh(mesh) => Some(Arc::clone(mesh)),
+                _ => None,
+            });
+        let mut index = Self {
+            mesh: mesh.ok_or(IndexError::NoMesh)?,
+            roots: Vec::new(),
+            services: HashMap::new(),
+            vips: HashMap::new(),
+            workloads: HashMap::new(),
+            pods: HashMap::new(),
+            served_by: HashMap::new(),
+        };
+        for (_, resource) in resources.iter() {
+            match resource.as_ref() {
+                Resource::Roots(roots) => index.roots.clone_from(roots),
+                Resource::Service(service) => index.add_service(service),
+                Resource::Workload(workload) => index.add_workload(workload),
+                Resource::Mesh(_) | Resource::Policy(_) => {}
+            }
+        }
+        Ok(index)
+    }
+
+    /// Settings of the mesh.
+    pub fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
+    }
+
+    /// PEM certificates that peers are verified against.
+    pub fn roots(&self) -> &[String] {
+        &self.roots
+    }
+
+    /// A Service by name.
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.service_at(name.namespace(), name.name())
+    }
+
+    /// The Service that has the cluster address, and its port of that number. A known address with a port that
+    /// the Service does not have is `Some((service, None))`.
+    pub fn vip(&self, address: IpAddr, port: u16) -> Option<(&Arc<Service>, Option<&ServicePort>)> {
+        let service = self.vips.get(&canonical_ip(address))?;
+        Some((service, service.ports.iter().find(|p| p.port == port)))
+    }
+
+    /// The pod that has the address, in the mesh or not.
+    pub fn pod(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.pods.get(&canonical_ip(address))
+    }
+
+    /// A pod by id.
+    pub fn workload(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid)
+    }
+
+    /// All pods, in no particular order.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// All Services, in no particular order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values().flat_map(HashMap::values)
+    }
+
+    fn service_at(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(namespace)?.get(name)
+    }
+
+    fn add_service(&mut self, service: &Arc<Service>) {
+        for vip in &service.vips {
+            self.vips
+                .entry(canonical_ip(*vip))
+                .or_insert_with(|| Arc::clone(service));
+        }
+        for address in service.endpoints.iter().flat_map(|e| &e.addresses) {
+            let serving = self.served_by.entry(canonical_ip(*address)).or_default();
+            if serving.last().is_none_or(|last| last.name != service.name) {
+                serving.push(Arc::clone(service));
+            }
+        }
+        self.services
+            .entry(service.name.namespace().to_owned())
+            .or_default()
+            .insert(service.name.name().to_owned(), Arc::clone(service));
+    }
+
+    fn add_workload(&mut self, workload: &Arc<Workload>) {
+        for address in &workload.addresses {
+            self.pods
+                .entry(canonical_ip(*address))
+                .and_modify(|held| {
+                    if held.identity.is_none() && workload.identity.is_some() {
+                        *held = Arc::clone(workload);
+                    }
+                })
+                .or_insert_with(|| Arc::clone(workload));
+        }
+        self.workloads.insert(workload.uid.clone(), Arc::clone(workload));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Where a connection or a request of a workload goes, from the address it dialled and the Host it names.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use model::{Protocol, Reason, canonical_ip, split_authority};
+
+use super::Index;
+use super::names::Named;
+use crate::{ClientTls, Egress, Endpoint, Service, ServicePort, Workload};
+
+/// One port of a Service, as a client in one namespace meets it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceTarget {
+    /// The Service.
+    pub service: Arc<Service>,
+    /// The Service port.
+    pub port: u16,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What a DestinationRule demands of this client; `None` leaves it to auto-mTLS.
+    pub tls: Option<ClientTls>,
+}
+
+/// Where a connection goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// To one of the Service's endpoints.
+    Service(ServiceTarget),
+    /// To the very address that was dialled, which the mesh knows. `workload` is the pod that has it; it is
+    /// reached with identity wherever it takes mutual TLS, however it was addressed (O-01).
+    Direct {
+        /// The address that was dialled.
+        address: SocketAddr,
+        /// The pod; `None` for an endpoint that is no pod.
+        workload: Option<Arc<Workload>>,
+        /// The Service port that the address answers for, where there is one.
+        service: Option<ServiceTarget>,
+    },
+    /// Out of the registry, to the address that was dialled, as it comes.
+    External(SocketAddr),
+}
+
+impl ServiceTarget {
+    /// Endpoints that take new connections, each with its workload port.
+    pub fn candidates(&self) -> Vec<(&Endpoint, u16)> {
+        let serves = |e: &'_ Endpoint| e.ports.get(&self.port).copied();
+        let ready = self.service.endpoints.iter().filter(|e| e.ready);
+        ready.filter_map(|e| serves(e).map(|port| (e, port))).collect()
+    }
+
+    fn new(service: &Arc<Service>, port: &ServicePort, namespace: &str) -> Self {
+        Self {
+            service: Arc::clone(service),
+            port: port.port,
+            protocol: port.protocol,
+            tls: port.tls_for(namespace),
+        }
+    }
+}
+
+impl Index {
+    /// Decides where a workload in `namespace` that dialled `dialled` goes. `authority` is the Host header or
+    /// `:authority` of a request; a connection is decided without it first, and each of its requests with it.
+    ///
+    /// Under `strict_hosts` the dialled address and the Host must belong to one Service, and a Host that names
+    /// nothing known is traffic of what was dialled. Without, the Host alone chooses on ports that are declared
+    /// HTTP, as upstream (O-01, O-02).
+    ///
+    /// # Errors
+    /// The reason to refuse: `EGRESS_UNKNOWN`, `HOST_MISMATCH`, or `NO_ROUTE` for a cluster address with a port
+    /// that its Service does not have.
+    pub fn outbound(
+        &self,
+        namespace: &str,
+        dialled: SocketAddr,
+        authority: Option<&str>,
+    ) -> Result<Destination, Reason> {
+        let dialled = SocketAddr::new(canonical_ip(dialled.ip()), dialled.port());
+        let by_address = self.by_address(namespace, dialled);
+        let Some(authority) = authority else {
+            return by_address;
+        };
+        let named = match split_authority(authority) {
+            Some((host, _)) => self.named(host, namespace),
+            None if authority.is_empty() || !self.mesh().strict_hosts => Named::Unknown,
+            None => return Err(Reason::HostMismatch),
+        };
+        if self.mesh().strict_hosts {
+            self.of_one_service(namespace, by_address, &named)
+        } else {
+            match named {
+                Named::Service(service) => by_host(namespace, dialled, &service).map_or(by_address, Ok),
+                Named::Addresses(_) | Named::Unknown => by_address,
+            }
+        }
+    }
+
+    fn by_address(&self, namespace: &str, dialled: SocketAddr) -> Result<Destination, Reason> {
+        if let Some((service, port)) = self.vip(dialled.ip(), dialled.port()) {
+            return port
+                .map(|port| Destination::Service(ServiceTarget::new(service, port, namespace)))
+                .ok_or(Reason::NoRoute);
+        }
+        let workload = self.pod(dialled.ip()).cloned();
+        let service = self.serving(namespace, dialled);
+        if workload.is_some() || service.as_ref().is_some_and(|s| s.service.headless) {
+            return Ok(Destination::Direct {
+                address: dialled,
+                workload,
+                service,
+            });
+        }
+        match self.mesh().egress {
+            Egress::AllowAny => Ok(Destination::External(dialled)),
+            Egress::RegistryOnly => Err(Reason::EgressUnknown),
+        }
+    }
+
+    /// The Service port that a dialled endpoint answers for: a headless Service's first, for its clients dial so
+    /// by design; else the first by name, and then without its DestinationRule, which speaks of the Service's host.
+    fn serving(&self, namespace: &str, dialled: SocketAddr) -> Option<ServiceTarget> {
+        let serving = self.served_by.get(&dialled.ip())?;
+        let target = |service: &Arc<Service>| {
+            let port = port_of_endpoint(service, dialled)?;
+            Some(ServiceTarget::new(service, port, namespace))
+        };
+        let headless = serving.iter().filter(|s| s.headless).find_map(target);
+        headless.or_else(|| {
+            let found = serving.iter().find_map(target)?;
+            Some(ServiceTarget { tls: None, ..found })
+        })
+    }
+
+    /// O-02: the dialled address and the Host must belong to one Service.
+    fn of_one_service(
+        &self,
+        namespace: &str,
+        by_address: Result<Destination, Reason>,
+        named: &Named,
+    ) -> Result<Destination, Reason> {
+        if *named == Named::Unknown || by_address == Err(Reason::NoRoute) {
+            return by_address;
+        }
+        let destination = by_address.map_err(|_| Reason::HostMismatch)?;
+        let agree = match (&destination, named) {
+            (Destination::Service(target), Named::Service(service)) => target.service.name == service.name,
+            (Destination::Service(target), Named::Addresses(list)) => {
+                list.iter().any(|address| belongs(&target.service, *address))
+            }
+            (Destination::Direct { address, .. }, Named::Service(service)) => belongs(service, address.ip()),
+            (Destination::Direct { address, .. }, Named::Addresses(list)) => self.one_pod(address.ip(), list),
+            (Destination::External(_), _) | (_, Named::Unknown) => false,
+        };
+        match (agree, destination, named) {
+            (false, ..) => Err(Reason::HostMismatch),
+            (
+                true,
+                Destination::Direct {
+                    address,
+                    workload,
+                    service,
+                },
+                Named::Service(named),
+            ) => {
+                let own =
+                    port_of_endpoint(named, address).map(|port| ServiceTarget::new(named, port, namespace));
+                Ok(Destination::Direct {
+                    address,
+                    workload,
+                    service: own.or(service),
+                })
+            }
+            (true, destination, _) => Ok(destination),
+        }
+    }
+
+    /// Whether an address and one of a list are of one pod, in either family.
+    fn one_pod(&self, address: IpAddr, list: &[IpAddr]) -> bool {
+        let own = self
+            .pod(address)
+            .map(|w| w.addresses.as_slice())
+            .unwrap_or_default();
+        list.iter().any(|a| *a == address || own.contains(a))
+    }
+}
+
+/// Where Istio's wildcard HTTP listeners send a request, by its Host alone; headless Services keep the address.
+fn by_host(namespace: &str, dialled: SocketAddr, service: &Arc<Service>) -> Option<Destination> {
+    let port = service
+        .ports
+        .iter()
+        .find(|p| p.port == dialled.port() && p.protocol.is_http())?;
+    (!service.headless).then(|| Destination::Service(ServiceTarget::new(service, port, namespace)))
+}
+
+/// The port of the Service that ends at this endpoint address and workload port.
+fn port_of_endpoint(service: &Service, address: SocketAddr) -> Option<&ServicePort> {
+    let at = |e: &&Endpoint| e.addresses.iter().any(|a| canonical_ip(*a) == address.ip());
+    let mut endpoints = service.endpoints.iter().filter(at);
+    endpoints.find_map(|endpoint| {
+        let ends_here = |p: &&ServicePort| endpoint.ports.get(&p.port) == Some(&address.port());
+        service.ports.iter().find(ends_here)
+    })
+}
+
+/// Whether an address is one of the Service's, cluster address or endpoint.
+fn belongs(service: &Service, address: IpAddr) -> bool {
+    let mut endpoints = service.endpoints.iter().flat_map(|e| &e.addresses);
+    service.vips.iter().any(|a| canonical_ip(*a) == address) || endpoints.any(|a| canonical_ip(*a) == address)
+}

@@ -1,0 +1,369 @@
+use std::net::SocketAddr;
+
+use model::{Host, Profile, Protocol, Reason, SpiffeId, WorkloadId};
+
+use super::*;
+use crate::{ClientTls, Egress, Endpoint, PathNormalization, TlsVersion, XfccMode};
+
+fn ips(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|t| t.parse().unwrap()).collect()
+}
+
+fn mesh(strict_hosts: bool, egress: Egress) -> Mesh {
+    Mesh {
+        profile: Profile::Secure,
+        trust_domain: "cluster.local".parse().unwrap(),
+        trust_domain_aliases: vec![],
+        root_namespace: "istio-system".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
+        dns_vips: ips(&["10.96.0.10", "fd77:96::a"]),
+        deny_by_default: true,
+        egress,
+        path_normalization: PathNormalization::Base,
+        strict_paths: true,
+        strict_hosts,
+        xfcc: XfccMode::SanitizeSet,
+        auto_mtls: true,
+        protocol_detection_timeout_ms: None,
+        min_tls: TlsVersion::V1_3,
+        http10: false,
+        connect_timeout_ms: 10_000,
+    }
+}
+
+fn endpoint(uid: &str, address: &[&str], port: (u16, u16), ready: bool) -> Endpoint {
+    Endpoint {
+        uid: WorkloadUid::new(uid),
+        workload: None,
+        addresses: ips(address),
+        ports: [port].into(),
+        ready,
+        node: None,
+        identity: None,
+        plaintext_ports: vec![],
+        mtls_ports: vec![],
+        hostname: Some(uid.to_owned()),
+    }
+}
+
+fn service(name: &str, vips: &[&str], port: u16, protocol: Protocol, endpoints: Vec<Endpoint>) -> Service {
+    let (ns, svc) = name.split_once('/').unwrap();
+    Service {
+        name: ServiceName::new(ns, svc),
+        host: format!("{svc}.{ns}.svc.cluster.local").parse().unwrap(),
+        vips: ips(vips),
+        headless: vips.is_empty(),
+        external_name: None,
+        ports: vec![ServicePort {
+            name: "p".to_owned(),
+            port,
+            protocol,
+            tls: None,
+            tls_by_namespace: [("picky".to_owned(), Some(ClientTls::Disable))].into(),
+        }],
+        endpoints,
+        identities: vec![],
+    }
+}
+
+fn alias(name: &str, to: &str) -> Service {
+    let to: Host = to.parse().unwrap();
+    Service {
+        headless: false,
+        external_name: Some(to),
+        ports: vec![],
+        ..service(name, &[], 1, Protocol::Tcp, vec![])
+    }
+}
+
+fn pod(uid: &str, namespace: &str, addresses: &[&str], identity: Option<&str>) -> Workload {
+    Workload {
+        uid: WorkloadUid::new(uid),
+        pod: WorkloadId::new(namespace, uid),
+        workload: WorkloadId::new(namespace, uid),
+        canonical_name: String::new(),
+        canonical_revision: String::new(),
+        app: String::new(),
+        version: String::new(),
+        addresses: ips(addresses),
+        node: "node-0".to_owned(),
+        service_account: "default".to_owned(),
+        identity: identity.map(|i| i.parse::<SpiffeId>().unwrap()),
+        ready: true,
+        plaintext_ports: vec![],
+        mtls_ports: vec![],
+        inbound: None,
+    }
+}
+
+const ID: &str = "spiffe://cluster.local/ns/full/sa/web";
+
+/// web (VIP, HTTP 80 -> 8080 on web-1), other (VIP, HTTP 80), db (headless TCP 5432), three aliases.
+fn world(mesh: Mesh) -> Index {
+    let web = vec![
+        endpoint("web-1", &["10.77.0.2", "fd77:1::2"], (80, 8080), true),
+        endpoint("web-2", &["10.77.0.3"], (80, 8080), false),
+    ];
+    let db = vec![
+        endpoint("db-0", &["10.77.0.4", "fd77:1::4"], (5432, 5432), true),
+        endpoint("db-1", &["10.77.0.5"], (5432, 5432), false),
+    ];
+    let resources: Resources = [
+        Resource::from(mesh),
+        service(
+            "full/web",
+            &["10.96.0.20", "fd77:96::20"],
+            80,
+            Protocol::Http,
+            web,
+        )
+        .into(),
+        service("full/other", &["10.96.0.21"], 80, Protocol::Http, vec![]).into(),
+        service("full/db", &[], 5432, Protocol::Tcp, db).into(),
+        alias("full/short", "web.full.svc.cluster.local").into(),
+        alias("full/outside", "example.com").into(),
+        alias("full/loop", "loop.full.svc.cluster.local").into(),
+        pod("web-1", "full", &["10.77.0.2", "fd77:1::2"], Some(ID)).into(),
+        pod("db-0", "full", &["10.77.0.4", "fd77:1::4"], None).into(),
+    ]
+    .into_iter()
+    .collect();
+    Index::build(&resources).unwrap()
+}
+
+fn secure() -> Index {
+    world(mesh(true, Egress::RegistryOnly))
+}
+
+#[test]
+fn dns_every_form_of_a_name() {
+    let index = secure();
+    for name in [
+        "web",
+        "WEB.",
+        "web.full",
+        "web.full.svc",
+        "web.full.svc.cluster.local",
+        "Web.Full.Svc.Cluster.Local.",
+    ] {
+        assert_eq!(
+            index.resolve(name, "full", false),
+            Answer::Addresses(ips(&["10.96.0.20"])),
+            "{name}"
+        );
+        assert_eq!(
+            index.resolve(name, "full", true),
+            Answer::Addresses(ips(&["fd77:96::20"])),
+            "{name}"
+        );
+    }
+    assert_eq!(index.resolve("web", "legacy", false), Answer::NotOurs);
+    assert_eq!(index.resolve("other", "full", true), Answer::NoData);
+}
+
+#[test]
+fn dns_headless_pods_aliases_and_nothing() {
+    let index = secure();
+    let check = |name: &str, v6, expect| assert_eq!(index.resolve(name, "full", v6), expect, "{name} {v6}");
+    let v4 = Answer::Addresses(ips(&["10.77.0.4"]));
+    let v6 = Answer::Addresses(ips(&["fd77:1::4"]));
+    check("db", false, v4.clone());
+    check("db.full.svc.cluster.local", true, v6.clone());
+    check("db-0.db", false, Answer::NotOurs);
+    check("db-0.db.full", false, v4.clone());
+    check("db-0.db.full.svc.cluster.local", true, v6);
+    check("db-1.db.full.svc.cluster.local", false, Answer::NxDomain);
+    check("web-1.web.full.svc.cluster.local", false, Answer::NxDomain);
+    check("10-77-0-4.full.pod.cluster.local", false, v4);
+    check("10-77-0-4.full.pod.cluster.local", true, Answer::NoData);
+    check("10-77-0-4.legacy.pod.cluster.local", false, Answer::NxDomain);
+    check("10-99-0-4.full.pod.cluster.local", false, Answer::NxDomain);
+    check(
+        "short",
+        false,
+        Answer::Cname("web.full.svc.cluster.local".parse().unwrap()),
+    );
+    check("outside", true, Answer::Cname("example.com".parse().unwrap()));
+    check("full.svc.cluster.local", false, Answer::NoData);
+    check("nowhere.svc.cluster.local", false, Answer::NxDomain);
+    check("cluster.local", false, Answer::NoData);
+    check("nope.full.svc.cluster.local", false, Answer::NxDomain);
+    check("nope.full", false, Answer::NotOurs);
+    check("example.com", false, Answer::NotOurs);
+    check("www.a.example.com", false, Answer::NotOurs);
+}
+
+fn goes(index: &Index, dialled: &str, host: Option<&str>) -> String {
+    let dialled: SocketAddr = dialled.parse().unwrap();
+    match index.outbound("full", dialled, host) {
+        Ok(Destination::Service(target)) => format!("{}:{}", target.service.name, target.port),
+        Ok(Destination::Direct {
+            address,
+            workload,
+            service,
+        }) => {
+            let identity = workload
+                .and_then(|w| w.identity.clone())
+                .map_or("plain", |_| "mesh");
+            format!(
+                "{address} {identity} {}",
+                service.map_or_else(|| "-".to_owned(), |s| s.service.name.to_string())
+            )
+        }
+        Ok(Destination::External(address)) => format!("external {address}"),
+        Err(reason) => reason.to_string(),
+    }
+}
+
+#[test]
+fn o_01_a_pod_by_address_is_reached_with_identity() {
+    let index = secure();
+    assert_eq!(
+        goes(&index, "10.77.0.2:8080", None),
+        "10.77.0.2:8080 mesh full/web"
+    );
+    assert_eq!(goes(&index, "10.77.0.2:9999", None), "10.77.0.2:9999 mesh -");
+    assert_eq!(
+        goes(&index, "[::ffff:10.77.0.2]:8080", None),
+        "10.77.0.2:8080 mesh full/web"
+    );
+    assert_eq!(
+        goes(&index, "[fd77:1::4]:5432", None),
+        "[fd77:1::4]:5432 plain full/db"
+    );
+    assert_eq!(
+        goes(&index, "10.77.0.5:5432", None),
+        "10.77.0.5:5432 plain full/db"
+    );
+}
+
+#[test]
+fn o_01_an_unknown_host_at_a_known_address_is_that_services_traffic() {
+    let index = secure();
+    for host in ["example.com", "nope", "1.2.3.4", "WEB.full:80", "web.", ""] {
+        assert_eq!(goes(&index, "10.96.0.20:80", Some(host)), "full/web:80", "{host}");
+    }
+    assert_eq!(
+        goes(&index, "10.77.0.2:9999", Some("nope")),
+        "10.77.0.2:9999 mesh -"
+    );
+}
+
+#[test]
+fn o_02_secure_address_and_host_must_belong_to_one_service() {
+    let index = secure();
+    let mismatch = Reason::HostMismatch.as_str();
+    let check = |dialled, host, expect: &str| {
+        assert_eq!(goes(&index, dialled, Some(host)), expect, "{dialled} {host}");
+    };
+    check("10.96.0.20:80", "other", mismatch);
+    check("10.96.0.20:80", "web", "full/web:80");
+    check("10.96.0.20:80", "short", "full/web:80");
+    check("10.96.0.20:80", "[fd77:96::20]", "full/web:80");
+    check("10.96.0.20:80", "10.96.0.21", mismatch);
+    check("10.96.0.20:80", "web:x", mismatch);
+    check("10.77.0.2:8080", "web:8080", "10.77.0.2:8080 mesh full/web");
+    check("10.77.0.2:8080", "other", mismatch);
+    check("10.77.0.2:8080", "10.77.0.2", "10.77.0.2:8080 mesh full/web");
+    check(
+        "10.77.0.2:8080",
+        "[fd77:1::2]:8080",
+        "10.77.0.2:8080 mesh full/web",
+    );
+    check("10.77.0.2:8080", "10.77.0.4", mismatch);
+    check("10.77.0.4:5432", "db-0.db.full", "10.77.0.4:5432 plain full/db");
+    check("10.77.0.2:8080", "db-0.db.full", mismatch);
+    check("1.2.3.4:80", "web", mismatch);
+    check("1.2.3.4:80", "example.com", Reason::EgressUnknown.as_str());
+    let open = world(mesh(true, Egress::AllowAny));
+    assert_eq!(goes(&open, "1.2.3.4:80", Some("web")), mismatch);
+    assert_eq!(
+        goes(&open, "1.2.3.4:80", Some("example.com")),
+        "external 1.2.3.4:80"
+    );
+    assert_eq!(goes(&open, "1.2.3.4:80", Some("loop")), "external 1.2.3.4:80");
+}
+
+#[test]
+fn o_02_istio_the_host_alone_chooses_on_http_ports() {
+    let index = world(mesh(false, Egress::AllowAny));
+    let check = |dialled, host, expect: &str| {
+        assert_eq!(goes(&index, dialled, Some(host)), expect, "{dialled} {host}");
+    };
+    check("1.2.3.4:80", "web", "full/web:80");
+    check("10.96.0.21:80", "web.full.svc.cluster.local.", "full/web:80");
+    check("1.2.3.4:81", "web", "external 1.2.3.4:81");
+    check("1.2.3.4:5432", "db", "external 1.2.3.4:5432");
+    check("10.96.0.20:80", "example.com", "full/web:80");
+    let closed = world(mesh(false, Egress::RegistryOnly));
+    assert_eq!(goes(&closed, "1.2.3.4:80", Some("web")), "full/web:80");
+    assert_eq!(
+        goes(&closed, "1.2.3.4:80", Some("foo")),
+        Reason::EgressUnknown.as_str()
+    );
+}
+
+#[test]
+fn egress_by_mode() {
+    assert_eq!(
+        goes(&secure(), "1.2.3.4:443", None),
+        Reason::EgressUnknown.as_str()
+    );
+    let open = world(mesh(true, Egress::AllowAny));
+    assert_eq!(goes(&open, "1.2.3.4:443", None), "external 1.2.3.4:443");
+    assert_eq!(
+        goes(&open, "10.96.0.20:81", None),
+        Reason::NoRoute.as_str(),
+        "a cluster address goes nowhere else"
+    );
+}
+
+#[test]
+fn a_destination_rule_of_the_clients_namespace_decides_for_it_alone() {
+    let index = secure();
+    let tls = |namespace| match index.outbound(namespace, "10.96.0.20:80".parse().unwrap(), None) {
+        Ok(Destination::Service(target)) => target.tls,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(tls("picky"), Some(ClientTls::Disable));
+    assert_eq!(tls("full"), None);
+}
+
+#[test]
+fn candidates_are_ready_and_serve_the_port() {
+    let index = secure();
+    let Ok(Destination::Service(target)) = index.outbound("full", "10.96.0.20:80".parse().unwrap(), None)
+    else {
+        panic!("not a service");
+    };
+    let uids: Vec<_> = target
+        .candidates()
+        .iter()
+        .map(|(e, port)| format!("{} {port}", e.uid))
+        .collect();
+    assert_eq!(uids, ["web-1 8080"]);
+}
+
+#[test]
+fn an_address_that_two_pods_claim_is_the_mesh_pods() {
+    for (a, b) in [("a", "b"), ("b", "a")] {
+        let resources: Resources = [
+            Resource::from(mesh(true, Egress::RegistryOnly)),
+            pod(a, "full", &["10.77.0.9"], None).into(),
+            pod(b, "full", &["10.77.0.9"], Some(ID)).into(),
+        ]
+        .into_iter()
+        .collect();
+        let index = Index::build(&resources).unwrap();
+        let held = index.pod("10.77.0.9".parse().unwrap()).unwrap();
+        assert_eq!(held.uid.as_str(), b);
+    }
+}
+
+#[test]
+fn a_set_without_settings_is_refused() {
+    assert_eq!(
+        Index::build(&Resources::default()).unwrap_err(),
+        IndexError::NoMesh
+    );
+}
