@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::{ServiceName, WorkloadUid, canonical_ip};
+use policy::{Compat, Context, PolicyId, PolicySet, PolicySpec};
 
 use crate::{Mesh, Resource, Resources, Service, ServicePort, Workload};
 
@@ -40,6 +41,8 @@ pub struct Index {
     pods: HashMap<IpAddr, Arc<Workload>>,
     /// Services that have the address among their endpoints, by name.
     served_by: HashMap<IpAddr, Vec<Arc<Service>>>,
+    /// Of workloads with an inbound side; one set for all that have the same list of policies.
+    policies: HashMap<WorkloadUid, Arc<PolicySet>>,
 }
 
 impl Index {
@@ -62,6 +65,7 @@ impl Index {
             workloads: HashMap::new(),
             pods: HashMap::new(),
             served_by: HashMap::new(),
+            policies: HashMap::new(),
         };
         for (_, resource) in resources.iter() {
             match resource.as_ref() {
@@ -71,6 +75,7 @@ impl Index {
                 Resource::Mesh(_) | Resource::Policy(_) => {}
             }
         }
+        index.policies = compile_policies(&index, resources);
         Ok(index)
     }
 
@@ -104,6 +109,11 @@ impl Index {
     /// A pod by id.
     pub fn workload(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
         self.workloads.get(uid)
+    }
+
+    /// The policies that decide what may come in to a pod; `None` where the proxy does not stand before it.
+    pub fn policies(&self, uid: &WorkloadUid) -> Option<&Arc<PolicySet>> {
+        self.policies.get(uid)
     }
 
     /// All pods, in no particular order.
@@ -150,6 +160,46 @@ impl Index {
                 .or_insert_with(|| Arc::clone(workload));
         }
         self.workloads.insert(workload.uid.clone(), Arc::clone(workload));
+    }
+}
+
+/// Compiles each distinct list of policies once. A policy that is named and not there denies (R34).
+fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid, Arc<PolicySet>> {
+    let mut specs: HashMap<&PolicyId, &Arc<PolicySpec>> = HashMap::new();
+    for (_, resource) in resources.iter() {
+        if let Resource::Policy(spec) = resource.as_ref() {
+            specs.insert(&spec.id, spec);
+        }
+    }
+    let context = context(index.mesh());
+    let mut sets: HashMap<&[PolicyId], Arc<PolicySet>> = HashMap::new();
+    let mut out = HashMap::new();
+    for workload in index.workloads.values() {
+        let Some(wanted) = workload.inbound.as_ref().map(|i| i.policies.as_slice()) else {
+            continue;
+        };
+        let set = sets.entry(wanted).or_insert_with(|| {
+            let (known, missing): (Vec<_>, Vec<_>) = wanted.iter().partition(|id| specs.contains_key(id));
+            let known: Vec<_> = known
+                .iter()
+                .filter_map(|id| specs.get(id))
+                .map(|s| Arc::clone(s))
+                .collect();
+            let missing: Vec<_> = missing.into_iter().cloned().collect();
+            Arc::new(PolicySet::compile(&known, &missing, &context))
+        });
+        out.insert(workload.uid.clone(), Arc::clone(set));
+    }
+    out
+}
+
+/// What of the mesh's settings a decision depends on.
+fn context(mesh: &Mesh) -> Context {
+    Context {
+        trust_domain: mesh.trust_domain.clone(),
+        aliases: mesh.trust_domain_aliases.clone(),
+        deny_by_default: mesh.deny_by_default,
+        compat: Compat::from(mesh.profile),
     }
 }
 

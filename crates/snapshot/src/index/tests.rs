@@ -361,6 +361,39 @@ fn an_address_that_two_pods_claim_is_the_mesh_pods() {
 }
 
 #[test]
+fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
+    let id = |name: &str| PolicyId {
+        namespace: "full".to_owned(),
+        name: name.to_owned(),
+    };
+    let inbound = |names: &[&str]| crate::Inbound {
+        ports: vec![],
+        default_mtls: model::MtlsMode::Strict,
+        policies: names.iter().map(|n| id(n)).collect(),
+        mtls_decided_by: None,
+    };
+    let with = |uid, names| Workload {
+        inbound: Some(inbound(names)),
+        ..pod(uid, "full", &[], Some(ID))
+    };
+    let resources: Resources = [
+        Resource::from(mesh(true, Egress::RegistryOnly)),
+        with("a", &["gone"]).into(),
+        with("b", &["gone"]).into(),
+        with("c", &[]).into(),
+        pod("d", "full", &[], None).into(),
+    ]
+    .into_iter()
+    .collect();
+    let index = Index::build(&resources).unwrap();
+    let of = |uid| index.policies(&WorkloadUid::new(uid));
+    assert!(Arc::ptr_eq(of("a").unwrap(), of("b").unwrap()));
+    assert!(!of("a").unwrap().is_empty());
+    assert!(of("c").unwrap().is_empty());
+    assert!(of("d").is_none());
+}
+
+#[test]
 fn a_set_without_settings_is_refused() {
     assert_eq!(
         Index::build(&Resources::default()).unwrap_err(),
