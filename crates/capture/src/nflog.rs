@@ -1,0 +1,1 @@
+//! Reading the reports of dropped packets (nflog).
