@@ -202,6 +202,12 @@ impl Resources {
     }
 }
 
+impl FromIterator<Arc<Resource>> for Resources {
+    fn from_iter<T: IntoIterator<Item = Arc<Resource>>>(iter: T) -> Self {
+        Self(iter.into_iter().map(|r| (r.name(), r)).collect())
+    }
+}
+
 impl FromIterator<Resource> for Resources {
     fn from_iter<T: IntoIterator<Item = Resource>>(iter: T) -> Self {
         Self(iter.into_iter().map(|r| (r.name(), Arc::new(r))).collect())

@@ -1,0 +1,255 @@
+//! Which AuthorizationPolicies select a workload, and their form on the way to a proxy (semantics 2.2).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use api::AuthorizationPolicy;
+use model::{Profile, Reason};
+use policy::{Action, ConditionSpec, Invalid, OperationSpec, PolicyId, PolicySpec, RuleSpec, SourceSpec};
+use snapshot::{Inbound, Resource};
+
+use crate::authn::nothing_selected;
+use crate::pods::PodFacts;
+use crate::report::Report;
+use crate::view::{Of, View, covers};
+
+/// The policies that sidecars obey, by namespace.
+#[derive(Debug)]
+pub(crate) struct Authz<'a> {
+    root_namespace: &'a str,
+    namespaces: HashMap<&'a str, Vec<Compiled<'a>>>,
+    resources: BTreeMap<PolicyId, Arc<Resource>>,
+}
+
+#[derive(Debug)]
+struct Compiled<'a> {
+    of: Of<'a, AuthorizationPolicy>,
+    spec: Arc<PolicySpec>,
+}
+
+impl<'a> Authz<'a> {
+    pub(crate) fn new(view: &View<'a>, report: &mut Report) -> Self {
+        let mut authz = Self {
+            root_namespace: view.root_namespace(),
+            namespaces: HashMap::new(),
+            resources: BTreeMap::new(),
+        };
+        for of in &view.authorization_policies {
+            authz.add(view, *of, report);
+        }
+        authz
+    }
+
+    fn add(&mut self, view: &View<'a>, of: Of<'a, AuthorizationPolicy>, report: &mut Report) {
+        let refused = of.object.refused(view.options.profile);
+        if !of.body.target_refs.is_empty() && refused.is_none() {
+            let why = "a policy with `targetRefs` speaks of gateways and waypoints, which this version does not have";
+            report.unheeded(of.object, "spec", why, "use `selector` to speak of pods");
+            return;
+        }
+        match refused {
+            Some(why) => {
+                report.qualify(
+                    of.object,
+                    format!("invalid, therefore it denies all that it selects: {why}"),
+                );
+            }
+            None if of.body.action == api::Action::Custom => {
+                let why = "no external authorizer is asked by this version; what its rules match is denied";
+                report.unheeded(of.object, "spec.action", why, "use ALLOW or DENY");
+            }
+            None => {}
+        }
+        let labels = of.body.labels();
+        let scope = (of.namespace() != self.root_namespace).then(|| of.namespace());
+        if !labels.is_empty() && !view.selects_something(scope, labels) {
+            report.tell(of.object, "spec.selector", nothing_selected());
+        }
+        let spec = Arc::new(spec(of, view.options.profile));
+        let resource = Resource::Policy(Arc::clone(&spec));
+        self.resources.insert(spec.id.clone(), Arc::new(resource));
+        self.namespaces
+            .entry(of.namespace())
+            .or_default()
+            .push(Compiled { of, spec });
+    }
+
+    /// The policies that select a pod, by name; tells each of them.
+    pub(crate) fn select(&self, pod: &PodFacts<'_>, report: &mut Report) -> Vec<PolicyId> {
+        let scopes: BTreeSet<&str> = [self.root_namespace, pod.namespace()].into();
+        let candidates = scopes
+            .into_iter()
+            .filter_map(|ns| self.namespaces.get(ns))
+            .flatten();
+        let mut ids = Vec::new();
+        for policy in candidates.filter(|policy| covers(policy.of.body.labels(), pod.labels())) {
+            report.applies(&policy.of, pod.id.to_string(), pod.node());
+            ids.push(policy.spec.id.clone());
+        }
+        ids.sort();
+        ids
+    }
+
+    /// The policies that the pods of a node need, each once.
+    pub(crate) fn for_node(
+        &self,
+        node: &str,
+        pods: &[PodFacts<'_>],
+        inbounds: &[Option<Inbound>],
+    ) -> impl Iterator<Item = Arc<Resource>> {
+        let here = pods.iter().zip(inbounds).filter(|(pod, _)| pod.node() == node);
+        let ids: BTreeSet<_> = here
+            .filter_map(|(_, inbound)| inbound.as_ref())
+            .flat_map(|i| &i.policies)
+            .collect();
+        let found: Vec<_> = ids
+            .into_iter()
+            .filter_map(|id| self.resources.get(id))
+            .cloned()
+            .collect();
+        found.into_iter()
+    }
+
+    /// For people: what stands between a pod and its callers.
+    pub(crate) fn describe(&self, ids: &[PolicyId], deny_by_default: bool) -> String {
+        let specs = || {
+            ids.iter()
+                .filter_map(|id| match self.resources.get(id).map(AsRef::as_ref) {
+                    Some(Resource::Policy(spec)) => Some(spec),
+                    _ => None,
+                })
+        };
+        if let Some(broken) = specs().find(|spec| spec.invalid.is_some()) {
+            return format!("invalid: {}", broken.id);
+        }
+        let count = match ids.len() {
+            0 => None,
+            1 => Some("1 policy".to_owned()),
+            n => Some(format!("{n} policies")),
+        };
+        let allows = specs().any(|spec| spec.action == Action::Allow && !spec.dry_run);
+        let default = match (allows, deny_by_default) {
+            (true, _) => None,
+            (false, true) => Some("deny by default"),
+            (false, false) => Some("allow by default"),
+        };
+        match (count, default) {
+            (Some(count), Some("deny by default")) => format!("deny by default, {count}"),
+            (Some(count), _) => count,
+            (None, default) => default.unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// A policy in the form that travels. Values keep their spelling; what cannot be accepted travels too, and denies.
+fn spec(of: Of<'_, AuthorizationPolicy>, profile: Profile) -> PolicySpec {
+    let body = of.body;
+    let refused = of.object.refused(profile);
+    PolicySpec {
+        id: PolicyId {
+            namespace: of.namespace().to_owned(),
+            name: of.name().to_owned(),
+        },
+        action: match body.action {
+            api::Action::Allow => Action::Allow,
+            api::Action::Deny => Action::Deny,
+            api::Action::Audit => Action::Audit,
+            api::Action::Custom => Action::Custom {
+                provider: body.provider.clone().unwrap_or_default(),
+            },
+        },
+        dry_run: body.dry_run && refused.is_none(),
+        rules: body.rules.iter().map(rule).collect(),
+        invalid: refused.map(|why| Invalid {
+            reason: Reason::DenyPolicyInvalid,
+            why: why.to_owned(),
+        }),
+        origin: policy::Origin {
+            file: of.object.origin.file.clone(),
+            line: of.object.origin.line,
+        },
+    }
+}
+
+fn rule(rule: &api::Rule) -> RuleSpec {
+    RuleSpec {
+        from: rule.from.iter().map(|from| source(&from.source)).collect(),
+        to: rule.to.iter().map(|to| operation(&to.operation)).collect(),
+        when: rule.when.iter().map(condition).collect(),
+        line: rule.line,
+    }
+}
+
+/// Taken apart by name, so that a field that is added and not carried is an error of the Rust compiler's (R7).
+fn source(source: &api::Source) -> SourceSpec {
+    let api::Source {
+        principals,
+        not_principals,
+        request_principals,
+        not_request_principals,
+        namespaces,
+        not_namespaces,
+        service_accounts,
+        not_service_accounts,
+        trust_domains,
+        not_trust_domains,
+        ip_blocks,
+        not_ip_blocks,
+        remote_ip_blocks,
+        not_remote_ip_blocks,
+    } = source.clone();
+    SourceSpec {
+        principals,
+        not_principals,
+        request_principals,
+        not_request_principals,
+        namespaces,
+        not_namespaces,
+        service_accounts,
+        not_service_accounts,
+        trust_domains,
+        not_trust_domains,
+        ip_blocks,
+        not_ip_blocks,
+        remote_ip_blocks,
+        not_remote_ip_blocks,
+    }
+}
+
+fn operation(operation: &api::Operation) -> OperationSpec {
+    let api::Operation {
+        hosts,
+        not_hosts,
+        ports,
+        not_ports,
+        methods,
+        not_methods,
+        paths,
+        not_paths,
+    } = operation.clone();
+    OperationSpec {
+        hosts,
+        not_hosts,
+        ports,
+        not_ports,
+        methods,
+        not_methods,
+        paths,
+        not_paths,
+    }
+}
+
+fn condition(condition: &api::Condition) -> ConditionSpec {
+    let api::Condition {
+        key,
+        values,
+        not_values,
+        line,
+    } = condition.clone();
+    ConditionSpec {
+        key,
+        values,
+        not_values,
+        line,
+    }
+}

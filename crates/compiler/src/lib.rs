@@ -1,0 +1,198 @@
+//! From objects to snapshots: what users wrote, and the pods that exist, become what each node's proxy knows.
+//!
+//! [`compile`] is one pure function. It does no I/O and reads no clock; it is deterministic and blind to the
+//! order of its input. It never drops a security object silently: each has an [`Effect`], and one that is not in
+//! force, or only in part, a [`Problem`] beside it (R38).
+
+#![warn(missing_docs)]
+
+mod addresses;
+mod authn;
+mod authz;
+mod destination;
+mod inbound;
+mod injection;
+mod pods;
+mod report;
+mod services;
+mod settings;
+mod view;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use api::{Object, ObjectRef, Pod, Problem};
+use model::{Profile, ServiceName};
+use serde::{Deserialize, Serialize};
+use snapshot::{Resource, Resources};
+
+pub use injection::{InjectionPolicy, PodLabels, injected};
+
+/// All that is compiled, frozen.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Objects, accepted ones and the security objects that are not (see [`Object::invalid`]).
+    pub objects: Vec<Arc<Object>>,
+    /// The pods that exist, with their status.
+    pub pods: Vec<Arc<Pod>>,
+    /// The nodes; each gets a snapshot.
+    pub nodes: Vec<String>,
+    /// PEM certificates that peers are verified against.
+    pub roots: Vec<String>,
+    /// What the operator chose.
+    pub options: Options,
+}
+
+/// What the operator chose, beside the objects.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which defaults are in force.
+    pub profile: Profile,
+    /// The DNS suffix of the cluster.
+    pub cluster_domain: String,
+    /// Addresses of the cluster's DNS; never given to another Service.
+    pub dns_vips: Vec<IpAddr>,
+    /// Which pods are in the mesh, where labels leave it open.
+    pub injection: InjectionPolicy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            profile: Profile::Secure,
+            cluster_domain: "cluster.local".to_owned(),
+            dns_vips: vec![
+                Ipv4Addr::new(10, 96, 0, 10).into(),
+                Ipv6Addr::new(0xfd77, 0x96, 0, 0, 0, 0, 0, 0xa).into(),
+            ],
+            injection: InjectionPolicy::default(),
+        }
+    }
+}
+
+/// What comes out.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Compiled {
+    /// What each node's proxy is to know.
+    pub nodes: BTreeMap<String, Resources>,
+    /// What is wrong, or not as it was most likely meant; ordered by place.
+    pub problems: Vec<Problem>,
+    /// What each security object does; ordered by object.
+    pub effects: Vec<Effect>,
+    /// Cluster addresses for pods outside the mesh; the same on every node.
+    pub plain_services: Vec<PlainService>,
+    /// The pods, for people; ordered by namespace and name.
+    pub pods: Vec<PodView>,
+}
+
+/// What a security object (PeerAuthentication, AuthorizationPolicy, DestinationRule, and kinds that are not acted on) does.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Effect {
+    /// The object.
+    pub object: ObjectRef,
+    /// Whether it is part of some snapshot, or would be as soon as what it selects exists.
+    pub in_force: bool,
+    /// Why it is not, or not as written: one sentence an entry.
+    pub why: Vec<String>,
+    /// Pods of the mesh (`namespace/name`) that it decides for; for a DestinationRule the Services.
+    pub targets: Vec<String>,
+    /// Nodes whose proxies must know it.
+    pub nodes: Vec<String>,
+    /// Older objects of the same scope that are used in its place.
+    pub shadowed_by: Vec<ObjectRef>,
+}
+
+/// One cluster address and port, for the DNAT table of pods outside the mesh.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlainService {
+    /// The Service.
+    pub service: ServiceName,
+    /// The cluster address.
+    pub vip: IpAddr,
+    /// The Service port.
+    pub port: u16,
+    /// Whether the port carries UDP.
+    pub udp: bool,
+    /// Ready endpoints of the address's family.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// A pod, for people.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodView {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The name of what owns it, or its own.
+    pub workload: String,
+    /// Its service account.
+    pub service_account: String,
+    /// Its addresses, IPv4 first.
+    pub ips: Vec<IpAddr>,
+    /// The node it runs on; empty where it has none yet.
+    pub node: String,
+    /// Its identity, in the mesh.
+    pub identity: Option<String>,
+    /// Whether a proxy stands before it.
+    pub in_mesh: bool,
+    /// `STRICT`, or `8080:PERMISSIVE,*:STRICT`; `None` outside the mesh.
+    pub mtls: Option<String>,
+    /// `deny by default`, `3 policies`, `invalid: ns/name`; `None` outside the mesh.
+    pub policies: Option<String>,
+    /// Whether it takes connections.
+    pub ready: bool,
+}
+
+/// Compiles a world. Linear in pods times the Services and policies of their namespaces.
+pub fn compile(world: &World) -> Compiled {
+    let view = view::View::new(world);
+    let mut report = report::Report::new(&view);
+    let mesh = settings::mesh(&view, &mut report);
+    let pods = pods::all(&view, &mesh, &mut report);
+    let authn = authn::Authn::new(&view, &mut report);
+    let modes: Vec<_> = pods.iter().map(|pod| authn.effective(pod, &mut report)).collect();
+    let rules = destination::Rules::new(&view, &mut report);
+    let services = services::all(&view, &pods, &modes, &rules, &mut report);
+    let authz = authz::Authz::new(&view, &mut report);
+    let inbounds = inbound::all(&pods, &modes, &services, &authz, &mut report);
+    report.unsupported(&view);
+
+    let shared: Vec<Arc<Resource>> = [Resource::from(mesh.clone()), Resource::Roots(world.roots.clone())]
+        .into_iter()
+        .chain(services.list.iter().cloned().map(Resource::Service))
+        .map(Arc::new)
+        .collect();
+    let workloads = inbound::workloads(&pods, &modes, &inbounds);
+    let nodes = view
+        .nodes
+        .iter()
+        .map(|node| {
+            let mut resources: Resources = shared.iter().cloned().collect();
+            workloads
+                .for_node(node)
+                .for_each(|resource| resources.insert(resource));
+            authz
+                .for_node(node, &pods, &inbounds)
+                .for_each(|resource| resources.insert(resource));
+            ((*node).to_owned(), resources)
+        })
+        .collect();
+    let (problems, effects) = report.finish();
+    Compiled {
+        nodes,
+        problems,
+        effects,
+        plain_services: services::plain(&services.list),
+        pods: inbound::views(&pods, &modes, &inbounds, &authz, mesh.deny_by_default),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! Who answers for a Service: the pods that it selects, or the addresses that somebody lists for it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::{Problem, Severity, TargetPort};
+use model::{WorkloadUid, canonical_ip};
+use snapshot::Endpoint;
+
+use super::{Ground, Member, Written, port_map, protocol};
+use crate::authn::nothing_selected;
+use crate::pods::PodFacts;
+use crate::report::{Report, code};
+use crate::view::{Backing, covers};
+
+/// One listed address.
+struct Listed<'a> {
+    address: IpAddr,
+    ready: bool,
+    hostname: Option<&'a str>,
+    node: Option<&'a str>,
+    /// Port name to number.
+    ports: &'a BTreeMap<&'a str, u16>,
+}
+
+impl<'a> Ground<'_, 'a> {
+    /// The endpoints, ordered by uid; tells each pod among them that the Service ends there.
+    pub(super) fn endpoints(
+        &self,
+        of: Written<'a>,
+        members: &mut [Vec<Member<'a>>],
+        report: &mut Report,
+    ) -> Vec<Endpoint> {
+        let mut found = BTreeMap::new();
+        if of.body.selector.is_empty() {
+            self.listed(of, members, &mut found);
+        } else {
+            self.selected(of, members, &mut found, report);
+        }
+        found.into_values().collect()
+    }
+
+    fn selected(
+        &self,
+        of: Written<'a>,
+        members: &mut [Vec<Member<'a>>],
+        found: &mut BTreeMap<WorkloadUid, Endpoint>,
+        report: &mut Report,
+    ) {
+        let here = self
+            .by_namespace
+            .get(of.namespace())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        for index in here {
+            let Some(pod) = self
+                .pods
+                .get(*index)
+                .filter(|pod| covers(&of.body.selector, pod.labels()))
+            else {
+                continue;
+            };
+            let ports = port_map(&of.body.ports, |port| target_port(port, pod));
+            join(members, *index, of, |port| target_port(port, pod));
+            if !pod.addresses.is_empty() {
+                let ready = pod.ready || of.body.publish_not_ready_addresses;
+                let hostname = pod.hostname(of.name()).filter(|_| of.body.is_headless());
+                found.insert(pod.uid.clone(), self.of_pod(*index, pod, ports, ready, hostname));
+            }
+        }
+        if !self
+            .view
+            .selects_something(Some(of.namespace()), &of.body.selector)
+        {
+            report.tell(of.object, "spec.selector", nothing_selected());
+        }
+        self.check_names(of, found, report);
+    }
+
+    /// A port that no selected pod has is most likely misspelt.
+    fn check_names(&self, of: Written<'_>, found: &BTreeMap<WorkloadUid, Endpoint>, report: &mut Report) {
+        for (index, port) in of.body.ports.iter().enumerate() {
+            let TargetPort::Name(name) = port.target() else {
+                continue;
+            };
+            if !found.is_empty()
+                && found
+                    .values()
+                    .all(|endpoint| !endpoint.ports.contains_key(&port.port))
+            {
+                let message = format!("no selected pod has a container port named `{name}`");
+                let problem = Problem::new(Severity::Warning, code::NOT_FOUND, message)
+                    .remedy("name the port under `containers[].ports`, or give its number");
+                report.tell(of.object, &format!("spec.ports[{index}].targetPort"), problem);
+            }
+        }
+    }
+
+    fn listed(
+        &self,
+        of: Written<'a>,
+        members: &mut [Vec<Member<'a>>],
+        found: &mut BTreeMap<WorkloadUid, Endpoint>,
+    ) {
+        let backing = self.view.backing.get(&(of.namespace(), of.name()));
+        for backing in backing.into_iter().flatten() {
+            let mut add = |listed: Listed<'_>| self.add(of, &listed, members, found);
+            match backing {
+                Backing::Endpoints(body) => body.subsets.iter().for_each(|subset| {
+                    let ports = subset
+                        .ports
+                        .iter()
+                        .map(|port| (port.name.as_str(), port.port))
+                        .collect();
+                    let ready = subset.addresses.iter().map(|address| (address, true));
+                    let all = ready.chain(subset.not_ready_addresses.iter().map(|address| (address, false)));
+                    all.for_each(|(address, ready)| {
+                        let Ok(ip) = address.ip.parse() else { return };
+                        add(Listed {
+                            address: ip,
+                            ready,
+                            hostname: filled(&address.hostname),
+                            node: filled(&address.node_name),
+                            ports: &ports,
+                        });
+                    });
+                }),
+                Backing::Slice(body) => {
+                    let ports = body.ports.iter();
+                    let ports =
+                        ports.filter_map(|port| Some((port.name.as_deref().unwrap_or_default(), port.port?)));
+                    let ports = ports.collect();
+                    for endpoint in &body.endpoints {
+                        for ip in endpoint.addresses.iter().filter_map(|text| text.parse().ok()) {
+                            add(Listed {
+                                address: ip,
+                                ready: endpoint.conditions.ready.unwrap_or(true),
+                                hostname: endpoint.hostname.as_deref().and_then(filled),
+                                node: endpoint.node_name.as_deref().and_then(filled),
+                                ports: &ports,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// An address of a pod is that pod, with its identity; any other is a plain endpoint.
+    fn add(
+        &self,
+        of: Written<'a>,
+        listed: &Listed<'_>,
+        members: &mut [Vec<Member<'a>>],
+        found: &mut BTreeMap<WorkloadUid, Endpoint>,
+    ) {
+        let address = canonical_ip(listed.address);
+        let target = |port: &api::ServicePort| listed.ports.get(port.name.as_str()).copied();
+        let ports = port_map(&of.body.ports, target);
+        let pod = self
+            .by_address
+            .get(&address)
+            .and_then(|index| Some((*index, self.pods.get(*index)?)));
+        let ready = listed.ready || of.body.publish_not_ready_addresses;
+        let endpoint = match pod {
+            Some((index, pod)) => {
+                if !found.contains_key(&pod.uid) {
+                    join(members, index, of, target);
+                }
+                // Only what was listed is an address of this Service.
+                Endpoint {
+                    addresses: vec![address],
+                    ..self.of_pod(index, pod, ports, ready, listed.hostname)
+                }
+            }
+            None => Endpoint {
+                uid: WorkloadUid::new(&format!("{}.{}/{address}", of.namespace(), of.name())),
+                workload: None,
+                addresses: vec![address],
+                ports,
+                ready,
+                node: listed.node.map(str::to_owned),
+                identity: None,
+                plaintext_ports: Vec::new(),
+                mtls_ports: Vec::new(),
+                hostname: listed.hostname.map(str::to_owned),
+            },
+        };
+        let held = found
+            .entry(endpoint.uid.clone())
+            .or_insert_with(|| endpoint.clone());
+        held.ports.extend(endpoint.ports);
+        held.ready |= endpoint.ready;
+        if !held.addresses.contains(&address) {
+            held.addresses.push(address);
+            held.addresses.sort();
+        }
+    }
+
+    fn of_pod(
+        &self,
+        index: usize,
+        pod: &PodFacts<'_>,
+        ports: BTreeMap<u16, u16>,
+        ready: bool,
+        hostname: Option<&str>,
+    ) -> Endpoint {
+        let (plaintext_ports, mtls_ports) = match self.modes.get(index) {
+            Some(modes) if pod.in_mesh => modes.for_clients(),
+            _ => (Vec::new(), Vec::new()),
+        };
+        Endpoint {
+            uid: pod.uid.clone(),
+            workload: Some(pod.owner.clone()),
+            addresses: pod.addresses.clone(),
+            ports,
+            ready,
+            node: filled(pod.node()).map(str::to_owned),
+            identity: pod.identity.clone(),
+            plaintext_ports,
+            mtls_ports,
+            hostname: hostname.map(str::to_owned),
+        }
+    }
+}
+
+/// Tells a pod which ports of the Service end at it; UDP is not carried.
+fn join<'a>(
+    members: &mut [Vec<Member<'a>>],
+    pod: usize,
+    service: Written<'a>,
+    target: impl Fn(&api::ServicePort) -> Option<u16>,
+) {
+    let Some(members) = members.get_mut(pod) else {
+        return;
+    };
+    let tcp = service
+        .body
+        .ports
+        .iter()
+        .enumerate()
+        .filter(|(_, port)| !port.is_udp());
+    members.extend(tcp.filter_map(|(index, port)| {
+        Some(Member {
+            service,
+            index,
+            target: target(port)?,
+            protocol: protocol(port),
+        })
+    }));
+}
+
+/// Where a Service port ends on a pod: the number, or the pod's own port of that name.
+fn target_port(port: &api::ServicePort, pod: &PodFacts<'_>) -> Option<u16> {
+    match port.target() {
+        TargetPort::Number(number) => Some(number),
+        TargetPort::Name(name) => {
+            let spec = &pod.pod.spec;
+            let mut ports = spec
+                .containers
+                .iter()
+                .chain(&spec.init_containers)
+                .flat_map(|c| &c.ports);
+            let same_transport = |own: &str| (own == "UDP") == port.is_udp();
+            ports
+                .find(|own| own.name == name && same_transport(own.protocol.as_deref().unwrap_or("TCP")))
+                .map(|own| own.container_port)
+        }
+    }
+}
+
+fn filled(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}

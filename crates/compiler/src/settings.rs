@@ -1,0 +1,125 @@
+//! Settings of the mesh: the profile's defaults, and what MeshConfig says in their place (semantics 14).
+
+use api::{MeshConfig, OutboundMode, PathNormalization as Written, Problem, ProtocolVersion, Severity};
+use model::TrustDomain;
+use snapshot::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
+
+use crate::report::{Report, code};
+use crate::view::{Of, View};
+
+/// How long the secure profile waits for bytes to tell a protocol by, before it closes (semantics 1.9, 2).
+const DETECTION_TIMEOUT_MS: u64 = 5_000;
+
+/// `meshConfig.connectTimeout` where absent.
+const CONNECT_TIMEOUT_MS: u64 = 10_000;
+
+pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
+    let secure = view.secure();
+    let empty = MeshConfig::default();
+    let config = view.mesh_config.map_or(&empty, |of| of.body);
+    let mut reader = Reader {
+        of: view.mesh_config,
+        report,
+    };
+    let default_detection = secure.then_some(DETECTION_TIMEOUT_MS);
+    Mesh {
+        profile: view.options.profile,
+        trust_domain: reader
+            .trust_domain("trustDomain", config.trust_domain.as_deref())
+            .unwrap_or_default(),
+        trust_domain_aliases: config
+            .trust_domain_aliases
+            .iter()
+            .filter_map(|alias| reader.trust_domain("trustDomainAliases", Some(alias)))
+            .collect(),
+        root_namespace: view.root_namespace().to_owned(),
+        cluster_domain: view.options.cluster_domain.clone(),
+        dns_vips: view.options.dns_vips.clone(),
+        deny_by_default: secure,
+        egress: match config.outbound_traffic_policy.map(|policy| policy.mode) {
+            Some(OutboundMode::RegistryOnly) => Egress::RegistryOnly,
+            Some(OutboundMode::AllowAny) => Egress::AllowAny,
+            None if secure => Egress::RegistryOnly,
+            None => Egress::AllowAny,
+        },
+        path_normalization: path_normalization(config, secure),
+        strict_paths: secure,
+        strict_hosts: secure,
+        xfcc: if secure {
+            XfccMode::SanitizeSet
+        } else {
+            XfccMode::AppendForward
+        },
+        auto_mtls: config.enable_auto_mtls.unwrap_or(true),
+        // Zero waits without limit, as upstream.
+        protocol_detection_timeout_ms: reader
+            .duration(
+                "protocolDetectionTimeout",
+                config.protocol_detection_timeout.as_deref(),
+            )
+            .map_or(default_detection, |ms| (ms > 0).then_some(ms)),
+        min_tls: match config.mesh_mtls.as_ref().map(|tls| tls.min_protocol_version) {
+            Some(ProtocolVersion::Tls13) => TlsVersion::V1_3,
+            Some(ProtocolVersion::Tls12) => TlsVersion::V1_2,
+            Some(ProtocolVersion::Auto) | None if secure => TlsVersion::V1_3,
+            Some(ProtocolVersion::Auto) | None => TlsVersion::V1_2,
+        },
+        http10: false,
+        connect_timeout_ms: reader
+            .duration("connectTimeout", config.connect_timeout.as_deref())
+            .filter(|ms| *ms > 0)
+            .unwrap_or(CONNECT_TIMEOUT_MS),
+    }
+}
+
+/// The mode that is asked for; else MERGE_SLASHES in the secure profile (semantics 3.6 OURS), BASE in Istio's.
+fn path_normalization(config: &MeshConfig, secure: bool) -> PathNormalization {
+    let written = config
+        .path_normalization
+        .map_or(Written::Default, |n| n.normalization);
+    match written {
+        Written::None => PathNormalization::None,
+        Written::Base => PathNormalization::Base,
+        Written::MergeSlashes => PathNormalization::MergeSlashes,
+        Written::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
+        Written::Default if secure => PathNormalization::MergeSlashes,
+        Written::Default => PathNormalization::Base,
+    }
+}
+
+struct Reader<'v, 'r> {
+    of: Option<Of<'v, MeshConfig>>,
+    report: &'r mut Report,
+}
+
+impl Reader<'_, '_> {
+    fn trust_domain(&mut self, field: &str, text: Option<&str>) -> Option<TrustDomain> {
+        let text = text.filter(|text| !text.is_empty())?;
+        let parsed = text.replace('@', ".").parse();
+        parsed
+            .map_err(|error: model::TrustDomainError| self.refuse(field, &error.to_string()))
+            .ok()
+    }
+
+    fn duration(&mut self, field: &str, text: Option<&str>) -> Option<u64> {
+        let text = text?;
+        let read = api::duration_ms(text);
+        if read.is_none() {
+            self.refuse(
+                field,
+                &format!("`{text}` is not a duration such as `5s` or `100ms`"),
+            );
+        }
+        read
+    }
+
+    fn refuse(&mut self, field: &str, why: &str) {
+        let Some(of) = self.of else { return };
+        let message = format!("`{field}`: {why}; the default is used");
+        self.report.tell(
+            of.object,
+            "data.mesh",
+            Problem::new(Severity::Error, code::MESH_CONFIG, message),
+        );
+    }
+}

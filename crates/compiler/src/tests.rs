@@ -1,0 +1,1 @@
+// Tests of the whole function; see the modules for their parts.
