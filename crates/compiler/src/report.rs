@@ -154,15 +154,12 @@ impl Report {
         );
     }
 
-    /// Security kinds that are not acted on.
+    /// Security kinds that are not acted on. The reader has told of them, with the place; here they get their effect.
     pub(crate) fn unsupported(&mut self, view: &View<'_>) {
         for object in &view.unsupported {
-            let why = format!("{} is not acted on by this version", object.kind_name);
-            self.unheeded(
+            self.not_in_force(
                 object,
-                "kind",
-                &why,
-                "do not rely on it: what it would refuse is not refused by it",
+                &format!("{} is not acted on by this version", object.kind_name),
             );
         }
     }
