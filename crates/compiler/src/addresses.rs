@@ -4,10 +4,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use model::ServiceName;
+use model::{Cidr, ServiceName};
 
 /// The addresses of one Service, IPv4 first; as many as could be found.
 pub(crate) type Addresses = BTreeMap<ServiceName, Vec<IpAddr>>;
+
+/// The blocks that addresses are chosen from.
+pub(crate) fn ranges() -> Vec<Cidr> {
+    let blocks = [Cidr::new(v4_of(0).into(), 16), Cidr::new(v6_of(0).into(), 112)];
+    blocks.into_iter().flatten().collect()
+}
 
 /// Completes what was `given` to one address of each family, out of 10.96.0.0/16 and fd77:96::/112. The place is
 /// a hash of the Service's name; a taken place is followed by the next, Services in the order of their names.
@@ -93,6 +99,18 @@ mod tests {
         let out = complete([(name.clone(), vec![given])].into(), &[]);
         assert_eq!(out[&name][0], given);
         assert!(out[&name][1].is_ipv6());
+    }
+
+    #[test]
+    fn chosen_addresses_lie_in_the_ranges() {
+        assert_eq!(ranges().len(), 2);
+        for own in complete(names(100), &[]).values() {
+            assert!(
+                own.iter()
+                    .all(|ip| ranges().iter().any(|range| range.contains(*ip))),
+                "{own:?}"
+            );
+        }
     }
 
     #[test]

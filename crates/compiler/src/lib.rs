@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use api::{Object, ObjectRef, Pod, Problem};
-use model::{Profile, ServiceName};
+use model::{Cidr, Profile, ServiceName};
 use serde::{Deserialize, Serialize};
 use snapshot::{Resource, Resources};
 
@@ -53,6 +53,8 @@ pub struct Options {
     pub cluster_domain: String,
     /// Addresses of the cluster's DNS; never given to another Service.
     pub dns_vips: Vec<IpAddr>,
+    /// Where cluster addresses may lie. A Service that asks for one elsewhere could take another's traffic.
+    pub service_ranges: Vec<Cidr>,
     /// Which pods are in the mesh, where labels leave it open.
     pub injection: InjectionPolicy,
 }
@@ -66,6 +68,7 @@ impl Default for Options {
                 Ipv4Addr::new(10, 96, 0, 10).into(),
                 Ipv6Addr::new(0xfd77, 0x96, 0, 0, 0, 0, 0, 0xa).into(),
             ],
+            service_ranges: addresses::ranges(),
             injection: InjectionPolicy::default(),
         }
     }

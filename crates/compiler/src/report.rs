@@ -25,7 +25,7 @@ pub(crate) mod code {
     pub(crate) const FLOOR: &str = "MW0503";
     /// Two Services say different protocols for one workload port.
     pub(crate) const PORT_CONFLICT: &str = "MW0504";
-    /// Two Services have one cluster address, or there is none left.
+    /// A cluster address that cannot be used, or none left.
     pub(crate) const CLUSTER_ADDRESS: &str = "MW0505";
     /// A MeshConfig value that cannot be used.
     pub(crate) const MESH_CONFIG: &str = "MW0506";
@@ -33,6 +33,8 @@ pub(crate) mod code {
     pub(crate) const PLAINTEXT: &str = "MW0507";
     /// A pod cannot have an identity.
     pub(crate) const IDENTITY: &str = "MW0508";
+    /// An endpoint that is no address of the network.
+    pub(crate) const LOCAL_ADDRESS: &str = "MW0510";
     /// Two objects of one name.
     pub(crate) const DUPLICATE: &str = "MW0509";
 }

@@ -138,18 +138,20 @@ fn cluster_addresses(view: &View<'_>, report: &mut Report) -> Addresses {
         let texts = std::iter::once(&of.body.cluster_ip).chain(&of.body.cluster_ips);
         let mut own: Vec<IpAddr> = Vec::new();
         for ip in texts.filter_map(|text| text.parse().ok()).map(canonical_ip) {
+            if !view.options.service_ranges.iter().any(|range| range.contains(ip)) {
+                let message = format!(
+                    "the cluster address {ip} lies outside of the mesh's Service ranges; another is chosen"
+                );
+                refuse_address(*of, message, report);
+                continue;
+            }
             let owner = *owners.entry(ip).or_insert(*of);
             if !owner.is(of) {
                 let message = format!(
                     "the cluster address {ip} belongs to `{}`, which is older",
                     name_of(owner)
                 );
-                let problem = Problem::new(Severity::Error, code::CLUSTER_ADDRESS, message);
-                report.tell(
-                    of.object,
-                    "spec.clusterIP",
-                    problem.remedy("leave `clusterIP` out: an address is chosen"),
-                );
+                refuse_address(*of, message, report);
             } else if !own.iter().any(|held| held.is_ipv6() == ip.is_ipv6()) {
                 own.push(ip);
             }
@@ -168,6 +170,15 @@ fn cluster_addresses(view: &View<'_>, report: &mut Report) -> Addresses {
         }
     }
     complete
+}
+
+fn refuse_address(of: Written<'_>, message: String, report: &mut Report) {
+    let problem = Problem::new(Severity::Error, code::CLUSTER_ADDRESS, message);
+    report.tell_once(
+        of.object,
+        "spec.clusterIP",
+        problem.remedy("leave `clusterIP` out: an address is chosen"),
+    );
 }
 
 impl<'a> Ground<'_, 'a> {

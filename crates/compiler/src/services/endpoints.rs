@@ -33,7 +33,7 @@ impl<'a> Ground<'_, 'a> {
     ) -> Vec<Endpoint> {
         let mut found = BTreeMap::new();
         if of.body.selector.is_empty() {
-            self.listed(of, members, &mut found);
+            self.listed(of, members, &mut found, report);
         } else {
             self.selected(of, members, &mut found, report);
         }
@@ -101,10 +101,26 @@ impl<'a> Ground<'_, 'a> {
         of: Written<'a>,
         members: &mut [Vec<Member<'a>>],
         found: &mut BTreeMap<WorkloadUid, Endpoint>,
+        report: &mut Report,
     ) {
         let backing = self.view.backing.get(&(of.namespace(), of.name()));
         for backing in backing.into_iter().flatten() {
-            let mut add = |listed: Listed<'_>| self.add(of, &listed, members, found);
+            let mut add = |listed: Listed<'_>| {
+                if is_local(listed.address) {
+                    let message = format!(
+                        "the listed address {} is local to a machine; it is left out",
+                        listed.address
+                    );
+                    let problem = Problem::new(Severity::Error, code::LOCAL_ADDRESS, message);
+                    report.tell_once(
+                        of.object,
+                        "metadata.name",
+                        problem.remedy("list an address of the network"),
+                    );
+                } else {
+                    self.add(of, &listed, members, found);
+                }
+            };
             match backing {
                 Backing::Endpoints(body) => body.subsets.iter().for_each(|subset| {
                     let ports = subset
@@ -267,6 +283,16 @@ fn target_port(port: &api::ServicePort, pod: &PodFacts<'_>) -> Option<u16> {
                 .map(|own| own.container_port)
         }
     }
+}
+
+/// Addresses that mean another thing on the node, where the proxy dials, than where they were written.
+fn is_local(address: IpAddr) -> bool {
+    let address = canonical_ip(address);
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast()
 }
 
 fn filled(text: &str) -> Option<&str> {

@@ -109,6 +109,7 @@ fn two_objects_of_one_name_are_told() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test measures; the product does not")]
 fn a_thousand_pods_are_quick() {
     let mut scene = secure()
         .allow("istio-system/all", "")

@@ -67,6 +67,46 @@ fn a_cluster_address_belongs_to_the_older_service() {
 }
 
 #[test]
+fn a_cluster_address_outside_of_the_ranges_takes_nobodys_traffic() {
+    let spec = "spec: {clusterIP: 10.77.0.2, ports: [{port: 80}]}";
+    let compiled = secure()
+        .object("Service", "n/thief", spec)
+        .pod("n/victim", "web")
+        .compile();
+    let vips = compiled.service("n/thief").vips;
+    assert!(
+        vips.len() == 2 && !vips.contains(&ips(&["10.77.0.2"])[0]),
+        "{vips:?}"
+    );
+    told(&compiled, "MW0505", "outside of the mesh's Service ranges");
+}
+
+#[test]
+fn listed_addresses_that_are_local_to_the_node_are_left_out() {
+    for bad in [
+        "127.0.0.1",
+        "169.254.1.1",
+        "0.0.0.0",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+    ] {
+        let subsets = format!("subsets: [{{addresses: [{{ip: \"{bad}\"}}], ports: [{{port: 15090}}]}}]");
+        let compiled = compile(
+            &secure()
+                .object("Service", "n/ext", "spec: {ports: [{port: 80}]}")
+                .object("Endpoints", "n/ext", &subsets)
+                .world(),
+        );
+        assert!(compiled.service("n/ext").endpoints.is_empty(), "{bad}");
+        if !compiled.problems.is_empty() {
+            told(&compiled, "MW0510", "local to a machine");
+        }
+    }
+}
+
+#[test]
 fn target_ports_by_number_name_and_pod() {
     let with_port = |number| {
         move |pod: &mut Pod| {

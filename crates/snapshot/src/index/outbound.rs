@@ -112,6 +112,9 @@ impl Index {
             });
         }
         match self.mesh().egress {
+            Egress::AllowAny if is_local(dialled.ip(), self.mesh().strict_hosts) => {
+                Err(Reason::EgressUnknown)
+            }
             Egress::AllowAny => Ok(Destination::External(dialled)),
             Egress::RegistryOnly => Err(Reason::EgressUnknown),
         }
@@ -183,6 +186,16 @@ impl Index {
             .unwrap_or_default();
         list.iter().any(|a| *a == address || own.contains(a))
     }
+}
+
+/// Addresses that would mean the node itself if its proxy dialled them. Link-local ones are kept by Istio, whose
+/// workloads reach metadata services so.
+fn is_local(address: IpAddr, strict: bool) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    (strict && link_local) || address.is_loopback() || address.is_unspecified() || address.is_multicast()
 }
 
 /// Where Istio's wildcard HTTP listeners send a request, by its Host alone; headless Services keep the address.

@@ -319,6 +319,32 @@ fn egress_by_mode() {
 }
 
 #[test]
+fn egress_never_leads_to_the_node_itself() {
+    let open = world(mesh(true, Egress::AllowAny));
+    for local in [
+        "127.0.0.1:80",
+        "0.0.0.0:80",
+        "[::1]:80",
+        "[::]:80",
+        "169.254.1.1:80",
+        "[ff02::1]:80",
+        "[::ffff:127.0.0.1]:80",
+    ] {
+        assert_eq!(
+            goes(&open, local, None),
+            Reason::EgressUnknown.as_str(),
+            "{local}"
+        );
+    }
+    let istio = world(mesh(false, Egress::AllowAny));
+    assert_eq!(goes(&istio, "127.0.0.1:80", None), Reason::EgressUnknown.as_str());
+    assert_eq!(
+        goes(&istio, "169.254.169.254:80", None),
+        "external 169.254.169.254:80"
+    );
+}
+
+#[test]
 fn a_destination_rule_of_the_clients_namespace_decides_for_it_alone() {
     let index = secure();
     let tls = |namespace| match index.outbound(namespace, "10.96.0.20:80".parse().unwrap(), None) {
