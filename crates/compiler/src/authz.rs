@@ -3,22 +3,28 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use api::AuthorizationPolicy;
+use api::{AuthorizationPolicy, Problem, Severity};
 use model::{Profile, Reason};
-use policy::{Action, ConditionSpec, Invalid, OperationSpec, PolicyId, PolicySpec, RuleSpec, SourceSpec};
-use snapshot::{Inbound, Resource};
+use policy::{
+    Action, ConditionSpec, Context, Invalid, OperationSpec, PolicyId, PolicySet, PolicySpec, RuleSpec,
+    SourceSpec,
+};
+use snapshot::{Inbound, Mesh, Resource};
 
 use crate::authn::nothing_selected;
 use crate::pods::PodFacts;
-use crate::report::Report;
+use crate::report::{Report, code};
 use crate::view::{Of, View, covers};
 
 /// The policies that sidecars obey, by namespace.
 #[derive(Debug)]
 pub(crate) struct Authz<'a> {
     root_namespace: &'a str,
+    context: Context,
     namespaces: HashMap<&'a str, Vec<Compiled<'a>>>,
     resources: BTreeMap<PolicyId, Arc<Resource>>,
+    /// Policies that deny all that they select, because something in them cannot be evaluated.
+    defective: BTreeSet<PolicyId>,
 }
 
 #[derive(Debug)]
@@ -28,11 +34,13 @@ struct Compiled<'a> {
 }
 
 impl<'a> Authz<'a> {
-    pub(crate) fn new(view: &View<'a>, report: &mut Report) -> Self {
+    pub(crate) fn new(view: &View<'a>, mesh: &Mesh, report: &mut Report) -> Self {
         let mut authz = Self {
             root_namespace: view.root_namespace(),
+            context: mesh.policy_context(),
             namespaces: HashMap::new(),
             resources: BTreeMap::new(),
+            defective: BTreeSet::new(),
         };
         for of in &view.authorization_policies {
             authz.add(view, *of, report);
@@ -66,12 +74,34 @@ impl<'a> Authz<'a> {
             report.tell(of.object, "spec.selector", nothing_selected());
         }
         let spec = Arc::new(spec(of, view.options.profile));
+        self.find_defects(of, &spec, report);
         let resource = Resource::Policy(Arc::clone(&spec));
         self.resources.insert(spec.id.clone(), Arc::new(resource));
         self.namespaces
             .entry(of.namespace())
             .or_default()
             .push(Compiled { of, spec });
+    }
+
+    /// Asks the very code that will decide whether it can use the policy (R15).
+    fn find_defects(&mut self, of: Of<'a, AuthorizationPolicy>, spec: &Arc<PolicySpec>, report: &mut Report) {
+        let set = PolicySet::compile(&[Arc::clone(spec)], &[], &self.context);
+        for (id, why) in set.defects() {
+            self.defective.insert(id.clone());
+            if spec.invalid.is_some() {
+                continue;
+            }
+            report.qualify(
+                of.object,
+                format!("cannot be evaluated, therefore it denies all that it selects: {why}"),
+            );
+            let message = format!("{why}; the policy denies all that it selects");
+            report.tell(
+                of.object,
+                "spec",
+                Problem::new(Severity::Error, code::DEFECTIVE, message),
+            );
+        }
     }
 
     /// The policies that select a pod, by name; tells each of them.
@@ -119,7 +149,8 @@ impl<'a> Authz<'a> {
                     _ => None,
                 })
         };
-        if let Some(broken) = specs().find(|spec| spec.invalid.is_some()) {
+        let broken = |spec: &&Arc<PolicySpec>| spec.invalid.is_some() || self.defective.contains(&spec.id);
+        if let Some(broken) = specs().find(broken) {
             return format!("invalid: {}", broken.id);
         }
         let count = match ids.len() {

@@ -35,6 +35,8 @@ pub(crate) mod code {
     pub(crate) const IDENTITY: &str = "MW0508";
     /// An endpoint that is no address of the network.
     pub(crate) const LOCAL_ADDRESS: &str = "MW0510";
+    /// A policy that the decision cannot use.
+    pub(crate) const DEFECTIVE: &str = "MW0511";
     /// Two objects of one name.
     pub(crate) const DUPLICATE: &str = "MW0509";
 }

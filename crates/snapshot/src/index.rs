@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::{ServiceName, WorkloadUid, canonical_ip};
-use policy::{Compat, Context, PolicyId, PolicySet, PolicySpec};
+use policy::{PolicyId, PolicySet, PolicySpec};
 
 use crate::{Mesh, Resource, Resources, Service, ServicePort, Workload};
 
@@ -171,7 +171,7 @@ fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid
             specs.insert(&spec.id, spec);
         }
     }
-    let context = context(index.mesh());
+    let context = index.mesh().policy_context();
     let mut sets: HashMap<&[PolicyId], Arc<PolicySet>> = HashMap::new();
     let mut out = HashMap::new();
     for workload in index.workloads.values() {
@@ -191,16 +191,6 @@ fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid
         out.insert(workload.uid.clone(), Arc::clone(set));
     }
     out
-}
-
-/// What of the mesh's settings a decision depends on.
-fn context(mesh: &Mesh) -> Context {
-    Context {
-        trust_domain: mesh.trust_domain.clone(),
-        aliases: mesh.trust_domain_aliases.clone(),
-        deny_by_default: mesh.deny_by_default,
-        compat: Compat::from(mesh.profile),
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use model::{Profile, TrustDomain};
+use policy::{Compat, Context};
 use serde::{Deserialize, Serialize};
 
 /// MeshConfig and profile, resolved: every proxy holds exactly one.
@@ -50,6 +51,16 @@ impl Mesh {
     /// The time that sniffing may take.
     pub fn protocol_detection_timeout(&self) -> Option<Duration> {
         self.protocol_detection_timeout_ms.map(Duration::from_millis)
+    }
+
+    /// What of the settings a decision depends on.
+    pub fn policy_context(&self) -> Context {
+        Context {
+            trust_domain: self.trust_domain.clone(),
+            aliases: self.trust_domain_aliases.clone(),
+            deny_by_default: self.deny_by_default,
+            compat: Compat::from(self.profile),
+        }
     }
 }
 

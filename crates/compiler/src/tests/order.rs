@@ -94,6 +94,21 @@ proptest! {
 }
 
 #[test]
+fn what_is_compiled_survives_the_wire() {
+    let compiled = compile(&rich().world());
+    for (name, resource) in compiled.nodes["node-0"].iter() {
+        let text = serde_json::to_string(resource.as_ref()).unwrap();
+        let read: Resource = serde_json::from_str(&text).unwrap();
+        assert_eq!(&read, resource.as_ref(), "{name}");
+        assert_eq!(&read.name(), name);
+    }
+    let index = snapshot::Index::build(&compiled.nodes["node-0"]).unwrap();
+    let web = index.service_by_host("web.n", "elsewhere").unwrap();
+    assert!(index.vip(web.vips[0], 80).unwrap().1.is_some());
+    assert!(!index.policies(&WorkloadUid::new("uid-x")).unwrap().is_empty());
+}
+
+#[test]
 fn two_objects_of_one_name_are_told() {
     let mut scene = secure().allow("n/a", "rules: [{}]").pod("n/web", "web");
     let twin = scene
@@ -109,7 +124,10 @@ fn two_objects_of_one_name_are_told() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the test measures; the product does not")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test measures; the product does not"
+)]
 fn a_thousand_pods_are_quick() {
     let mut scene = secure()
         .allow("istio-system/all", "")
