@@ -143,10 +143,8 @@ impl<'a> Authn<'a> {
 
     /// The modes of a pod; tells which objects decide, which are shadowed, and which were held to the floor.
     pub(crate) fn effective(&self, pod: &PodFacts<'a>, report: &mut Report) -> Effective {
-        let scope = self
-            .namespaces
-            .get(pod.namespace())
-            .filter(|_| pod.namespace() != self.root_namespace);
+        // Objects of the root namespace are none of these: their scope is the mesh.
+        let scope = self.namespaces.get(pod.namespace());
         let root_wl = oldest(&self.root, pod, report);
         let wl = scope.and_then(|scope| oldest(&scope.selecting, pod, report));
         let ns = scope.and_then(|scope| scope.plain);

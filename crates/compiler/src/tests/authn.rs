@@ -157,6 +157,16 @@ fn pa_14_to_16_what_selectors_reach() {
 }
 
 #[test]
+fn pa_14_workloads_of_the_root_namespace_know_only_the_mesh_object() {
+    let compiled = istio()
+        .peer("istio-system/m", &mode("STRICT"))
+        .peer("istio-system/r", &format!("{WEB}, {}", mode("DISABLE")))
+        .pod("istio-system/web", "web")
+        .compile();
+    assert_eq!(compiled.mtls("web"), "STRICT");
+}
+
+#[test]
 fn pa_17_port_keys_are_workload_ports() {
     let compiled = istio()
         .service("n/web", "{name: http, port: 80, targetPort: 8080}")

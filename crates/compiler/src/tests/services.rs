@@ -142,6 +142,28 @@ fn target_ports_by_number_name_and_pod() {
 }
 
 #[test]
+fn a_named_target_port_is_one_of_the_same_transport() {
+    let port = |protocol: &str, number| ContainerPort {
+        name: "dns".to_owned(),
+        container_port: number,
+        protocol: Some(protocol.to_owned()),
+        ..ContainerPort::default()
+    };
+    let compiled = secure()
+        .service("n/web", "{name: tcp-dns, port: 5300, targetPort: dns}")
+        .pod("n/x", "web")
+        .last(|pod| {
+            let ports = vec![port("UDP", 1), port("TCP", 2)];
+            pod.spec.containers = vec![api::Container {
+                ports,
+                ..api::Container::default()
+            }];
+        })
+        .compile();
+    assert_eq!(compiled.service("n/web").endpoints[0].ports[&5300], 2);
+}
+
+#[test]
 fn readiness_and_its_exception() {
     let unready = |scene: Scene| {
         scene

@@ -238,6 +238,24 @@ fn o_01_a_pod_by_address_is_reached_with_identity() {
 }
 
 #[test]
+fn an_endpoint_of_two_services_is_the_headless_ones() {
+    let both = || vec![endpoint("x", &["10.77.0.9"], (80, 80), true)];
+    let resources: Resources = [
+        Resource::from(mesh(true, Egress::RegistryOnly)),
+        service("full/a", &["10.96.0.1"], 80, Protocol::Http, both()).into(),
+        service("full/b", &[], 80, Protocol::Tcp, both()).into(),
+    ]
+    .into_iter()
+    .collect();
+    let index = Index::build(&resources).unwrap();
+    assert_eq!(goes(&index, "10.77.0.9:80", None), "10.77.0.9:80 plain full/b");
+    assert_eq!(
+        goes(&index, "10.77.0.9:80", Some("a")),
+        "10.77.0.9:80 plain full/a"
+    );
+}
+
+#[test]
 fn o_01_an_unknown_host_at_a_known_address_is_that_services_traffic() {
     let index = secure();
     for host in ["example.com", "nope", "1.2.3.4", "WEB.full:80", "web.", ""] {
