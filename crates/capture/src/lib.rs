@@ -10,13 +10,16 @@
 
 mod error;
 pub mod hub;
+mod netlink;
 mod netns;
 pub mod nflog;
+mod nft;
 pub mod node;
 pub mod plan;
 pub mod services;
 pub mod socket;
 mod sys;
+mod sysctl;
 
 pub use error::Error;
 pub use netns::Netns;

@@ -179,8 +179,9 @@ fn prepare_dir() -> Result<(), Error> {
     // Two processes that both find no mount would hide each other's names: one at a time.
     let dir = File::open(DIR).map_err(|e| Error::io(what(), e))?;
     let _lock = Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| Error::io(what(), e))?;
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").map_err(|e| Error::io(what(), e))?;
-    if !is_mount_point(&mounts, DIR) {
+    if share(DIR).is_err() {
+        // Not a mount yet.  (The list of mounts would not tell: it also has those that lie hidden
+        // under a later mount on a parent directory.)
         mount(
             Some(DIR),
             DIR,
@@ -188,20 +189,15 @@ fn prepare_dir() -> Result<(), Error> {
             MsFlags::MS_BIND | MsFlags::MS_REC,
             None::<&str>,
         )
+        .and_then(|()| share(DIR))
         .map_err(|e| Error::io(what(), e))?;
     }
-    mount(
-        None::<&str>,
-        DIR,
-        None::<&str>,
-        MsFlags::MS_SHARED | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .map_err(|e| Error::io(what(), e))
+    Ok(())
 }
 
-fn is_mount_point(mountinfo: &str, dir: &str) -> bool {
-    mountinfo.lines().any(|line| line.split(' ').nth(4) == Some(dir))
+fn share(dir: &str) -> nix::Result<()> {
+    let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+    mount(None::<&str>, dir, None::<&str>, flags, None::<&str>)
 }
 
 #[cfg(test)]
@@ -214,13 +210,5 @@ mod tests {
             assert!(path_of(name).is_err(), "{name:?}");
         }
         assert_eq!(path_of("mw-x.y").unwrap(), Path::new("/run/netns/mw-x.y"));
-    }
-
-    #[test]
-    fn the_mount_point_is_the_fifth_field() {
-        let info =
-            "36 35 98:0 / /run rw - tmpfs x rw\n37 36 98:0 /netns /run/netns rw shared:1 - tmpfs x rw\n";
-        assert!(is_mount_point(info, "/run/netns"));
-        assert!(!is_mount_point(info, "/netns"));
     }
 }

@@ -1,451 +1,404 @@
-//! nf_tables messages: tables, chains, sets, counters and rules, in one atomic batch.
+//! nf_tables: tables, chains, rules, maps and counters, sent as one atomic batch.
 
-use std::collections::BTreeMap;
+mod rule;
 
-use crate::netlink::{Attrs, NLM_F_APPEND, NLM_F_CREATE, Netlink, NetlinkError, Part, attributes};
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+
+use crate::Error;
+use crate::netlink::{APPEND, CREATE, DUMP, Message, REQUEST, Socket, attribute, messages, text_of, verdict};
+pub(crate) use rule::{Direction, Family, Rule, Verdict};
+
+/// Bytes of elements in one message: an attribute's length has 16 bits.
+const MAX_ELEMENTS_BYTES: usize = 48 * 1024;
+/// A batch travels in one send; the kernel refuses more than the socket's buffer anyway.
+const MAX_ERRORS_SHOWN: usize = 3;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const NEWTABLE: u16 = SUBSYSTEM;
-const DELTABLE: u16 = SUBSYSTEM | 2;
-const NEWCHAIN: u16 = SUBSYSTEM | 3;
-const DELCHAIN: u16 = SUBSYSTEM | 5;
-const NEWRULE: u16 = SUBSYSTEM | 6;
-const DELRULE: u16 = SUBSYSTEM | 8;
-const NEWSET: u16 = SUBSYSTEM | 9;
-const NEWSETELEM: u16 = SUBSYSTEM | 12;
-const DELSETELEM: u16 = SUBSYSTEM | 14;
-const NEWOBJ: u16 = SUBSYSTEM | 18;
-const GETOBJ: u16 = SUBSYSTEM | 19;
 
-/// Protocol families of tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
-    Inet = 1,
-    Netdev = 5,
-}
+const NEWTABLE: u16 = 0;
+const DELTABLE: u16 = 2;
+const NEWCHAIN: u16 = 3;
+const DELCHAIN: u16 = 5;
+const NEWRULE: u16 = 6;
+const NEWSET: u16 = 9;
+const NEWSETELEM: u16 = 12;
+const DELSETELEM: u16 = 14;
+const NEWOBJ: u16 = 18;
+const GETOBJ: u16 = 19;
 
-/// Registers: the first two of 16 bytes.
-pub(crate) const REG1: u32 = 1;
-pub(crate) const REG2: u32 = 2;
+const SET_MAP: u32 = 8;
+const OBJECT_COUNTER: u32 = 1;
+/// The kernel takes any number as a type; these let `nft list` show keys as people write them.
+const TYPE_VERDICT: u32 = 0xffff_ff00;
 
-/// What a rule does at its end.
-#[derive(Clone, Debug)]
-pub(crate) enum Verdict {
-    Drop,
-    Accept,
-    Goto(&'static str),
-    Return,
-}
-
-impl Verdict {
-    fn attrs(&self) -> Attrs {
-        let (code, chain) = match self {
-            Self::Drop => (0_i32, None),
-            Self::Accept => (1, None),
-            Self::Goto(chain) => (-4, Some(*chain)),
-            Self::Return => (-5, None),
-        };
-        let mut inner = Attrs::default().be32(1, code.cast_unsigned());
-        if let Some(chain) = chain {
-            inner = inner.text(2, chain);
-        }
-        Attrs::default().nested(2, &inner)
-    }
-}
-
-/// Keys of `meta`.
+/// A table, by family and name.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Meta {
-    Protocol = 1,
-    Mark = 3,
-    IifName = 6,
-    OifName = 7,
-    NfProto = 15,
-    L4Proto = 16,
+pub(crate) struct Table {
+    pub(crate) family: TableFamily,
+    pub(crate) name: &'static str,
 }
 
-/// Which header a payload is read from.
+/// The family of a table.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Base {
-    Link = 0,
-    Network = 1,
-    Transport = 2,
+pub(crate) enum TableFamily {
+    Inet,
+    Netdev,
 }
 
-/// A rule, being written expression by expression.
-#[derive(Default, Debug, Clone)]
-pub(crate) struct Rule(Vec<Attrs>);
-
-impl Rule {
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
-    fn expression(mut self, name: &str, data: &Attrs) -> Self {
-        self.0.push(Attrs::default().text(1, name).nested(2, data));
-        self
-    }
-
-    pub(crate) fn meta(self, key: Meta) -> Self {
-        self.meta_to(key, REG1)
-    }
-
-    fn meta_to(self, key: Meta, register: u32) -> Self {
-        self.expression("meta", &Attrs::default().be32(1, register).be32(2, key as u32))
-    }
-
-    pub(crate) fn payload(self, base: Base, offset: u32, len: u32) -> Self {
-        self.payload_to(base, offset, len, REG1)
-    }
-
-    fn payload_to(self, base: Base, offset: u32, len: u32, register: u32) -> Self {
-        let data = Attrs::default().be32(1, register).be32(2, base as u32).be32(3, offset).be32(4, len);
-        self.expression("payload", &data)
-    }
-
-    pub(crate) fn mask(self, mask: &[u8]) -> Self {
-        let len = u32::try_from(mask.len()).unwrap_or_default();
-        let zero = vec![0; mask.len()];
-        let data = Attrs::default()
-            .be32(1, REG1)
-            .be32(2, REG1)
-            .be32(3, len)
-            .nested(4, &value(mask))
-            .nested(5, &value(&zero));
-        self.expression("bitwise", &data)
-    }
-
-    fn compare(self, op: u32, bytes: &[u8]) -> Self {
-        self.expression("cmp", &Attrs::default().be32(1, REG1).be32(2, op).nested(3, &value(bytes)))
-    }
-
-    pub(crate) fn eq(self, bytes: &[u8]) -> Self {
-        self.compare(0, bytes)
-    }
-
-    pub(crate) fn ne(self, bytes: &[u8]) -> Self {
-        self.compare(1, bytes)
-    }
-
-    /// The interface's name is exactly this.
-    pub(crate) fn iif(self, name: &str) -> Self {
-        self.meta(Meta::IifName).eq(&ifname(name))
-    }
-
-    /// The interface's name begins so.
-    pub(crate) fn iif_prefix(self, prefix: &str) -> Self {
-        self.meta(Meta::IifName).eq(prefix.as_bytes())
-    }
-
-    pub(crate) fn oif(self, name: &str) -> Self {
-        self.meta(Meta::OifName).eq(&ifname(name))
-    }
-
-    pub(crate) fn oif_prefix(self, prefix: &str) -> Self {
-        self.meta(Meta::OifName).eq(prefix.as_bytes())
-    }
-
-    pub(crate) fn oif_not_prefix(self, prefix: &str) -> Self {
-        self.meta(Meta::OifName).ne(prefix.as_bytes())
-    }
-
-    pub(crate) fn l4(self, protocol: u8) -> Self {
-        self.meta(Meta::L4Proto).eq(&[protocol])
-    }
-
-    pub(crate) fn ipv4(self) -> Self {
-        self.meta(Meta::NfProto).eq(&[2])
-    }
-
-    pub(crate) fn ipv6(self) -> Self {
-        self.meta(Meta::NfProto).eq(&[10])
-    }
-
-    pub(crate) fn dport(self, port: u16) -> Self {
-        self.payload(Base::Transport, 2, 2).eq(&port.to_be_bytes())
-    }
-
-    pub(crate) fn daddr4(self) -> Self {
-        self.ipv4().payload(Base::Network, 16, 4)
-    }
-
-    pub(crate) fn daddr6(self) -> Self {
-        self.ipv6().payload(Base::Network, 24, 16)
-    }
-
-    /// What is in the register is, or is not, in the set.
-    pub(crate) fn lookup(self, set: &str, inverted: bool) -> Self {
-        let data = Attrs::default().text(1, set).be32(2, REG1).be32(5, u32::from(inverted));
-        self.expression("lookup", &data)
-    }
-
-    /// What the map holds for the register's content, back into the register.
-    pub(crate) fn map(self, map: &str) -> Self {
-        self.expression("lookup", &Attrs::default().text(1, map).be32(2, REG1).be32(3, REG1))
-    }
-
-    pub(crate) fn set_mark(self) -> Self {
-        self.expression("meta", &Attrs::default().be32(2, Meta::Mark as u32).be32(3, REG1))
-    }
-
-    pub(crate) fn mark(self, mark: u32) -> Self {
-        self.immediate(REG1, &mark.to_ne_bytes()).set_mark()
-    }
-
-    pub(crate) fn immediate(self, register: u32, bytes: &[u8]) -> Self {
-        self.expression("immediate", &Attrs::default().be32(1, register).nested(2, &value(bytes)))
-    }
-
-    /// The packet belongs to a socket with IP_TRANSPARENT.
-    pub(crate) fn transparent(self) -> Self {
-        self.expression("socket", &Attrs::default().be32(1, 0).be32(2, REG1)).eq(&[1])
-    }
-
-    /// The connection is known: established or related.
-    pub(crate) fn established(self) -> Self {
-        let loaded = self.expression("ct", &Attrs::default().be32(1, REG1).be32(2, 0));
-        loaded.mask(&6_u32.to_ne_bytes()).ne(&0_u32.to_ne_bytes())
-    }
-
-    /// To a transparent listener on the port, both families.
-    pub(crate) fn tproxy(self, port: u16) -> Self {
-        let loaded = self.immediate(REG1, &port.to_be_bytes());
-        loaded.expression("tproxy", &Attrs::default().be32(1, 0).be32(3, REG1))
-    }
-
-    pub(crate) fn notrack(self) -> Self {
-        self.expression("notrack", &Attrs::default())
-    }
-
-    /// Counts under a name.
-    pub(crate) fn count(self, counter: &str) -> Self {
-        self.expression("objref", &Attrs::default().be32(1, 1).text(2, counter))
-    }
-
-    /// Logs to a group of NFLOG, at most `rate` a second.
-    pub(crate) fn log(self, prefix: &str, group: u16, rate: u64) -> Self {
-        let limit = Attrs::default().be64(1, rate).be64(2, 1).be32(3, 100).be32(4, 0).be32(5, 0);
-        let log = Attrs::default().be16(1, group).text(2, prefix).be32(3, 128);
-        self.expression("limit", &limit).expression("log", &log)
-    }
-
-    /// A number below `modulus`, at random, into the register.
-    pub(crate) fn random(self, modulus: u32) -> Self {
-        let data = Attrs::default().be32(1, REG1).be32(2, modulus).be32(3, 1).be32(4, 0);
-        self.expression("numgen", &data)
-    }
-
-    /// Rewrites the destination to the address in register 1 and the port in register 2.
-    pub(crate) fn dnat(self, ipv6: bool) -> Self {
-        let family = if ipv6 { 10 } else { 2 };
-        let data = Attrs::default().be32(1, 1).be32(2, family).be32(3, REG1).be32(5, REG2);
-        self.expression("nat", &data)
-    }
-
-    pub(crate) fn verdict(self, verdict: &Verdict) -> Self {
-        self.expression("immediate", &Attrs::default().be32(1, 0).nested(2, &verdict.attrs()))
-    }
-
-    pub(crate) fn drop(self) -> Self {
-        self.verdict(&Verdict::Drop)
-    }
-
-    pub(crate) fn accept(self) -> Self {
-        self.verdict(&Verdict::Accept)
-    }
-
-    pub(crate) fn goto(self, chain: &'static str) -> Self {
-        self.verdict(&Verdict::Goto(chain))
-    }
-
-    pub(crate) fn ret(self) -> Self {
-        self.verdict(&Verdict::Return)
-    }
+/// Where a base chain hangs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hook<'a> {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    /// Before everything else, for the packets that arrive on one device.
+    Ingress(&'a str),
 }
 
-fn value(bytes: &[u8]) -> Attrs {
-    Attrs::default().bytes(1, bytes)
-}
-
-/// An interface name as the kernel keeps it: 16 bytes, zero filled.
-pub(crate) fn ifname(name: &str) -> [u8; 16] {
-    let mut out = [0; 16];
-    for (to, from) in out.iter_mut().take(15).zip(name.bytes()) {
-        *to = from;
-    }
-    out
-}
-
-/// Where a base chain hooks in.
-#[derive(Debug)]
-pub(crate) struct Hook<'a> {
-    pub(crate) kind: &'static str,
-    pub(crate) number: u32,
+/// A base chain's hook, priority and policy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Base<'a> {
+    pub(crate) nat: bool,
+    pub(crate) hook: Hook<'a>,
     pub(crate) priority: i32,
-    pub(crate) device: Option<&'a str>,
-    pub(crate) drop: bool,
+    pub(crate) accept: bool,
 }
 
-pub(crate) const PREROUTING: u32 = 0;
-pub(crate) const INPUT: u32 = 1;
-pub(crate) const FORWARD: u32 = 2;
-pub(crate) const OUTPUT: u32 = 3;
-pub(crate) const INGRESS: u32 = 0;
+/// The key of a set or map.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Key {
+    V4,
+    V6,
+    Interface,
+    InterfaceMark,
+    ServiceV4,
+    ServiceV6,
+}
 
-/// Key types, as `nft list` prints them.
-pub(crate) const TYPE_IPV4: (u32, u32) = (7, 4);
-pub(crate) const TYPE_IPV6: (u32, u32) = (8, 16);
-pub(crate) const TYPE_IFNAME: (u32, u32) = (41, 16);
-pub(crate) const TYPE_MARK: (u32, u32) = (19, 4);
+impl Key {
+    /// Type number (for listings) and length.
+    fn kind(self) -> (u32, u32) {
+        const V4: u32 = 7;
+        const V6: u32 = 8;
+        const PROTO: u32 = 12;
+        const PORT: u32 = 13;
+        const MARK: u32 = 19;
+        const IFNAME: u32 = 41;
+        match self {
+            Self::V4 => (V4, 4),
+            Self::V6 => (V6, 16),
+            Self::Interface => (IFNAME, 16),
+            Self::InterfaceMark => (IFNAME << 6 | MARK, 20),
+            Self::ServiceV4 => ((V4 << 6 | PROTO) << 6 | PORT, 12),
+            Self::ServiceV6 => ((V6 << 6 | PROTO) << 6 | PORT, 24),
+        }
+    }
+}
 
-/// A batch, being written for one table.
-#[derive(Debug)]
+/// What a set's elements carry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value {
+    Nothing,
+    Mark,
+    Verdict,
+}
+
+/// The value of one element.
+#[derive(Clone, Debug)]
+pub(crate) enum Data {
+    Nothing,
+    Mark(u32),
+    Verdict(Verdict),
+}
+
+/// An interface name as the kernel compares it.
+pub(crate) fn interface_key(name: &str) -> Vec<u8> {
+    let mut key = name.as_bytes().to_vec();
+    key.resize(16, 0);
+    key
+}
+
+/// Changes that come into force together or not at all.
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
-    family: Family,
-    table: &'static str,
-    parts: Vec<Part>,
-    next_set: u32,
+    steps: Vec<(Message, String)>,
 }
 
 impl Batch {
-    pub(crate) fn new(family: Family, table: &'static str) -> Self {
-        Self { family, table, parts: Vec::new(), next_set: 1 }
+    pub(crate) fn add_table(&mut self, table: Table) {
+        let mut message = begin(table, NEWTABLE, CREATE);
+        message.text(1, table.name);
+        self.push(message, format!("cannot add table `{}`", table.name));
     }
 
-    fn part(mut self, kind: u16, flags: u16, attrs: &Attrs, what: String) -> Self {
-        // nfgenmsg: family, version 0, resource id 0.
-        let mut body = vec![self.family as u8, 0, 0, 0];
-        body.extend_from_slice(&attrs.0);
-        self.parts.push(Part { kind, flags, body, what });
-        self
+    pub(crate) fn delete_table(&mut self, table: Table) {
+        let mut message = begin(table, DELTABLE, 0);
+        message.text(1, table.name);
+        self.push(message, format!("cannot delete table `{}`", table.name));
     }
 
-    /// Makes the table if it is not there, so that deleting it cannot fail, deletes it with all it holds, makes it anew.
-    pub(crate) fn fresh_table(self) -> Self {
-        let name = Attrs::default().text(1, self.table);
-        let what = format!("table `{}`", self.table);
-        self.part(NEWTABLE, NLM_F_CREATE, &name, format!("make the {what}"))
-            .part(DELTABLE, 0, &name, format!("delete the {what}"))
-            .part(NEWTABLE, NLM_F_CREATE, &name, format!("make the {what}"))
+    /// An empty table, whether it was there before or not.
+    pub(crate) fn replace_table(&mut self, table: Table) {
+        self.add_table(table);
+        self.delete_table(table);
+        self.add_table(table);
     }
 
-    /// Makes the table if it is not there.
-    pub(crate) fn table(self) -> Self {
-        let name = Attrs::default().text(1, self.table);
-        let what = format!("make the table `{}`", self.table);
-        self.part(NEWTABLE, NLM_F_CREATE, &name, what)
+    pub(crate) fn add_chain(&mut self, table: Table, name: &str, base: Option<Base<'_>>) {
+        let mut message = begin(table, NEWCHAIN, CREATE);
+        message.text(1, table.name).text(3, name);
+        if let Some(base) = base {
+            let number = match base.hook {
+                Hook::Prerouting | Hook::Ingress(_) => 0,
+                Hook::Input => 1,
+                Hook::Forward => 2,
+                Hook::Output => 3,
+            };
+            message.nest(4, |m| {
+                m.be32(1, number).attr(2, &base.priority.to_be_bytes());
+                if let Hook::Ingress(device) = base.hook {
+                    m.text(3, device);
+                }
+            });
+            message.be32(5, u32::from(base.accept));
+            message.text(7, if base.nat { "nat" } else { "filter" });
+        }
+        self.push(message, format!("cannot add chain `{name}`"));
     }
 
-    pub(crate) fn delete_table(self) -> Self {
-        let name = Attrs::default().text(1, self.table);
-        let what = format!("delete the table `{}`", self.table);
-        self.part(NEWTABLE, NLM_F_CREATE, &name, what.clone()).part(DELTABLE, 0, &name, what)
+    pub(crate) fn delete_chain(&mut self, table: Table, name: &str) {
+        let mut message = begin(table, DELCHAIN, 0);
+        message.text(1, table.name).text(3, name);
+        self.push(message, format!("cannot delete chain `{name}`"));
     }
 
-    pub(crate) fn chain(self, name: &str, hook: Option<&Hook<'_>>) -> Self {
-        let mut attrs = Attrs::default().text(1, self.table).text(3, name);
-        if let Some(hook) = hook {
-            let mut at = Attrs::default().be32(1, hook.number).be32(2, hook.priority.cast_unsigned());
-            if let Some(device) = hook.device {
-                at = at.text(3, device);
+    pub(crate) fn add_rule(&mut self, table: Table, chain: &str, rule: &Rule) {
+        let mut message = begin(table, NEWRULE, CREATE | APPEND);
+        message.text(1, table.name).text(2, chain).nest(4, |m| {
+            m.append(rule.expressions());
+        });
+        let number = self.steps.len();
+        self.push(
+            message,
+            format!("cannot add a rule to chain `{chain}` (step {number})"),
+        );
+    }
+
+    pub(crate) fn add_set(&mut self, table: Table, name: &str, key: Key, value: Value) {
+        let (kind, length) = key.kind();
+        let number = u32::try_from(self.steps.len()).unwrap_or(0) + 1;
+        let mut message = begin(table, NEWSET, CREATE);
+        message
+            .text(1, table.name)
+            .text(2, name)
+            .be32(4, kind)
+            .be32(5, length)
+            .be32(10, number);
+        match value {
+            Value::Nothing => message.be32(3, 0),
+            Value::Mark => message.be32(3, SET_MAP).be32(6, 19).be32(7, 4),
+            Value::Verdict => message.be32(3, SET_MAP).be32(6, TYPE_VERDICT).be32(7, 16),
+        };
+        self.push(message, format!("cannot add set `{name}`"));
+    }
+
+    pub(crate) fn add_elements(&mut self, table: Table, set: &str, elements: &[(Vec<u8>, Data)]) {
+        self.elements(table, set, NEWSETELEM, CREATE, elements, "add to");
+    }
+
+    pub(crate) fn delete_element(&mut self, table: Table, set: &str, key: Vec<u8>) {
+        let element = [(key, Data::Nothing)];
+        self.elements(table, set, DELSETELEM, 0, &element, "delete from");
+    }
+
+    pub(crate) fn add_counter(&mut self, table: Table, name: &str) {
+        let mut message = begin(table, NEWOBJ, CREATE);
+        message
+            .text(1, table.name)
+            .text(2, name)
+            .be32(3, OBJECT_COUNTER)
+            .nest(4, |_| {});
+        self.push(message, format!("cannot add counter `{name}`"));
+    }
+
+    /// Sends everything in the calling thread's network namespace.
+    pub(crate) fn commit(self) -> Result<(), Error> {
+        let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+        let first = socket.next_sequence();
+        let mut bytes = control(BATCH_BEGIN).finish(first)?;
+        let mut names = Vec::with_capacity(self.steps.len());
+        let total = self.steps.len();
+        for (index, (mut message, name)) in self.steps.into_iter().enumerate() {
+            // Errors come for every step; one acknowledgement, for the last, keeps answers few.
+            if index + 1 == total {
+                message.want_ack();
             }
-            attrs = attrs.nested(4, &at).be32(5, u32::from(!hook.drop)).text(7, hook.kind);
+            bytes.extend(message.finish(socket.next_sequence())?);
+            names.push(name);
         }
-        self.part(NEWCHAIN, NLM_F_CREATE, &attrs, format!("make the chain `{name}`"))
+        bytes.extend(control(BATCH_END).finish(socket.next_sequence())?);
+        socket.reserve(bytes.len())?;
+        let what = "cannot change nftables rules";
+        socket.send(&bytes, what)?;
+        outcome(&mut socket, first, &names)
     }
 
-    /// Empties a chain and deletes it.
-    pub(crate) fn delete_chain(self, name: &str) -> Self {
-        let rules = Attrs::default().text(1, self.table).text(2, name);
-        let chain = Attrs::default().text(1, self.table).text(3, name);
-        self.part(DELRULE, 0, &rules, format!("empty the chain `{name}`")).part(
-            DELCHAIN,
-            0,
-            &chain,
-            format!("delete the chain `{name}`"),
-        )
-    }
-
-    pub(crate) fn rule(self, chain: &str, rule: &Rule) -> Self {
-        let mut list = Attrs::default();
-        for expression in &rule.0 {
-            list = list.nested(1, expression);
+    fn elements(
+        &mut self,
+        table: Table,
+        set: &str,
+        kind: u16,
+        flags: u16,
+        elements: &[(Vec<u8>, Data)],
+        verb: &str,
+    ) {
+        let mut rest = elements.iter().peekable();
+        while rest.peek().is_some() {
+            let mut message = begin(table, kind, flags);
+            message.text(1, table.name).text(2, set);
+            message.nest(3, |m| {
+                while m.len() < MAX_ELEMENTS_BYTES {
+                    let Some((key, data)) = rest.next() else {
+                        break;
+                    };
+                    element(m, key, data);
+                }
+            });
+            self.push(message, format!("cannot {verb} set `{set}`"));
         }
-        let attrs = Attrs::default().text(1, self.table).text(2, chain).nested(4, &list);
-        self.part(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, &attrs, format!("add a rule to the chain `{chain}`"))
     }
 
-    pub(crate) fn counter(self, name: &str) -> Self {
-        let zero = Attrs::default().be64(1, 0).be64(2, 0);
-        let attrs = Attrs::default().text(1, self.table).text(2, name).be32(3, 1).nested(4, &zero);
-        self.part(NEWOBJ, NLM_F_CREATE, &attrs, format!("make the counter `{name}`"))
-    }
-
-    /// A named set, or a map where `data` is given.
-    pub(crate) fn set(mut self, name: &str, key: (u32, u32), data: Option<(u32, u32)>) -> Self {
-        let id = self.next_set;
-        self.next_set += 1;
-        let flags = if data.is_some() { 8 } else { 0 };
-        let mut attrs = Attrs::default().text(1, self.table).text(2, name).be32(3, flags).be32(4, key.0).be32(5, key.1);
-        if let Some((kind, len)) = data {
-            attrs = attrs.be32(6, kind).be32(7, len);
-        }
-        self.part(NEWSET, NLM_F_CREATE, &attrs.be32(10, id), format!("make the set `{name}`"))
-    }
-
-    pub(crate) fn element(self, set: &str, key: &[u8], data: Option<&[u8]>) -> Self {
-        let attrs = self.elements(set, key, data);
-        self.part(NEWSETELEM, NLM_F_CREATE, &attrs, format!("add to the set `{set}`"))
-    }
-
-    pub(crate) fn delete_element(self, set: &str, key: &[u8]) -> Self {
-        let attrs = self.elements(set, key, None);
-        self.part(DELSETELEM, 0, &attrs, format!("delete from the set `{set}`"))
-    }
-
-    fn elements(&self, set: &str, key: &[u8], data: Option<&[u8]>) -> Attrs {
-        let mut element = Attrs::default().nested(1, &value(key));
-        if let Some(data) = data {
-            element = element.nested(2, &value(data));
-        }
-        let list = Attrs::default().nested(1, &element);
-        Attrs::default().text(1, self.table).text(2, set).nested(3, &list)
-    }
-
-    /// Hands the batch to the kernel: all of it takes effect or nothing.
-    pub(crate) fn commit(self) -> Result<(), NetlinkError> {
-        // nfgenmsg of a batch: no family, version 0, the subsystem as resource id.
-        let begin = [0, 0, 0, 10];
-        Netlink::netfilter()?.batch(&begin, (BATCH_BEGIN, BATCH_END), &self.parts)
+    fn push(&mut self, message: Message, operation: String) {
+        self.steps.push((message, operation));
     }
 }
 
-/// Packets and bytes of each counter of a table.
-pub(crate) fn counters(family: Family, table: &str) -> Result<BTreeMap<String, (u64, u64)>, NetlinkError> {
-    let mut body = vec![family as u8, 0, 0, 0];
-    body.extend(Attrs::default().text(1, table).be32(3, 1).0);
-    let mut found = BTreeMap::new();
-    Netlink::netfilter()?.dump("read the counters", GETOBJ, &body, |message| {
-        let (mut name, mut packets, mut bytes) = (String::new(), 0, 0);
-        for (kind, value) in attributes(message.body.get(4..).unwrap_or_default()) {
-            match kind {
-                2 => name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned(),
-                4 => {
-                    for (kind, value) in attributes(value) {
-                        let number = value.first_chunk().map_or(0, |b| u64::from_be_bytes(*b));
-                        match kind {
-                            1 => bytes = number,
-                            2 => packets = number,
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
+/// The named counters of a table: name, packets, bytes.
+pub(crate) fn counters(table: Table) -> Result<Vec<(String, u64, u64)>, Error> {
+    let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+    let mut message = begin(table, GETOBJ, DUMP);
+    message.text(1, table.name).be32(3, OBJECT_COUNTER);
+    let mut counters = Vec::new();
+    let what = format!("cannot read the counters of table `{}`", table.name);
+    socket.request(message, &what, |_, body| {
+        counters.extend(counter_of(body, table.name));
+    })?;
+    Ok(counters)
+}
+
+fn element(m: &mut Message, key: &[u8], data: &Data) {
+    m.nest(1, |m| {
+        m.nest(1, |m| {
+            m.attr(1, key);
+        });
+        match data {
+            Data::Nothing => {}
+            Data::Mark(mark) => {
+                m.nest(2, |m| {
+                    m.u32(1, *mark);
+                });
+            }
+            Data::Verdict(verdict) => {
+                m.nest(2, |m| verdict.write(m));
             }
         }
-        found.insert(name, (packets, bytes));
-    })?;
-    Ok(found)
+    });
+}
+
+fn begin(table: Table, kind: u16, flags: u16) -> Message {
+    let family = match table.family {
+        TableFamily::Inet => 1,
+        TableFamily::Netdev => 5,
+    };
+    let mut message = Message::new(SUBSYSTEM | kind, REQUEST | flags);
+    message.raw(&[family, 0, 0, 0]);
+    message
+}
+
+fn control(kind: u16) -> Message {
+    let mut message = Message::new(kind, REQUEST);
+    let [high, low] = (SUBSYSTEM >> 8).to_be_bytes();
+    message.raw(&[0, 0, high, low]);
+    message
+}
+
+/// Reads answers until the last step's, or one about the batch as a whole.
+fn outcome(socket: &mut Socket, first: u32, names: &[String]) -> Result<(), Error> {
+    let last = first.wrapping_add(u32::try_from(names.len()).unwrap_or(0));
+    let mut errors: Vec<(String, Errno, String)> = Vec::new();
+    let mut done = false;
+    while !done {
+        let bytes = socket
+            .receive()
+            .map_err(|e| Error::io("no answer about nftables rules", e))?;
+        for answer in messages(bytes) {
+            let index = answer.sequence.wrapping_sub(first).wrapping_sub(1);
+            let name = usize::try_from(index).ok().and_then(|i| names.get(i));
+            if let Some(Err((errno, text))) = verdict(&answer) {
+                let name = name.map_or("cannot change nftables rules", |n| n);
+                errors.push((name.to_owned(), errno, text));
+            }
+            done |= answer.sequence == last || name.is_none();
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let errno = errors.first().map_or(Errno::EIO, |e| e.1);
+    let message = errors.iter().map(|e| e.2.as_str()).find(|m| !m.is_empty());
+    let message = message.unwrap_or_default().to_owned();
+    errors.truncate(MAX_ERRORS_SHOWN);
+    let names: Vec<_> = errors.into_iter().map(|e| e.0).collect();
+    Err(Error::Netlink {
+        operation: names.join("; "),
+        errno,
+        message,
+    })
+}
+
+fn counter_of(body: &[u8], table: &str) -> Option<(String, u64, u64)> {
+    let attrs = body.get(4..)?;
+    // Old kernels list every table's.
+    if text_of(attribute(attrs, 1)?)? != table {
+        return None;
+    }
+    let name = text_of(attribute(attrs, 2)?)?.to_owned();
+    let data = attribute(attrs, 4)?;
+    let number = |kind| Some(u64::from_be_bytes(*attribute(data, kind)?.first_chunk()?));
+    Some((name, number(2)?, number(1)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_counter_is_read_without_panic(body in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = counter_of(&body, "t");
+        }
+    }
+
+    #[test]
+    fn many_elements_are_split_over_messages() {
+        let table = Table {
+            family: TableFamily::Inet,
+            name: "t",
+        };
+        let elements: Vec<_> = (0_u32..10_000)
+            .map(|n| (n.to_be_bytes().to_vec(), Data::Mark(n)))
+            .collect();
+        let mut batch = Batch::default();
+        batch.add_elements(table, "s", &elements);
+        assert!(batch.steps.len() > 1);
+        for (message, _) in batch.steps {
+            message.finish(1).unwrap();
+        }
+    }
 }

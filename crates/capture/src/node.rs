@@ -2,9 +2,22 @@
 //!
 //! Every function acts on the network namespace of the calling thread, which must be the node's.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+mod base;
+mod pod;
 
-use crate::{Error, Netns, plan};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::netlink::route::{self, Action, Route, Routes, Rule};
+use crate::{Error, Netns, nft, plan, sysctl};
+
+/// The routing table that keeps everything on the node.
+const CAPTURE_ALL: u32 = 100;
+/// The routing table that keeps what is addressed to mesh pods and cluster DNS.
+const CAPTURE_TO: u32 = 101;
+const OWN_PREFERENCE: u32 = 90;
+const CAPTURE_ALL_PREFERENCE: u32 = 100;
+const CAPTURE_TO_PREFERENCE: u32 = 110;
+const APP_SOURCES: [IpAddr; 2] = [IpAddr::V4(plan::APP_SOURCE_V4), IpAddr::V6(plan::APP_SOURCE_V6)];
 
 /// A node and its place on the fabric.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +30,8 @@ pub struct NodeSetup {
     pub v6: (Ipv6Addr, u8),
     /// Default gateways.
     pub gateway: (Ipv4Addr, Ipv6Addr),
+    /// The networks of the node's own pods.
+    pub pods: ((Ipv4Addr, u8), (Ipv6Addr, u8)),
     /// The other nodes' pods.
     pub peers: Vec<PeerNode>,
     /// The networks of cluster addresses.
@@ -49,6 +64,7 @@ impl NodeSetup {
             v4: (plan::node_v4(index), plan::FABRIC_PREFIX.0),
             v6: (plan::node_v6(index), plan::FABRIC_PREFIX.1),
             gateway: (plan::HUB_V4, plan::HUB_V6),
+            pods: (plan::pods_v4(index), plan::pods_v6(index)),
             peers: peers.collect(),
             services: (plan::SERVICES_V4, plan::SERVICES_V6),
             cluster_dns: (plan::CLUSTER_DNS_V4, plan::CLUSTER_DNS_V6),
@@ -170,13 +186,34 @@ pub struct Drops {
 }
 
 /// Makes the namespace a node: addresses, sysctls, routing by interface and the base rules.
-/// The uplink must exist (`hub::install`).
+/// The uplink must exist (`hub::install`).  Replaces the rules of an earlier `install`.
 ///
 /// # Errors
 /// When the kernel refuses, with the step that failed.
 pub fn install(setup: &NodeSetup) -> Result<(), Error> {
-    let _ = setup;
-    Err(Error::Invalid("not there yet".to_owned()))
+    // Rules come before links: nothing may pass a node that is half there.
+    base::install(setup)?;
+    node_sysctls(&setup.uplink)?;
+    let mut routes = Routes::open()?;
+    let lo = routes.link("lo")?;
+    routes.set_up(lo, true)?;
+    for address in APP_SOURCES {
+        routes.add_address(lo, address, pod::host_prefix(address))?;
+    }
+    for rule in policy_rules() {
+        routes.add_rule(&rule)?;
+    }
+    for route in captured_routes(setup, lo) {
+        routes.add_route(&route)?;
+    }
+    let uplink = routes.link(&setup.uplink)?;
+    routes.add_address(uplink, IpAddr::V4(setup.v4.0), setup.v4.1)?;
+    routes.add_address(uplink, IpAddr::V6(setup.v6.0), setup.v6.1)?;
+    routes.set_up(uplink, true)?;
+    for route in fabric_routes(setup, uplink) {
+        routes.add_route(&route)?;
+    }
+    Ok(())
 }
 
 /// Takes everything back that `install` and `attach` did.  What is not there is no error.
@@ -184,8 +221,32 @@ pub fn install(setup: &NodeSetup) -> Result<(), Error> {
 /// # Errors
 /// When the kernel refuses, with the step that failed.
 pub fn uninstall(setup: &NodeSetup) -> Result<(), Error> {
-    let _ = setup;
-    Err(Error::Invalid("not there yet".to_owned()))
+    let mut routes = Routes::open()?;
+    for (link, name) in routes.links()? {
+        if name.starts_with("pod-") || name == setup.uplink {
+            routes.delete_link(link)?;
+        }
+    }
+    let lo = routes.link("lo")?;
+    for v6 in [false, true] {
+        for preference in [OWN_PREFERENCE, CAPTURE_ALL_PREFERENCE, CAPTURE_TO_PREFERENCE] {
+            routes.delete_rules(v6, preference)?;
+        }
+    }
+    for table in [CAPTURE_ALL, CAPTURE_TO] {
+        routes.flush_table(table)?;
+    }
+    // Those by the uplink went with it.
+    for route in fabric_routes(setup, 0) {
+        if route.action == Action::Unreachable {
+            routes.delete_route(&route)?;
+        }
+    }
+    for address in APP_SOURCES {
+        routes.delete_address(lo, address, pod::host_prefix(address))?;
+    }
+    crate::services::remove()?;
+    base::uninstall()
 }
 
 /// Links a pod to the node.  The guard and the capture rules are in force before the link comes up.
@@ -193,8 +254,7 @@ pub fn uninstall(setup: &NodeSetup) -> Result<(), Error> {
 /// # Errors
 /// When the kernel refuses, with the step that failed; nothing is left behind then.
 pub fn attach(setup: &NodeSetup, pod_ns: &Netns, pod: &PodPort) -> Result<(), Error> {
-    let _ = (setup, pod_ns, pod);
-    Err(Error::Invalid("not there yet".to_owned()))
+    pod::attach(setup, pod_ns, pod)
 }
 
 /// Removes a pod's link, rules and routes.  What is not there is no error.
@@ -202,8 +262,7 @@ pub fn attach(setup: &NodeSetup, pod_ns: &Netns, pod: &PodPort) -> Result<(), Er
 /// # Errors
 /// When the kernel refuses, with the step that failed.
 pub fn detach(pod: &PodPort) -> Result<(), Error> {
-    let _ = pod;
-    Err(Error::Invalid("not there yet".to_owned()))
+    pod::detach(pod)
 }
 
 /// The drops by reason, all reasons listed.
@@ -211,5 +270,112 @@ pub fn detach(pod: &PodPort) -> Result<(), Error> {
 /// # Errors
 /// When the node is not installed.
 pub fn drops() -> Result<Vec<Drops>, Error> {
-    Err(Error::Invalid("not there yet".to_owned()))
+    let mut counted = nft::counters(base::MESH)?;
+    counted.extend(nft::counters(base::GUARD)?);
+    let drops = DropReason::ALL.into_iter().map(|reason| {
+        let mut drops = Drops {
+            reason,
+            packets: 0,
+            bytes: 0,
+        };
+        for (_, packets, bytes) in counted.iter().filter(|c| c.0 == reason.name()) {
+            drops.packets = drops.packets.saturating_add(*packets);
+            drops.bytes = drops.bytes.saturating_add(*bytes);
+        }
+        drops
+    });
+    Ok(drops.collect())
+}
+
+fn node_sysctls(uplink: &str) -> Result<(), Error> {
+    sysctl::forwarding()?;
+    sysctl::quiet(uplink)?;
+    // An accepted socket has the mark of the packet that opened it: the workload's.
+    sysctl::set("ipv4/tcp_fwmark_accept", "1")?;
+    // Resets and the like, which no socket sends, are marked as what they answer.
+    sysctl::set("ipv4/fwmark_reflect", "1")?;
+    sysctl::set("ipv6/fwmark_reflect", "1")?;
+    // Connections to one application share an address, and so 64 Ki ports.
+    sysctl::set_if_there("ipv4/tcp_tw_reuse", "1")?;
+    sysctl::set_if_there("ipv4/ip_local_port_range", "16384 65535")
+}
+
+/// Own packets go by the main table; packets that came in for a captured address stay here.
+/// A mesh pod's rule, between the two, keeps everything that it sends.
+fn policy_rules() -> Vec<Rule<'static>> {
+    let rules = [false, true].map(|v6| {
+        [
+            Rule {
+                v6,
+                preference: OWN_PREFERENCE,
+                iif: Some("lo"),
+                table: route::MAIN,
+            },
+            Rule {
+                v6,
+                preference: CAPTURE_TO_PREFERENCE,
+                iif: None,
+                table: CAPTURE_TO,
+            },
+        ]
+    });
+    rules.into_iter().flatten().collect()
+}
+
+fn captured_routes(setup: &NodeSetup, lo: u32) -> Vec<Route> {
+    let local = |table, route: Route| Route {
+        table,
+        action: Action::Local,
+        link: Some(lo),
+        ..route
+    };
+    let (dns_v4, dns_v6) = setup.cluster_dns;
+    let ((services_v4, prefix_v4), (services_v6, prefix_v6)) = setup.services;
+    let mut routes = Vec::new();
+    for (dns, services, prefix) in [
+        (IpAddr::V4(dns_v4), IpAddr::V4(services_v4), prefix_v4),
+        (IpAddr::V6(dns_v6), IpAddr::V6(services_v6), prefix_v6),
+    ] {
+        routes.push(local(CAPTURE_ALL, pod::default_route(dns)));
+        routes.push(local(CAPTURE_TO, Route::to(dns, pod::host_prefix(dns))));
+        // A cluster address that survived destination NAT has no backend: say so at once.
+        routes.push(Route {
+            table: CAPTURE_TO,
+            action: Action::Unreachable,
+            ..Route::to(services, prefix)
+        });
+    }
+    routes
+}
+
+fn fabric_routes(setup: &NodeSetup, uplink: u32) -> Vec<Route> {
+    let (own_v4, own_v6) = (IpAddr::V4(setup.v4.0), IpAddr::V6(setup.v6.0));
+    let through = |route: Route, gateway: IpAddr| Route {
+        link: Some(uplink),
+        gateway: Some(gateway),
+        source: Some(if gateway.is_ipv4() { own_v4 } else { own_v6 }),
+        ..route
+    };
+    let mut routes = vec![
+        through(pod::default_route(own_v4), IpAddr::V4(setup.gateway.0)),
+        through(pod::default_route(own_v6), IpAddr::V6(setup.gateway.1)),
+    ];
+    for peer in &setup.peers {
+        let (v4, v4_prefix) = peer.pods_v4;
+        let (v6, v6_prefix) = peer.pods_v6;
+        routes.push(through(Route::to(v4, v4_prefix), IpAddr::V4(peer.via.0)));
+        routes.push(through(Route::to(v6, v6_prefix), IpAddr::V6(peer.via.1)));
+    }
+    // An address of this node's that no pod has would go round between node and gateway.
+    let (pods_v4, pods_v6) = setup.pods;
+    for (pods, prefix) in [
+        (IpAddr::V4(pods_v4.0), pods_v4.1),
+        (IpAddr::V6(pods_v6.0), pods_v6.1),
+    ] {
+        routes.push(Route {
+            action: Action::Unreachable,
+            ..Route::to(pods, prefix)
+        });
+    }
+    routes
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, cmsg_space, getsockname, getsockopt, recvmsg, sockopt,
+    ControlMessageOwned, MsgFlags, SockaddrStorage, getsockname, getsockopt, recvmsg, sockopt,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
@@ -22,6 +22,9 @@ use crate::sys;
 const BACKLOG: i32 = 4096;
 /// Not in libc for every target: deliver the packet's mark with each datagram.
 const SO_RCVMARK: libc::c_int = 75;
+
+/// Room for the original destination and the mark, several times over.
+const CONTROL_BYTES: usize = 256;
 
 /// The two loopback addresses at which captured flows of `port` arrive: listen on both.
 pub fn capture_addresses(port: u16) -> [SocketAddr; 2] {
@@ -173,8 +176,7 @@ fn transparent(family: IpAddr, kind: Type) -> io::Result<Socket> {
 }
 
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Datagram> {
-    let mut control =
-        Vec::with_capacity(cmsg_space::<libc::sockaddr_in6>() + cmsg_space::<u32>() + cmsg_space::<u32>());
+    let mut control = Vec::with_capacity(CONTROL_BYTES);
     let mut iov = [IoSliceMut::new(buffer)];
     let message = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),

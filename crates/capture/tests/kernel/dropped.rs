@@ -1,0 +1,1 @@
+//! What does not pass: nothing arrives, and the reason is counted.

@@ -1,0 +1,6 @@
+//! Capture on the kernel that is there: real namespaces, links, rules and sockets.
+
+mod dropped;
+mod passes;
+mod rootless;
+mod world;
