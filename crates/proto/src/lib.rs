@@ -1,7 +1,5 @@
 //! Wire messages, generated from `proto/` by `cargo xtask proto` and committed, so that building needs no compiler for them.
 
-#![expect(clippy::all, reason = "generated")]
-
 /// The envelope of every xDS resource.
 pub use prost_types::Any;
 pub use prost_types::Struct;
