@@ -1,0 +1,273 @@
+//! One head, whole: what it says about where the message ends, or what is wrong with it.
+
+use model::split_authority;
+
+use crate::Fault;
+use crate::limits::{MAX_FIELDS, MAX_TARGET};
+
+/// The methods that Envoy's HTTP/1 codec knows (O-07). Case matters.
+pub(crate) const METHODS: &[&str] = &[
+    "ACL",
+    "BIND",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MOVE",
+    "M-SEARCH",
+    "MSEARCH",
+    "NOTIFY",
+    "OPTIONS",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "PUT",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "SOURCE",
+    "SUBSCRIBE",
+    "TRACE",
+    "UNBIND",
+    "UNLINK",
+    "UNLOCK",
+    "UNSUBSCRIBE",
+];
+
+/// What a head says about the bytes that follow it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Head {
+    pub(super) framing: Framing,
+    /// Whether it asks for another protocol.
+    pub(super) upgrade: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// What has been seen of the fields that matter.
+#[derive(Default)]
+struct Seen<'a> {
+    host: Option<&'a [u8]>,
+    length: Option<u64>,
+    chunked: bool,
+    upgrade: bool,
+    connection_upgrade: bool,
+}
+
+impl Head {
+    /// Reads a head that ends with its empty line and has no bare CR or LF.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, Fault> {
+        let body = bytes.strip_suffix(b"\r\n\r\n").ok_or(Fault::RequestLine)?;
+        let mut lines = Lines(Some(body));
+        let request = request_line(lines.next().ok_or(Fault::RequestLine)?)?;
+        let mut seen = Seen::default();
+        for (index, line) in lines.enumerate() {
+            if index >= MAX_FIELDS {
+                return Err(Fault::TooManyFields);
+            }
+            let (name, value) = field(line)?;
+            seen.take(name, value)?;
+        }
+        seen.judge(&request)
+    }
+}
+
+/// A trailer field: it may say nothing about framing or routing.
+pub(super) fn trailer(line: &[u8]) -> Result<(), Fault> {
+    let (name, _) = field(line).map_err(|_| Fault::Trailers)?;
+    let forbidden: [&[u8]; 6] = [
+        b"content-length",
+        b"transfer-encoding",
+        b"host",
+        b"connection",
+        b"authorization",
+        b"x-forwarded-client-cert",
+    ];
+    if forbidden.iter().any(|f| name.eq_ignore_ascii_case(f)) {
+        return Err(Fault::Trailers);
+    }
+    Ok(())
+}
+
+/// Whether a value is an authority whose host can be one.
+pub(crate) fn valid_host(value: &[u8]) -> bool {
+    let plausible = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    value.iter().all(plausible) && split_authority(text).is_some()
+}
+
+struct Lines<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0.take()?;
+        let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+            return Some(rest);
+        };
+        self.0 = rest.get(end + 2..);
+        rest.get(..end)
+    }
+}
+
+struct RequestLine<'a> {
+    /// The authority of an absolute target.
+    authority: Option<&'a [u8]>,
+    http10: bool,
+    connect: bool,
+}
+
+fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Fault> {
+    let mut parts = line.split(|b| *b == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Fault::RequestLine);
+    };
+    if !METHODS.iter().any(|known| known.as_bytes() == method) {
+        return Err(Fault::Method);
+    }
+    let http10 = match version {
+        b"HTTP/1.1" => false,
+        b"HTTP/1.0" => true,
+        _ => return Err(Fault::HttpVersion),
+    };
+    if target.len() > MAX_TARGET {
+        return Err(Fault::TargetTooLong);
+    }
+    if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
+        return Err(Fault::Target);
+    }
+    let connect = method == b"CONNECT";
+    let authority = match target {
+        _ if connect && valid_host(target) => Some(target),
+        _ if connect => return Err(Fault::Target),
+        [b'/', ..] => None,
+        b"*" if method == b"OPTIONS" => None,
+        _ => Some(absolute(target)?),
+    };
+    Ok(RequestLine {
+        authority,
+        http10,
+        connect,
+    })
+}
+
+/// The authority of `http://AUTHORITY[/…]`. User names have no place there.
+fn absolute(target: &[u8]) -> Result<&[u8], Fault> {
+    let scheme = target.get(..7).filter(|s| s.eq_ignore_ascii_case(b"http://"));
+    let rest = scheme.and_then(|_| target.get(7..)).ok_or(Fault::Target)?;
+    let end = rest.iter().position(|b| b"/?#".contains(b)).unwrap_or(rest.len());
+    let authority = rest.get(..end).unwrap_or_default();
+    valid_host(authority).then_some(authority).ok_or(Fault::Target)
+}
+
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return Err(Fault::Folding);
+    }
+    let colon = line.iter().position(|b| *b == b':').ok_or(Fault::FieldName)?;
+    let (name, rest) = line.split_at(colon);
+    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    if name.is_empty() || !name.iter().all(token) {
+        return Err(Fault::FieldName);
+    }
+    let value = rest.get(1..).unwrap_or_default();
+    if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+        return Err(Fault::FieldValue);
+    }
+    Ok((name, value.trim_ascii()))
+}
+
+impl<'a> Seen<'a> {
+    fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Fault> {
+        match name.to_ascii_lowercase().as_slice() {
+            b"host" if self.host.is_some() => Err(Fault::SeveralHosts),
+            b"host" => {
+                self.host = Some(value);
+                Ok(())
+            }
+            b"content-length" if self.length.is_some() => Err(Fault::ContentLength),
+            b"content-length" => {
+                self.length = Some(decimal(value)?);
+                Ok(())
+            }
+            b"transfer-encoding" if self.chunked || !value.eq_ignore_ascii_case(b"chunked") => {
+                Err(Fault::TransferEncoding)
+            }
+            b"transfer-encoding" => {
+                self.chunked = true;
+                Ok(())
+            }
+            b"upgrade" => {
+                self.upgrade = true;
+                Ok(())
+            }
+            b"connection" => {
+                let mut options = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+                self.connection_upgrade |= options.any(|o| o.eq_ignore_ascii_case(b"upgrade"));
+                Ok(())
+            }
+            other if frames_nearly(other) => Err(Fault::FramingLookalike),
+            _ => Ok(()),
+        }
+    }
+
+    fn judge(&self, request: &RequestLine<'_>) -> Result<Head, Fault> {
+        match (self.host, request.authority) {
+            (None, _) if !request.http10 => return Err(Fault::MissingHost),
+            (Some(b""), _) => return Err(Fault::MissingHost),
+            (Some(host), _) if !valid_host(host) => return Err(Fault::Host),
+            (Some(host), Some(authority)) if !host.eq_ignore_ascii_case(authority) => {
+                return Err(Fault::HostMismatch);
+            }
+            _ => {}
+        }
+        let framing = match (self.length, self.chunked) {
+            (Some(_), true) => return Err(Fault::LengthAndEncoding),
+            (None, true) if request.http10 => return Err(Fault::EncodingInHttp10),
+            (None, true) => Framing::Chunked,
+            (Some(length), false) => Framing::Length(length),
+            (None, false) => Framing::None,
+        };
+        if request.connect {
+            return Err(Fault::Connect);
+        }
+        Ok(Head {
+            framing,
+            upgrade: self.upgrade && self.connection_upgrade && !request.http10,
+        })
+    }
+}
+
+fn decimal(value: &[u8]) -> Result<u64, Fault> {
+    if value.is_empty() || value.len() > 19 {
+        return Err(Fault::ContentLength);
+    }
+    value.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+        digit.map(|digit| number * 10 + digit).ok_or(Fault::ContentLength)
+    })
+}
+
+/// Names that a careless reader takes for those that frame a message (`transfer_encoding`, `x.content-length` not).
+fn frames_nearly(name: &[u8]) -> bool {
+    let letters = || name.iter().filter(|b| b.is_ascii_alphanumeric());
+    letters().eq(b"transferencoding".iter()) || letters().eq(b"contentlength".iter())
+}

@@ -1,0 +1,36 @@
+//! How much of what is taken. What exceeds a limit is refused with a [`crate::Fault`] that names it.
+
+use std::time::Duration;
+
+/// Bytes of one head, request line included.
+pub const MAX_HEAD: usize = 60 * 1024;
+/// Header fields of one head.
+pub const MAX_FIELDS: usize = 100;
+/// Bytes of a request target.
+pub const MAX_TARGET: usize = 16 * 1024;
+/// Bytes of a chunk's size line, extensions included.
+pub const MAX_CHUNK_LINE: usize = 1024;
+/// Bytes of all trailers of one message.
+pub const MAX_TRAILERS: usize = 8 * 1024;
+/// Bytes that a codec may hold of one connection in one direction.
+pub const MAX_BUFFER: usize = 64 * 1024;
+/// Streams that one HTTP/2 connection may have open.
+pub const MAX_STREAMS: u32 = 100;
+/// Bytes of one HTTP/2 stream that may be under way before the reader takes them.
+pub const STREAM_WINDOW: u32 = 256 * 1024;
+/// Bytes of one HTTP/2 connection that may be under way.
+pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams that a peer may reset before we have looked at them.
+pub const MAX_PENDING_RESETS: usize = 50;
+/// How long a head may take from its first byte to its last.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may stay without a request.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long a refused client's bytes are read and thrown away, so that it gets to see the answer.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// And how many of them.
+pub const LINGER_BYTES: usize = 256 * 1024;
+/// How often an HTTP/2 peer is asked whether it is still there.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How long it may take to say so.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
