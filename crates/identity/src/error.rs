@@ -1,6 +1,12 @@
 //! What can go wrong, by who is at fault.
 
+use std::io;
+use std::sync::Arc;
+
 use model::{Reason, SpiffeId};
+use rustls::{AlertDescription, CertificateError, Error, OtherError};
+
+use crate::pki::FactsError;
 
 /// Roots that cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -18,43 +24,136 @@ pub enum IssueError {
         /// The system's words.
         why: String,
     },
-    /// The CA refused or could not be reached.
-    #[error("certificate authority: {0}")]
-    Authority(String),
+    /// The CA could not be reached, or cannot answer now.
+    #[error("the certificate authority is out of reach: {0}")]
+    Unreachable(String),
+    /// What answers is not the CA that is meant.
+    #[error("what answers is not the certificate authority: {0}")]
+    Untrusted(String),
+    /// The CA refused.
+    #[error("the certificate authority refused: {0}")]
+    Refused(String),
     /// The CA's answer is not a certificate for this key and identity.
     #[error("the certificate authority answered with something unusable: {0}")]
     Answer(String),
+    /// A limit of the store was reached.
+    #[error("limit reached: {0}")]
+    Limit(&'static str),
+    /// The identity was forgotten meanwhile, or the store has ended.
+    #[error("given up")]
+    GivenUp,
 }
 
-/// A handshake that failed, told apart by whose doing it was.
+impl IssueError {
+    /// Whether waiting may help: nobody has said no.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Token { .. } | Self::Unreachable(_))
+    }
+}
+
+/// Why a peer's certificate proves nothing here. The words of each are stable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerProblem {
+    /// There was none.
+    #[error("no certificate")]
+    Missing,
+    /// It is past its end.
+    #[error("expired")]
+    Expired,
+    /// It is before its beginning.
+    #[error("not yet valid")]
+    NotYetValid,
+    /// It does not chain to a root of the mesh.
+    #[error("unknown issuer")]
+    UnknownIssuer,
+    /// It is for other purposes: a CA's, or without the extended key usage that is needed.
+    #[error("not for this purpose")]
+    Purpose,
+    /// A signature is wrong.
+    #[error("bad signature")]
+    Signature,
+    /// It cannot be read.
+    #[error("malformed certificate")]
+    Malformed,
+    /// Its one URI SAN is not there, is not alone, or is not an identity.
+    #[error(transparent)]
+    Identity(FactsError),
+    /// Its trust domain is not the mesh's and not an alias (ID-07).
+    #[error("unknown trust domain `{0}`")]
+    TrustDomain(model::TrustDomain),
+    /// It proves another identity than one that is expected.
+    #[error("unexpected identity `{0}`")]
+    Unexpected(SpiffeId),
+    /// It has not the name that is expected.
+    #[error("unexpected name")]
+    Name,
+    /// Something else that the verifier says.
+    #[error("refused: {0}")]
+    Other(String),
+}
+
+impl From<PeerProblem> for Error {
+    /// Chosen so that the peer gets the alert that says most.
+    fn from(problem: PeerProblem) -> Self {
+        Self::InvalidCertificate(match problem {
+            PeerProblem::Expired => CertificateError::Expired,
+            PeerProblem::NotYetValid => CertificateError::NotValidYet,
+            PeerProblem::UnknownIssuer => CertificateError::UnknownIssuer,
+            PeerProblem::Purpose => CertificateError::InvalidPurpose,
+            PeerProblem::Signature => CertificateError::BadSignature,
+            PeerProblem::Malformed => CertificateError::BadEncoding,
+            other => CertificateError::Other(OtherError(Arc::new(other))),
+        })
+    }
+}
+
+impl From<&CertificateError> for PeerProblem {
+    fn from(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
+            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                Self::Purpose
+            }
+            CertificateError::BadSignature => Self::Signature,
+            CertificateError::BadEncoding => Self::Malformed,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::Name,
+            CertificateError::Other(OtherError(inner)) => inner
+                .downcast_ref::<Self>()
+                .cloned()
+                .unwrap_or_else(|| Self::Other(inner.to_string())),
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// A handshake that failed, told apart by whose doing it was. The texts begin with stable words.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// We have no certificate for this workload yet.
-    #[error("no certificate for `{0}` yet")]
+    /// We have no certificate for this workload yet, or it has expired.
+    #[error("not ready: no valid certificate for `{0}`")]
     NotReady(SpiffeId),
-    /// The client has not been told whom to expect (R28).
-    #[error("no identity is expected at the other end")]
+    /// We have no trust roots yet.
+    #[error("not ready: no trust roots")]
+    NoRoots,
+    /// We have not been told whom to expect (R28).
+    #[error("refused by us: no identity is expected at the other end")]
     NobodyExpected,
-    /// The peer proved another identity than one that is expected.
-    #[error("the peer is `{got}`, not one of those expected")]
-    Unexpected {
-        /// Who it is.
-        got: SpiffeId,
-    },
-    /// The peer's certificate proves nothing here: expired, another root, another trust domain, not one SPIFFE id.
-    #[error("the peer's certificate was refused: {0}")]
-    PeerCertificate(String),
-    /// The peer sent no certificate.
-    #[error("the peer sent no certificate")]
-    NoPeerCertificate,
+    /// We refused the peer.
+    #[error("refused by us: the peer's certificate: {0}")]
+    Peer(PeerProblem),
     /// The peer refused us with this alert.
-    #[error("the peer refused the handshake: {0}")]
-    Alert(String),
+    #[error("refused by the peer: alert {0:?}")]
+    Alert(AlertDescription),
+    /// The peer closed the connection within the handshake.
+    #[error("closed by the peer within the handshake")]
+    Closed,
     /// The bytes are not the TLS that is spoken here, or the connection broke.
-    #[error("the handshake failed: {0}")]
+    #[error("handshake failed: {0}")]
     Handshake(String),
     /// It took too long.
-    #[error("the handshake took too long")]
+    #[error("handshake timed out")]
     Timeout,
 }
 
@@ -62,25 +161,45 @@ impl TlsError {
     /// The stable reason for logs and metrics.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::NotReady(_) => Reason::NotReady,
-            Self::NobodyExpected
-            | Self::Unexpected { .. }
-            | Self::PeerCertificate(_)
-            | Self::NoPeerCertificate => Reason::PeerIdentity,
-            Self::Alert(_) | Self::Handshake(_) => Reason::TlsHandshake,
+            Self::NotReady(_) | Self::NoRoots => Reason::NotReady,
+            Self::NobodyExpected | Self::Peer(_) => Reason::PeerIdentity,
+            Self::Alert(_) | Self::Closed | Self::Handshake(_) => Reason::TlsHandshake,
             Self::Timeout => Reason::Timeout,
         }
     }
 
-    pub(crate) fn from_io(error: &std::io::Error) -> Self {
-        use rustls::Error;
-        match error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
-            Some(Error::NoCertificatesPresented) => Self::NoPeerCertificate,
-            Some(Error::InvalidCertificate(why)) => Self::PeerCertificate(format!("{why:?}")),
-            Some(Error::General(why)) => Self::PeerCertificate(why.clone()),
-            Some(Error::AlertReceived(alert)) => Self::Alert(format!("{alert:?}")),
+    /// Whether the peer ended the handshake, and not we.
+    pub fn by_peer(&self) -> bool {
+        matches!(self, Self::Alert(_) | Self::Closed)
+    }
+
+    /// The refusal that an error of the first read is, if it is one: under TLS 1.3 a client learns only then that its
+    /// certificate was refused (O-16).
+    pub fn late(error: &io::Error) -> Option<Self> {
+        match rustls_error(error) {
+            Some(Error::AlertReceived(alert)) => Some(Self::Alert(*alert)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn from_io(error: &io::Error) -> Self {
+        match rustls_error(error) {
+            Some(Error::NoCertificatesPresented) => Self::Peer(PeerProblem::Missing),
+            Some(Error::InvalidCertificate(why)) => Self::Peer(PeerProblem::from(why)),
+            Some(Error::AlertReceived(alert)) => Self::Alert(*alert),
             Some(other) => Self::Handshake(other.to_string()),
+            None if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ) =>
+            {
+                Self::Closed
+            }
             None => Self::Handshake(error.to_string()),
         }
     }
+}
+
+fn rustls_error(error: &io::Error) -> Option<&Error> {
+    error.get_ref().and_then(|e| e.downcast_ref::<Error>())
 }

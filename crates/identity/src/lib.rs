@@ -2,11 +2,15 @@
 //!
 //! Keys are made here and never leave the process; certificates come from a [`CertificateAuthority`] and are renewed at
 //! half life by the [`Store`], which also ends and begins the mesh's mutual TLS: [`Store::accept`], [`Store::connect`].
-//! A [`PeerIdentity`] can be had from those two alone: it is the proof that a peer's certificate was verified.
+//! A [`PeerIdentity`] can be had from those two alone (or from [`Store::local_peer`], where both ends are here): it is
+//! the proof that a peer's certificate was verified.
+//!
+//! Sessions are never resumed: each connection proves anew who is at both ends, by certificates that are valid now.
 
 #![warn(missing_docs)]
 
 mod authority;
+mod clock;
 mod error;
 pub mod pki;
 pub mod sniff;
@@ -15,7 +19,9 @@ mod tls;
 pub mod token;
 mod verify;
 
-pub use authority::{CaClient, CertificateAuthority, Signing, TokenFile};
-pub use error::{IssueError, RootsError, TlsError};
-pub use store::{CertificateStatus, Clock, Store, StoreOptions, SystemClock};
+pub use authority::{CaClient, CaName, CertificateAuthority, Signing, TokenFile};
+pub use clock::{Clock, SystemClock};
+pub use error::{IssueError, PeerProblem, RootsError, TlsError};
+pub use store::{CertificateStatus, Store, StoreOptions};
 pub use tls::{Accepted, Connected, PeerIdentity};
+pub use verify::crypto;

@@ -1,14 +1,19 @@
 //! Keys, signing requests and PEM, for clients of a CA and for the CA itself.
 
-use std::str::FromStr;
-
 use model::SpiffeId;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::string::Ia5String;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroize;
 
-/// A private key and the request to have it certified.
+/// The most certificates that are taken from one text.
+const MAX_CERTIFICATES: usize = 64;
+
+/// A private key and the request to have it certified. The key's bytes are wiped when it is dropped.
 pub struct Request {
     key: KeyPair,
     /// The signing request, PEM. It carries the public key and nothing that the CA would believe.
@@ -21,6 +26,12 @@ impl std::fmt::Debug for Request {
     }
 }
 
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
 impl Request {
     /// Makes an ECDSA P-256 key and a request for it.
     ///
@@ -30,8 +41,8 @@ impl Request {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| e.to_string())?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        let uri = rcgen::string::Ia5String::from_str(&id.to_string()).map_err(|e| e.to_string())?;
-        params.subject_alt_names = vec![rcgen::SanType::URI(uri)];
+        let uri = Ia5String::try_from(id.to_string()).map_err(|e| e.to_string())?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
         let csr_pem = params
             .serialize_request(&key)
             .and_then(|r| r.pem())
@@ -39,24 +50,35 @@ impl Request {
         Ok(Self { key, csr_pem })
     }
 
-    /// The private key, for TLS.
-    pub fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
+    /// Joins the key with the chain that was issued for it, leaf first.
+    ///
+    /// # Errors
+    /// The leaf is not for this key.
+    pub fn certify(&self, chain: Vec<CertificateDer<'static>>) -> Result<CertifiedKey, String> {
+        let mut der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let key = any_supported_type(&der);
+        der.zeroize();
+        let certified = CertifiedKey::new(chain, key.map_err(|e| e.to_string())?);
+        certified
+            .keys_match()
+            .map_err(|_| "the certificate is not for the key that was sent".to_owned())?;
+        Ok(certified)
     }
 }
 
 /// All certificates of a PEM text.
 ///
 /// # Errors
-/// The text is not PEM, or holds no certificate.
+/// The text is not PEM, holds no certificate, or too many.
 pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .take(MAX_CERTIFICATES + 1)
         .collect::<Result<_, _>>()
         .map_err(|e| format!("not PEM: {e}"))?;
-    if all.is_empty() {
-        Err("no certificate in it".to_owned())
-    } else {
-        Ok(all)
+    match all.len() {
+        0 => Err("no certificate in it".to_owned()),
+        1..=MAX_CERTIFICATES => Ok(all),
+        _ => Err(format!("more than {MAX_CERTIFICATES} certificates in it")),
     }
 }
 
@@ -75,33 +97,56 @@ pub struct Facts {
     pub serial: String,
 }
 
-/// Reads the facts of a leaf: exactly one URI SAN, and that a workload identity (semantics 2.6 OURS).
+/// Why a certificate proves no workload identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FactsError {
+    /// It cannot be read.
+    #[error("malformed certificate")]
+    Malformed,
+    /// There is no URI in its subject alternative name.
+    #[error("no URI SAN")]
+    NoUri,
+    /// There are several (X509-SVID section 2).
+    #[error("several URI SANs")]
+    SeveralUris,
+    /// The one URI is not an identity of the mesh (ID-01).
+    #[error("its URI SAN is not a workload identity")]
+    NotAnIdentity,
+}
+
+/// Reads the facts of a leaf: exactly one URI SAN, and that a workload identity (semantics 2.6 OURS). Verifies nothing.
 ///
 /// # Errors
-/// The certificate is malformed, or proves no workload identity.
-pub fn facts(der: &[u8]) -> Result<Facts, String> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("malformed: {e}"))?;
+/// The certificate is malformed, or names no workload identity.
+pub fn facts(der: &[u8]) -> Result<Facts, FactsError> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| FactsError::Malformed)?;
     let sans = certificate
         .subject_alternative_name()
-        .map_err(|e| format!("malformed subject alternative name: {e}"))?;
-    let mut uris = sans
-        .iter()
-        .flat_map(|s| &s.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
-    let uri = uris.next().ok_or("it has no SPIFFE id")?;
-    if uris.next().is_some() {
-        return Err("it has several URIs".to_owned());
+        .map_err(|_| FactsError::Malformed)?;
+    let mut uris = Vec::new();
+    for name in sans.iter().flat_map(|s| &s.value.general_names) {
+        match name {
+            GeneralName::URI(uri) => uris.push(*uri),
+            // What cannot be read may be a URI as well.
+            GeneralName::Invalid(..) => return Err(FactsError::Malformed),
+            _ => {}
+        }
     }
-    let id: SpiffeId = uri.parse().map_err(|e| format!("{e}"))?;
+    let id = match uris.as_slice() {
+        [] => return Err(FactsError::NoUri),
+        [uri] => uri.parse().map_err(|_| FactsError::NotAnIdentity)?,
+        _ => return Err(FactsError::SeveralUris),
+    };
     let validity = certificate.validity();
     Ok(Facts {
         id,
         not_before: validity.not_before.timestamp(),
         not_after: validity.not_after.timestamp(),
         subject: certificate.subject().to_string(),
-        serial: certificate.raw_serial_as_string(),
+        serial: certificate
+            .raw_serial()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect(),
     })
 }

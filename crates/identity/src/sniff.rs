@@ -146,7 +146,7 @@ mod tests {
     /// A real ClientHello, by rustls.
     fn hello(sni: &str, alpn: &[&str]) -> Vec<u8> {
         let roots = rustls::RootCertStore::empty();
-        let mut config = rustls::ClientConfig::builder_with_provider(crate::verify::provider())
+        let mut config = rustls::ClientConfig::builder_with_provider(crate::verify::crypto())
             .with_protocol_versions(crate::verify::versions(true))
             .unwrap()
             .with_root_certificates(roots)

@@ -1,51 +1,40 @@
 //! Certificates of the workloads that a proxy stands before: had once, renewed at half life, used for every handshake.
+//!
+//! One task owns every identity ([`owner`]); handshakes read what it has published and wait for nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod owner;
 
-use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
 use model::{SpiffeId, TrustDomain};
-use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::authority::{CertificateAuthority, TokenFile};
+use crate::clock::{Clock, SystemClock, Time};
 use crate::error::{IssueError, RootsError, TlsError};
 use crate::pki;
 use crate::tls::{self, Accepted, Connected, PeerIdentity};
-use crate::verify::{self, Certified, Whom};
+use crate::verify::{self, Peers, Trust};
+use owner::{Command, Owner};
 
-/// The first wait after a refusal, and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-
-/// How many TLS configurations of one identity are kept: one for each ALPN list and set of expected peers.
-const CONFIGS: usize = 256;
-
-/// What time it is.
-pub trait Clock: Send + Sync + 'static {
-    /// Now, as seconds since 1970.
-    fn now(&self) -> Duration;
-}
-
-/// The machine's clock.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-    }
-}
+/// Commands that wait for the owner.
+const QUEUE: usize = 256;
 
 /// How a store works.
 #[derive(Clone)]
 pub struct StoreOptions {
     /// The lifetime to ask for; zero leaves it to the CA.
     pub lifetime: Duration,
-    /// Seconds since 1970, for deciding when to renew.
+    /// Decides when to renew, and whether certificates are valid.
     pub clock: Arc<dyn Clock>,
+    /// Numbers from -1 to 1 that spread renewals and attempts.
+    pub jitter: Arc<dyn Fn() -> f64 + Send + Sync>,
 }
 
 impl Default for StoreOptions {
@@ -53,6 +42,7 @@ impl Default for StoreOptions {
         Self {
             lifetime: Duration::ZERO,
             clock: Arc::new(SystemClock),
+            jitter: Arc::new(random),
         }
     }
 }
@@ -65,13 +55,22 @@ impl std::fmt::Debug for StoreOptions {
     }
 }
 
+/// From -1 to 1; 0 where the system gives no random numbers.
+fn random() -> f64 {
+    let mut bytes = [0; 2];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        return 0.0;
+    }
+    f64::from(u16::from_be_bytes(bytes)) / f64::from(u16::MAX) * 2.0 - 1.0
+}
+
 /// How a certificate stands.
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
     /// Whose it is.
     pub id: SpiffeId,
-    /// Whether there is one.
+    /// Whether there is one that is valid now.
     pub ready: bool,
     /// The serial number, hex.
     pub serial: Option<String>,
@@ -81,54 +80,39 @@ pub struct CertificateStatus {
     pub error: Option<String>,
 }
 
-/// The store. Cheap to clone; all clones are one.
+/// The store. Cheap to clone; all clones are one. Its task ends with the last of them.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
 
-struct Inner {
-    authority: Arc<dyn CertificateAuthority>,
+/// What the owner and the handshakes both see.
+pub(crate) struct Shared {
     options: StoreOptions,
     trust: ArcSwap<Trust>,
-    identities: Mutex<HashMap<SpiffeId, Arc<Identity>>>,
+    /// Written by the owner alone, whole.
+    published: ArcSwap<BTreeMap<SpiffeId, Published>>,
 }
 
+/// How one identity stands.
 #[derive(Clone, Default)]
-struct Trust {
-    roots: Arc<[CertificateDer<'static>]>,
-    domains: Arc<BTreeSet<TrustDomain>>,
-    v12: bool,
-}
-
-struct Identity {
-    state: watch::Sender<State>,
-    task: Mutex<Option<tokio::task::AbortHandle>>,
-}
-
-#[derive(Clone, Default)]
-struct State {
+struct Published {
     current: Option<Arc<Current>>,
     error: Option<IssueError>,
 }
 
-/// ALPN list and expected peers.
-type ClientKey = (Vec<Vec<u8>>, Vec<SpiffeId>);
-
-/// A certificate and the TLS configurations made from it; a rotation or new trust makes a new one.
+/// A certificate with its key, and the TLS configurations made from it: made once for each certificate and trust.
 struct Current {
-    certified: Certified,
-    leaf: Vec<u8>,
+    certified: Arc<CertifiedKey>,
     facts: pki::Facts,
-    servers: Mutex<BTreeMap<Vec<Vec<u8>>, Arc<ServerConfig>>>,
-    clients: Mutex<BTreeMap<ClientKey, Arc<ClientConfig>>>,
+    configs: ArcSwapOption<Configs>,
 }
 
-impl Current {
-    fn forget_configs(&self) {
-        if let (Ok(mut servers), Ok(mut clients)) = (self.servers.lock(), self.clients.lock()) {
-            servers.clear();
-            clients.clear();
-        }
-    }
+struct Configs {
+    trust: Arc<Trust>,
+    server: ServerConfig,
+    client: ClientConfig,
 }
 
 impl std::fmt::Debug for Store {
@@ -138,20 +122,23 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// A store without roots and certificates: every handshake is refused until it has both.
+    /// A store without roots and certificates: every handshake is refused until it has both. To be called within a
+    /// tokio runtime, on which its task then runs.
     pub fn new(authority: Arc<dyn CertificateAuthority>, options: StoreOptions) -> Self {
-        Self(Arc::new(Inner {
-            authority,
+        let shared = Arc::new(Shared {
             options,
             trust: ArcSwap::default(),
-            identities: Mutex::default(),
-        }))
+            published: ArcSwap::default(),
+        });
+        let (commands, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(Owner::new(authority, Arc::clone(&shared)).run(queue));
+        Self { shared, commands }
     }
 
     /// Sets the roots that peers are verified against.
     ///
     /// # Errors
-    /// A text is not PEM or holds no certificate; then nothing changes.
+    /// A text is not PEM, holds no certificate or an unusable one, or there is none; then nothing changes.
     pub fn set_roots(&self, pem: &[String]) -> Result<(), RootsError> {
         let mut roots = Vec::new();
         for text in pem {
@@ -160,126 +147,88 @@ impl Store {
         if roots.is_empty() {
             return Err(RootsError("none given".to_owned()));
         }
-        self.change(|trust| trust.roots = Arc::from(roots.clone()));
+        let anchors = verify::anchors(&roots).map_err(RootsError)?;
+        self.change(|trust| trust.anchors = Arc::clone(&anchors));
         Ok(())
     }
 
-    /// Sets whose peers are believed: those of the mesh's trust domain and its aliases (ID-07).
+    /// Sets whose peers are believed: those of the mesh's trust domain and its aliases (ID-07). Until then, nobody.
     pub fn set_trust_domains(&self, own: TrustDomain, aliases: Vec<TrustDomain>) {
-        let domains: Arc<BTreeSet<_>> = Arc::new([own].into_iter().chain(aliases).collect());
-        self.change(|trust| trust.domains = Arc::clone(&domains));
+        let domains: std::collections::BTreeSet<_> = [own].into_iter().chain(aliases).collect();
+        self.change(|trust| trust.domains.clone_from(&domains));
     }
 
-    /// Allows TLS 1.2 besides 1.3, or not (`meshMTLS.minProtocolVersion`).
+    /// Demands TLS 1.3, which is the default, or allows 1.2 besides it (`meshMTLS.minProtocolVersion`).
     pub fn set_min_tls(&self, v13_only: bool) {
         self.change(|trust| trust.v12 = !v13_only);
     }
 
     fn change(&self, edit: impl Fn(&mut Trust)) {
-        self.0.trust.rcu(|trust| {
+        self.shared.trust.rcu(|trust| {
             let mut next = Trust::clone(trust);
             edit(&mut next);
             next
         });
-        if let Ok(identities) = self.0.identities.lock() {
-            for identity in identities.values() {
-                if let Some(current) = &identity.state.borrow().current {
-                    current.forget_configs();
-                }
-            }
-        }
     }
 
-    /// Sees to it that there is a certificate, and returns when there is one or the first attempt has failed.
-    /// From then on it is renewed at half life. Callers at the same time share one attempt.
+    /// Sees to it that there is a certificate, and returns once there is. From then on it is renewed at half life,
+    /// with the token that the file then holds. Callers at the same time share one attempt.
+    ///
+    /// While the CA is out of reach or the token is not there yet, this waits and attempts go on: bound it from outside.
     ///
     /// # Errors
-    /// Why the attempt failed; attempts go on in the background.
+    /// The CA refused, is not the one that is meant, or answered with something unusable. Attempts go on in the
+    /// background, and asking again brings the next one forward.
     pub async fn ensure(&self, id: &SpiffeId, token: TokenFile) -> Result<(), IssueError> {
-        let mut state = {
-            let Ok(mut identities) = self.0.identities.lock() else {
-                return Err(IssueError::Authority("the store is broken".to_owned()));
-            };
-            let identity = identities.entry(id.clone()).or_insert_with(|| {
-                let identity = Arc::new(Identity {
-                    state: watch::Sender::new(State::default()),
-                    task: Mutex::new(None),
-                });
-                let task = tokio::spawn(renew(
-                    Arc::clone(&self.0),
-                    id.clone(),
-                    Arc::clone(&identity),
-                    token,
-                ));
-                if let Ok(mut slot) = identity.task.lock() {
-                    *slot = Some(task.abort_handle());
-                }
-                identity
-            });
-            identity.state.subscribe()
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Ensure {
+            id: id.clone(),
+            token,
+            answer,
         };
-        let settled = state.wait_for(|s| s.current.is_some() || s.error.is_some()).await;
-        match settled.map(|s| (s.current.is_some(), s.error.clone())) {
-            Ok((true, _)) => Ok(()),
-            Ok((false, Some(error))) => Err(error),
-            _ => Err(IssueError::Authority("given up".to_owned())),
-        }
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| IssueError::GivenUp)?;
+        answered.await.unwrap_or(Err(IssueError::GivenUp))
     }
 
-    /// Drops an identity and ends its renewal.
+    /// Drops an identity and ends its renewal, as soon as the store's task comes to it.
     pub fn forget(&self, id: &SpiffeId) {
-        let gone = self.0.identities.lock().ok().and_then(|mut all| all.remove(id));
-        if let Some(task) = gone.and_then(|identity| identity.task.lock().ok().and_then(|mut t| t.take())) {
-            task.abort();
+        let command = Command::Forget { id: id.clone() };
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
+            let commands = self.commands.clone();
+            tokio::spawn(async move { commands.send(command).await });
         }
     }
 
-    /// Whether there is a certificate.
+    /// Whether there is a certificate that is valid now.
     pub fn ready(&self, id: &SpiffeId) -> bool {
         self.current(id).is_ok()
     }
 
     /// How all certificates stand, in order.
     pub fn status(&self) -> Vec<CertificateStatus> {
-        let Ok(identities) = self.0.identities.lock() else {
-            return Vec::new();
-        };
-        let mut all: Vec<_> = identities
+        let now = self.shared.now();
+        self.shared
+            .published
+            .load()
             .iter()
-            .map(|(id, identity)| {
-                let state = identity.state.borrow();
+            .map(|(id, published)| {
+                let facts = published.current.as_ref().map(|c| &c.facts);
                 CertificateStatus {
                     id: id.clone(),
-                    ready: state.current.is_some(),
-                    serial: state.current.as_ref().map(|c| c.facts.serial.clone()),
-                    not_after: state.current.as_ref().map(|c| c.facts.not_after),
-                    error: state.error.as_ref().map(ToString::to_string),
+                    ready: facts.is_some_and(|f| now < f.not_after),
+                    serial: facts.map(|f| f.serial.clone()),
+                    not_after: facts.map(|f| f.not_after),
+                    error: published.error.as_ref().map(ToString::to_string),
                 }
             })
-            .collect();
-        all.sort_by(|a, b| a.id.cmp(&b.id));
-        all
+            .collect()
     }
 
-    fn current(&self, id: &SpiffeId) -> Result<Arc<Current>, TlsError> {
-        let not_ready = || TlsError::NotReady(id.clone());
-        let identity = self
-            .0
-            .identities
-            .lock()
-            .ok()
-            .and_then(|all| all.get(id).cloned())
-            .ok_or_else(not_ready)?;
-        let current = identity.state.borrow().current.clone().ok_or_else(not_ready)?;
-        let now = i64::try_from(self.0.options.clock.now().as_secs()).unwrap_or(i64::MAX);
-        if now >= current.facts.not_after {
-            Err(not_ready())
-        } else {
-            Ok(current)
-        }
-    }
-
-    /// Ends TLS for the workload `id`: a client certificate is demanded and verified.
+    /// Ends TLS for the workload `id`: a client certificate is demanded and verified. The first protocol of `alpn` that
+    /// the client offers too is agreed on; a client that offers none of them is refused, one that offers nothing is not.
     ///
     /// # Errors
     /// There is no certificate yet, or the handshake failed, and by whose doing.
@@ -287,21 +236,14 @@ impl Store {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let current = self.current(id)?;
-        let config = self.server_config(&current, alpn)?;
+        let mut config = self.configs(id)?.server.clone();
+        config.alpn_protocols = owned(alpn);
         tls::accept(config, io).await
     }
 
-    /// The server's side for transports that do their own accepting (the control plane's).
+    /// Begins TLS as the workload `id`; the peer must prove one of `expected`. An empty `sni` sends none.
     ///
-    /// # Errors
-    /// There is no certificate yet.
-    pub fn server(&self, id: &SpiffeId, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
-        let current = self.current(id)?;
-        self.server_config(&current, alpn)
-    }
-
-    /// Begins TLS as the workload `id`; the peer must prove one of `expected`.
+    /// That the peer takes our certificate is known only at the first read ([`TlsError::late`], O-16).
     ///
     /// # Errors
     /// Nobody is expected (R28), there is no certificate yet, or the handshake failed, and by whose doing.
@@ -319,9 +261,13 @@ impl Store {
         if expected.is_empty() {
             return Err(TlsError::NobodyExpected);
         }
-        let current = self.current(id)?;
-        let config = self.client_config(&current, expected, alpn)?;
-        tls::connect(config, io, sni, expected).await
+        let configs = self.configs(id)?;
+        let mut config = configs.client.clone();
+        config.alpn_protocols = owned(alpn);
+        config
+            .dangerous()
+            .set_certificate_verifier(Arc::new(peers(&configs.trust, expected)));
+        tls::connect(config, io, sni).await
     }
 
     /// The proof for a caller whose workload stands behind this very proxy: its certificate is here and valid.
@@ -330,132 +276,70 @@ impl Store {
     /// There is no certificate yet.
     pub fn local_peer(&self, id: &SpiffeId) -> Result<PeerIdentity, TlsError> {
         let current = self.current(id)?;
-        Ok(PeerIdentity::local(id.clone(), &current.leaf))
+        let leaf = current.certified.cert.first();
+        Ok(PeerIdentity::local(
+            id.clone(),
+            leaf.map(|l| l.as_ref()).unwrap_or_default(),
+        ))
     }
 
-    fn server_config(&self, current: &Current, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
-        let key: Vec<Vec<u8>> = alpn.iter().map(|a| a.to_vec()).collect();
-        if let Some(found) = current.servers.lock().ok().and_then(|s| s.get(&key).cloned()) {
-            return Ok(found);
+    fn current(&self, id: &SpiffeId) -> Result<Arc<Current>, TlsError> {
+        let published = self.shared.published.load();
+        let current = published.get(id).and_then(|p| p.current.as_ref());
+        current
+            .filter(|c| self.shared.now() < c.facts.not_after)
+            .cloned()
+            .ok_or_else(|| TlsError::NotReady(id.clone()))
+    }
+
+    /// The configurations of an identity, made again only when its certificate or what is believed has changed.
+    fn configs(&self, id: &SpiffeId) -> Result<Arc<Configs>, TlsError> {
+        let current = self.current(id)?;
+        let trust = self.shared.trust.load_full();
+        if trust.anchors.is_empty() {
+            return Err(TlsError::NoRoots);
         }
-        let trust = self.0.trust.load();
-        let mut config = verify::server_config(
-            &trust.roots,
-            &trust.domains,
-            Arc::clone(&current.certified),
-            trust.v12,
-        )
-        .map_err(TlsError::Handshake)?;
-        config.alpn_protocols = key.clone();
-        let config = Arc::new(config);
-        if let Ok(mut servers) = current.servers.lock().map(bounded) {
-            servers.insert(key, Arc::clone(&config));
+        if let Some(configs) = current.configs.load_full()
+            && Arc::ptr_eq(&configs.trust, &trust)
+        {
+            return Ok(configs);
         }
-        Ok(config)
-    }
-
-    fn client_config(
-        &self,
-        current: &Current,
-        expected: &[SpiffeId],
-        alpn: &[&[u8]],
-    ) -> Result<Arc<ClientConfig>, TlsError> {
-        let key = (
-            alpn.iter().map(|a| a.to_vec()).collect::<Vec<_>>(),
-            expected.to_vec(),
-        );
-        if let Some(found) = current.clients.lock().ok().and_then(|s| s.get(&key).cloned()) {
-            return Ok(found);
-        }
-        let trust = self.0.trust.load();
-        let certified = Some((Arc::clone(&current.certified), trust.v12));
-        let mut config = verify::client_config(&trust.roots, Whom::Ids(Arc::from(expected)), certified)
-            .map_err(TlsError::Handshake)?;
-        config.alpn_protocols.clone_from(&key.0);
-        let config = Arc::new(config);
-        if let Ok(mut clients) = current.clients.lock().map(bounded) {
-            clients.insert(key, Arc::clone(&config));
-        }
-        Ok(config)
+        let time = Arc::new(Time(Arc::clone(&self.shared.options.clock)));
+        let fail = |e: rustls::Error| TlsError::Handshake(e.to_string());
+        let certified = Arc::clone(&current.certified);
+        let server =
+            verify::server_config(&trust, Arc::clone(&certified), Arc::clone(&time) as _).map_err(fail)?;
+        // Nobody is expected here; each connection says whom it expects.
+        let nobody = Arc::new(peers(&trust, &[]));
+        let client = verify::client_config(nobody, Some(certified), trust.v12, time).map_err(fail)?;
+        let configs = Arc::new(Configs {
+            trust,
+            server,
+            client,
+        });
+        current.configs.store(Some(Arc::clone(&configs)));
+        Ok(configs)
     }
 }
 
-/// Empties a map that has reached its bound; it fills again with what is in use.
-fn bounded<K, V>(
-    mut map: std::sync::MutexGuard<'_, BTreeMap<K, V>>,
-) -> std::sync::MutexGuard<'_, BTreeMap<K, V>> {
-    if map.len() >= CONFIGS {
-        map.clear();
-    }
-    map
-}
-
-/// Has a certificate issued, and again at half life, for ever.
-async fn renew(store: Arc<Inner>, id: SpiffeId, identity: Arc<Identity>, token: TokenFile) {
-    let mut backoff = BACKOFF.0;
-    loop {
-        let wait = match issue(&store, &id, &token).await {
-            Ok(current) => {
-                backoff = BACKOFF.0;
-                let wait = until_half_life(&current.facts, store.options.clock.now());
-                tracing::info!(%id, serial = current.facts.serial, "certificate issued");
-                identity.state.send_modify(|s| {
-                    *s = State {
-                        current: Some(Arc::new(current)),
-                        error: None,
-                    }
-                });
-                wait
-            }
-            Err(error) => {
-                tracing::warn!(%id, %error, "no certificate");
-                identity.state.send_modify(|s| s.error = Some(error));
-                let wait = backoff;
-                backoff = (backoff * 2).min(BACKOFF.1);
-                wait
-            }
-        };
-        tokio::time::sleep(wait).await;
+impl Shared {
+    /// Unix seconds.
+    fn now(&self) -> i64 {
+        i64::try_from(self.options.clock.now().as_secs()).unwrap_or(i64::MAX)
     }
 }
 
-/// Half of what is left of the certificate's own lifetime, counted from its middle.
-fn until_half_life(facts: &pki::Facts, now: Duration) -> Duration {
-    let middle = facts.not_before + (facts.not_after - facts.not_before) / 2;
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    Duration::from_secs(u64::try_from(middle - now).unwrap_or(0).max(1))
+fn peers(trust: &Trust, expected: &[SpiffeId]) -> Peers {
+    Peers {
+        anchors: Arc::clone(&trust.anchors),
+        domains: Some(trust.domains.clone()),
+        expected: Some(Arc::from(expected)),
+    }
 }
 
-async fn issue(store: &Inner, id: &SpiffeId, token: &TokenFile) -> Result<Current, IssueError> {
-    let request = pki::Request::new(id).map_err(IssueError::Answer)?;
-    let bearer = token.read()?;
-    let pem = store
-        .authority
-        .sign(&request.csr_pem, &bearer, store.options.lifetime)
-        .await?;
-    let mut chain = Vec::new();
-    for text in &pem {
-        chain.extend(pki::certificates(text).map_err(IssueError::Answer)?);
-    }
-    // The root comes last and peers have it: it is not sent.
-    if chain.len() > 1 {
-        chain.pop();
-    }
-    let leaf = chain
-        .first()
-        .ok_or_else(|| IssueError::Answer("no certificate".to_owned()))?
-        .to_vec();
-    let facts = pki::facts(&leaf).map_err(IssueError::Answer)?;
-    if facts.id != *id {
-        return Err(IssueError::Answer(format!("it is for `{}`", facts.id)));
-    }
-    let certified = rustls::sign::CertifiedKey::from_der(chain, request.private_key(), &verify::provider())
-        .map_err(|e| IssueError::Answer(e.to_string()))?;
-    Ok(Current {
-        certified: Arc::new(certified),
-        leaf,
-        facts,
-        servers: Mutex::default(),
-        clients: Mutex::default(),
-    })
+fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|a| a.to_vec()).collect()
 }
+
+#[cfg(test)]
+mod tests;

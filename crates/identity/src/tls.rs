@@ -1,5 +1,6 @@
 //! Both ends of the mesh's mutual TLS.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use rustls::{ClientConfig, CommonState, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::error::TlsError;
+use crate::error::{PeerProblem, TlsError};
 use crate::pki;
 
 /// How long a handshake may take.
-pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who is at the other end, proven by a verified certificate. Made by the two handshakes and nowhere else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +55,8 @@ impl PeerIdentity {
         let leaf = connection
             .peer_certificates()
             .and_then(|c| c.first())
-            .ok_or(TlsError::NoPeerCertificate)?;
-        let facts = pki::facts(leaf).map_err(TlsError::PeerCertificate)?;
+            .ok_or(TlsError::Peer(PeerProblem::Missing))?;
+        let facts = pki::facts(leaf).map_err(|e| TlsError::Peer(PeerProblem::Identity(e)))?;
         Ok(Self {
             id: facts.id,
             leaf_sha256: sha256(leaf),
@@ -99,12 +100,12 @@ pub struct Connected<IO> {
     pub alpn: Option<Vec<u8>>,
 }
 
-pub(crate) async fn accept<IO>(config: Arc<ServerConfig>, io: IO) -> Result<Accepted<IO>, TlsError>
+pub(crate) async fn accept<IO>(config: ServerConfig, io: IO) -> Result<Accepted<IO>, TlsError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let handshake = TlsAcceptor::from(config).accept(io);
-    let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
+    let handshake = TlsAcceptor::from(Arc::new(config)).accept(io);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Err(_) => return Err(TlsError::Timeout),
         Ok(Err(error)) => return Err(TlsError::from_io(&error)),
         Ok(Ok(stream)) => stream,
@@ -122,27 +123,27 @@ where
 }
 
 pub(crate) async fn connect<IO>(
-    config: Arc<ClientConfig>,
+    mut config: ClientConfig,
     io: IO,
     sni: &str,
-    expected: &[SpiffeId],
 ) -> Result<Connected<IO>, TlsError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let name =
-        ServerName::try_from(sni.to_owned()).map_err(|e| TlsError::Handshake(format!("`{sni}`: {e}")))?;
-    let handshake = TlsConnector::from(config).connect(name, io);
-    let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
+    let name = if sni.is_empty() {
+        config.enable_sni = false;
+        ServerName::IpAddress(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())
+    } else {
+        ServerName::try_from(sni.to_owned()).map_err(|e| TlsError::Handshake(format!("sni `{sni}`: {e}")))?
+    };
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, io);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Err(_) => return Err(TlsError::Timeout),
         Ok(Err(error)) => return Err(TlsError::from_io(&error)),
         Ok(Ok(stream)) => stream,
     };
     let (_, connection) = stream.get_ref();
     let peer = PeerIdentity::of(connection)?;
-    if !expected.contains(peer.id()) {
-        return Err(TlsError::Unexpected { got: peer.id });
-    }
     let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
     Ok(Connected { stream, peer, alpn })
 }

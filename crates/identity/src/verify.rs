@@ -1,163 +1,159 @@
 //! Whose certificates are believed: chains to the mesh's roots, one SPIFFE id, the mesh's trust domains.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use model::{SpiffeId, TrustDomain};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    ServerConfig, SignatureScheme,
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
+};
+use webpki::KeyUsage;
 
+use crate::error::PeerProblem;
 use crate::pki;
 
-/// A certificate chain with its key, ready for TLS.
-pub(crate) type Certified = Arc<rustls::sign::CertifiedKey>;
-
-/// X25519MLKEM768 first, then X25519 and P-256; for TLS 1.2 only forward-secret AEAD suites (semantics 1.7).
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    use rustls::crypto::aws_lc_rs::{cipher_suite as suite, default_provider, kx_group};
-    let mut provider = default_provider();
-    provider.kx_groups = vec![
-        kx_group::X25519MLKEM768,
-        kx_group::X25519,
-        kx_group::SECP256R1,
-        kx_group::SECP384R1,
-    ];
-    provider.cipher_suites = vec![
-        suite::TLS13_AES_128_GCM_SHA256,
-        suite::TLS13_AES_256_GCM_SHA384,
-        suite::TLS13_CHACHA20_POLY1305_SHA256,
-        suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-        suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-        suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    ];
-    Arc::new(provider)
+/// The algorithms of the mesh: X25519MLKEM768 first, then X25519, P-256 and P-384; for TLS 1.2 only forward-secret
+/// AEAD suites (semantics 1.7).
+pub fn crypto() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        use rustls::crypto::aws_lc_rs::{cipher_suite as suite, default_provider, kx_group};
+        let mut provider = default_provider();
+        provider.kx_groups = vec![
+            kx_group::X25519MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ];
+        provider.cipher_suites = vec![
+            suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS13_AES_256_GCM_SHA384,
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        ];
+        Arc::new(provider)
+    });
+    Arc::clone(&PROVIDER)
 }
 
-static BOTH: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+static ONLY_13: [&SupportedProtocolVersion; 1] = [&TLS13];
+static ALSO_12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 
-pub(crate) fn versions(v12: bool) -> &'static [&'static rustls::SupportedProtocolVersion] {
-    if v12 {
-        &BOTH
-    } else {
-        BOTH.get(..1).unwrap_or_default()
+pub(crate) fn versions(v12: bool) -> &'static [&'static SupportedProtocolVersion] {
+    if v12 { &ALSO_12 } else { &ONLY_13 }
+}
+
+/// What the mesh believes.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Trust {
+    pub(crate) anchors: Arc<[TrustAnchor<'static>]>,
+    /// The mesh's trust domain and its aliases; empty believes nobody.
+    pub(crate) domains: BTreeSet<TrustDomain>,
+    pub(crate) v12: bool,
+}
+
+/// Reads roots.
+pub(crate) fn anchors(roots: &[CertificateDer<'_>]) -> Result<Arc<[TrustAnchor<'static>]>, String> {
+    roots
+        .iter()
+        .map(|root| {
+            webpki::anchor_from_trusted_cert(root)
+                .map(|anchor| anchor.to_owned())
+                .map_err(|e| e.to_string())
+        })
+        .collect()
+}
+
+/// Whether the chain leads from the leaf to a root, now and for this purpose.
+pub(crate) fn chain(
+    anchors: &[TrustAnchor<'_>],
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+    usage: KeyUsage,
+) -> Result<(), PeerProblem> {
+    let end = webpki::EndEntityCert::try_from(leaf).map_err(problem)?;
+    end.verify_for_usage(
+        crypto().signature_verification_algorithms.all,
+        anchors,
+        intermediates,
+        now,
+        usage,
+        None,
+        None,
+    )
+    .map_err(problem)?;
+    Ok(())
+}
+
+fn problem(error: webpki::Error) -> PeerProblem {
+    use webpki::Error as E;
+    match error {
+        E::CertExpired { .. } => PeerProblem::Expired,
+        E::CertNotValidYet { .. } => PeerProblem::NotYetValid,
+        // A root of the same name whose key did not sign this is another root.
+        E::UnknownIssuer | E::InvalidSignatureForPublicKey => PeerProblem::UnknownIssuer,
+        E::CaUsedAsEndEntity | E::EndEntityUsedAsCa | E::RequiredEkuNotFoundContext(_) => {
+            PeerProblem::Purpose
+        }
+        E::BadDer | E::BadDerTime => PeerProblem::Malformed,
+        other => PeerProblem::Other(other.to_string()),
     }
 }
 
-/// Which identities are believed at the other end.
+/// Judges the peers of one side of one connection.
 #[derive(Clone, Debug)]
-pub(crate) enum Whom {
-    /// Any workload of these trust domains; who it is, is for policy to judge.
-    Domains(Arc<BTreeSet<TrustDomain>>),
-    /// One of these.
-    Ids(Arc<[SpiffeId]>),
+pub(crate) struct Peers {
+    pub(crate) anchors: Arc<[TrustAnchor<'static>]>,
+    /// `None` where `expected` alone says who may be there.
+    pub(crate) domains: Option<BTreeSet<TrustDomain>>,
+    /// `None` where anyone of the trust domains may be there: who it is, is for policy to judge.
+    pub(crate) expected: Option<Arc<[SpiffeId]>>,
 }
 
-impl Whom {
-    pub(crate) fn one(id: &SpiffeId) -> Self {
-        Self::Ids(Arc::from([id.clone()]))
-    }
-
-    fn admits(&self, der: &[u8]) -> Result<(), Error> {
-        let facts = pki::facts(der).map_err(Error::General)?;
-        let known = match self {
-            Self::Domains(domains) => domains.contains(facts.id.trust_domain()),
-            Self::Ids(ids) => ids.contains(&facts.id),
-        };
-        if known {
-            Ok(())
-        } else {
-            Err(Error::General(format!("`{}` is not expected here", facts.id)))
+impl Peers {
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), PeerProblem> {
+        chain(&self.anchors, leaf, intermediates, now, usage)?;
+        let id = pki::facts(leaf).map_err(PeerProblem::Identity)?.id;
+        // Whole components are compared: `td` never stands for `td.evil` (ID-07).
+        if self
+            .domains
+            .as_ref()
+            .is_some_and(|d| !d.contains(id.trust_domain()))
+        {
+            return Err(PeerProblem::TrustDomain(id.trust_domain().clone()));
         }
-    }
-}
-
-/// A server that demands a client certificate.
-pub(crate) fn server_config(
-    roots: &[CertificateDer<'static>],
-    domains: &Arc<BTreeSet<TrustDomain>>,
-    certified: Certified,
-    v12: bool,
-) -> Result<ServerConfig, String> {
-    let provider = provider();
-    let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(store(roots)?), Arc::clone(&provider))
-        .build()
-        .map_err(|e| e.to_string())?;
-    let verifier = Arc::new(Clients {
-        inner,
-        whom: Whom::Domains(Arc::clone(domains)),
-    });
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions(v12))
-        .map_err(|e| e.to_string())?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
-    // No resumption: a ticket would outlive the check of the certificate that it was given for.
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
-}
-
-/// A client that shows its certificate, where it has one, and believes `whom`.
-pub(crate) fn client_config(
-    roots: &[CertificateDer<'static>],
-    whom: Whom,
-    certified: Option<(Certified, bool)>,
-) -> Result<ClientConfig, String> {
-    let provider = provider();
-    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store(roots)?), Arc::clone(&provider))
-        .build()
-        .map_err(|e| e.to_string())?;
-    let algorithms = provider.signature_verification_algorithms;
-    let verifier = Arc::new(Servers {
-        inner,
-        roots: roots.to_vec(),
-        algorithms,
-        whom,
-    });
-    let v12 = certified.as_ref().is_some_and(|(_, v12)| *v12);
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions(v12))
-        .map_err(|e| e.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
-    let mut config = match certified {
-        None => builder.with_no_client_auth(),
-        Some((key, _)) => {
-            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(key)))
+        if self.expected.as_ref().is_some_and(|e| !e.contains(&id)) {
+            return Err(PeerProblem::Unexpected(id));
         }
-    };
-    config.resumption = rustls::client::Resumption::disabled();
-    Ok(config)
-}
-
-fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
-    for root in roots {
-        store.add(root.clone()).map_err(|e| e.to_string())?;
-    }
-    if store.is_empty() {
-        Err("there are no trust roots".to_owned())
-    } else {
-        Ok(store)
+        Ok(())
     }
 }
 
-#[derive(Debug)]
-struct Clients {
-    inner: Arc<dyn ClientCertVerifier>,
-    whom: Whom,
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    crypto().signature_verification_algorithms
 }
 
-impl ClientCertVerifier for Clients {
+/// As a server: a client certificate is demanded.
+impl ClientCertVerifier for Peers {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // No names of roots: they say nothing that a peer needs and change with every rotation.
         &[]
@@ -169,43 +165,35 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.inner.verify_client_cert(leaf, intermediates, now)?;
-        self.whom.admits(leaf)?;
+        self.judge(leaf, intermediates, now, KeyUsage::client_auth())?;
         Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
-        m: &[u8],
-        c: &CertificateDer<'_>,
-        d: &DigitallySignedStruct,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(m, c, d)
+        verify_tls12_signature(message, leaf, signed, &algorithms())
     }
 
     fn verify_tls13_signature(
         &self,
-        m: &[u8],
-        c: &CertificateDer<'_>,
-        d: &DigitallySignedStruct,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(m, c, d)
+        verify_tls13_signature(message, leaf, signed, &algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        algorithms().supported_schemes()
     }
 }
 
-#[derive(Debug)]
-struct Servers {
-    inner: Arc<WebPkiServerVerifier>,
-    roots: Vec<CertificateDer<'static>>,
-    algorithms: rustls::crypto::WebPkiSupportedAlgorithms,
-    whom: Whom,
-}
-
-impl ServerCertVerifier for Servers {
+/// As a client: the SPIFFE id is what is verified, not the name that was asked for.
+impl ServerCertVerifier for Peers {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -214,53 +202,69 @@ impl ServerCertVerifier for Servers {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        // The chain by webpki; the name by SPIFFE id instead of DNS.
-        let refused = |e: webpki::Error| match e {
-            webpki::Error::CertExpired { .. } => Error::InvalidCertificate(CertificateError::Expired),
-            webpki::Error::CertNotValidYet { .. } => Error::InvalidCertificate(CertificateError::NotValidYet),
-            webpki::Error::UnknownIssuer => Error::InvalidCertificate(CertificateError::UnknownIssuer),
-            other => Error::General(other.to_string()),
-        };
-        let anchors: Vec<_> = self
-            .roots
-            .iter()
-            .map(|r| webpki::anchor_from_trusted_cert(r))
-            .collect::<Result<_, _>>()
-            .map_err(refused)?;
-        let end = webpki::EndEntityCert::try_from(leaf).map_err(refused)?;
-        end.verify_for_usage(
-            self.algorithms.all,
-            &anchors,
-            intermediates,
-            now,
-            webpki::KeyUsage::server_auth(),
-            None,
-            None,
-        )
-        .map_err(refused)?;
-        self.whom.admits(leaf)?;
+        self.judge(leaf, intermediates, now, KeyUsage::server_auth())?;
         Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
-        m: &[u8],
-        c: &CertificateDer<'_>,
-        d: &DigitallySignedStruct,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(m, c, d)
+        verify_tls12_signature(message, leaf, signed, &algorithms())
     }
 
     fn verify_tls13_signature(
         &self,
-        m: &[u8],
-        c: &CertificateDer<'_>,
-        d: &DigitallySignedStruct,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(m, c, d)
+        verify_tls13_signature(message, leaf, signed, &algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        algorithms().supported_schemes()
     }
+}
+
+/// A server that demands a client certificate.
+pub(crate) fn server_config(
+    trust: &Trust,
+    certified: Arc<CertifiedKey>,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ServerConfig, Error> {
+    let peers = Peers {
+        anchors: Arc::clone(&trust.anchors),
+        domains: Some(trust.domains.clone()),
+        expected: None,
+    };
+    let mut config = ServerConfig::builder_with_details(crypto(), time)
+        .with_protocol_versions(versions(trust.v12))?
+        .with_client_cert_verifier(Arc::new(peers))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    // No resumption: a ticket would outlive the check of the certificate that it was given for.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// A client that shows its certificate, where it has one.
+pub(crate) fn client_config(
+    verifier: Arc<dyn ServerCertVerifier>,
+    certified: Option<Arc<CertifiedKey>>,
+    v12: bool,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_details(crypto(), time)
+        .with_protocol_versions(versions(v12))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match certified {
+        None => builder.with_no_client_auth(),
+        Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
+    };
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
 }

@@ -1,0 +1,238 @@
+//! The root: its key and certificate, kept in a directory or in memory.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use model::TrustDomain;
+use rcgen::PKCS_ECDSA_P256_SHA256;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+use crate::config::CaError;
+
+/// How long a root lives (semantics 5.4).
+const LIFETIME: Duration = Duration::days(3650);
+
+const KEY: &str = "ca-key.pem";
+const CERTIFICATE: &str = "root-cert.pem";
+
+/// A root key and certificate.
+pub struct Root {
+    pem: String,
+    not_after: OffsetDateTime,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Root")
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Root {
+    /// A new root, in memory.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn generate(trust_domain: &TrustDomain, now: OffsetDateTime) -> Result<Self, CaError> {
+        let key =
+            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| CaError::Crypto(e.to_string()))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, trust_domain.as_str());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = now - Duration::minutes(2);
+        params.not_after = now + LIFETIME;
+        let certificate = params
+            .self_signed(&key)
+            .map_err(|e| CaError::Crypto(e.to_string()))?;
+        Self::from_pem(&certificate.pem(), key).map_err(CaError::Crypto)
+    }
+
+    /// The root of a directory; made there if the directory is empty or missing.
+    ///
+    /// # Errors
+    /// The directory or the key can be read by others, or there is half of what a root is, or the halves do not belong
+    /// together, or it has expired: then nothing is made anew, since that would change everybody's trust without a word.
+    pub fn load_or_generate(
+        dir: &Path,
+        trust_domain: &TrustDomain,
+        now: OffsetDateTime,
+    ) -> Result<Self, CaError> {
+        private_dir(dir)?;
+        let (key, certificate) = (dir.join(KEY), dir.join(CERTIFICATE));
+        match (key.exists(), certificate.exists()) {
+            (true, true) => Self::load(&key, &certificate, now),
+            (false, false) => {
+                let root = Self::generate(trust_domain, now)?;
+                let text = Zeroizing::new(root.issuer.key().serialize_pem());
+                // The certificate comes last: a crash between the two leaves half a root, which is refused and says so.
+                write_new(&key, text.as_bytes())?;
+                write_new(&certificate, root.pem.as_bytes())?;
+                File::open(dir)
+                    .and_then(|d| d.sync_all())
+                    .map_err(|e| CaError::file("key directory", dir, e))?;
+                Ok(root)
+            }
+            (has_key, _) => {
+                let missing = if has_key { &certificate } else { &key };
+                Err(CaError::file(
+                    "root",
+                    missing,
+                    "missing, while its other half is there; restore it or empty the directory",
+                ))
+            }
+        }
+    }
+
+    fn load(key: &Path, certificate: &Path, now: OffsetDateTime) -> Result<Self, CaError> {
+        private(key, "root key", "0600")?;
+        let read = |path: &Path| fs::read_to_string(path).map_err(|e| CaError::file("root", path, e));
+        let text = Zeroizing::new(read(key)?);
+        let pair = KeyPair::from_pem(&text).map_err(|e| CaError::file("root key", key, e))?;
+        let root = Self::from_pem(&read(certificate)?, pair)
+            .map_err(|e| CaError::file("root certificate", certificate, e))?;
+        if now >= root.not_after {
+            let why = format!("expired at {}", root.not_after);
+            return Err(CaError::file("root certificate", certificate, why));
+        }
+        Ok(root)
+    }
+
+    fn from_pem(pem: &str, key: KeyPair) -> Result<Self, String> {
+        let der = identity::pki::certificates(pem)?;
+        let [only] = der.as_slice() else {
+            return Err("there is more than one certificate".to_owned());
+        };
+        let (_, parsed) = X509Certificate::from_der(only).map_err(|e| e.to_string())?;
+        if !parsed.is_ca() {
+            return Err("it is not a CA's certificate".to_owned());
+        }
+        if rcgen::PublicKeyData::der_bytes(&key) != parsed.public_key().subject_public_key.data.as_ref() {
+            return Err("it is not for the root key beside it".to_owned());
+        }
+        let not_after = parsed.validity().not_after.to_datetime();
+        let issuer = Issuer::from_ca_cert_pem(pem, key).map_err(|e| e.to_string())?;
+        Ok(Self {
+            pem: pem.to_owned(),
+            not_after,
+            issuer,
+        })
+    }
+
+    /// The certificate, PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// When it ends; no leaf ends later.
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.not_after
+    }
+
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+}
+
+/// Makes the directory, or sees that it is nobody else's.
+fn private_dir(dir: &Path) -> Result<(), CaError> {
+    if !dir.exists() {
+        DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(dir)
+            .map_err(|e| CaError::file("key directory", dir, e))?;
+    }
+    private(dir, "key directory", "0700")
+}
+
+fn private(path: &Path, what: &'static str, mode: &str) -> Result<(), CaError> {
+    let meta = fs::metadata(path).map_err(|e| CaError::file(what, path, e))?;
+    if meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let why = format!(
+        "others may reach it (mode {:o}); make it {mode}",
+        meta.mode() & 0o777
+    );
+    Err(CaError::file(what, path, why))
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CaError> {
+    let fail = |e: std::io::Error| CaError::file("root", path, e);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)
+}
+
+/// Writes a public file so that a reader sees the old or the new one, never half.
+pub(crate) fn publish(path: &Path, text: &str) -> Result<(), CaError> {
+    let fail = |e: std::io::Error| CaError::file("root bundle", path, e);
+    let next = path.with_extension("next");
+    let mut file = File::create(&next).map_err(fail)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
+        .and_then(|()| file.sync_all())
+        .map_err(fail)?;
+    fs::rename(&next, path).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_keeps_the_root_and_half_a_root_stops_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let td = TrustDomain::default();
+        let first = Root::load_or_generate(&keys, &td, now).unwrap();
+        let again = Root::load_or_generate(&keys, &td, now).unwrap();
+        assert_eq!(first.pem(), again.pem());
+        assert_eq!(fs::metadata(keys.join(KEY)).unwrap().mode() & 0o777, 0o600);
+        fs::remove_file(keys.join(KEY)).unwrap();
+        assert!(
+            Root::load_or_generate(&keys, &td, now)
+                .unwrap_err()
+                .to_string()
+                .contains("ca-key.pem")
+        );
+    }
+
+    #[test]
+    fn a_directory_that_others_read_stops_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let refused = Root::load_or_generate(dir.path(), &TrustDomain::default(), OffsetDateTime::UNIX_EPOCH)
+            .unwrap_err();
+        assert!(refused.to_string().contains("0700"), "{refused}");
+    }
+
+    #[test]
+    fn a_key_of_another_root_stops_it() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let (a, b) = (
+            Root::generate(&TrustDomain::default(), now).unwrap(),
+            Root::generate(&TrustDomain::default(), now).unwrap(),
+        );
+        let key = KeyPair::from_pem(&b.issuer.key().serialize_pem()).unwrap();
+        assert!(Root::from_pem(a.pem(), key).is_err());
+    }
+}

@@ -1,0 +1,224 @@
+//! A real CA over a real socket, and handshakes between workloads that have their certificates from it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use identity::token::{AUDIENCE, Claims, Issuer};
+use identity::{CaClient, PeerProblem, Store, StoreOptions, TlsError, TokenFile};
+use model::{SpiffeId, TrustDomain};
+use rustls::AlertDescription;
+
+struct Mesh {
+    dir: tempfile::TempDir,
+    issuer: Issuer,
+    address: SocketAddr,
+}
+
+fn id(td: &str, sa: &str) -> SpiffeId {
+    SpiffeId::new(td.parse().unwrap(), "full", sa).unwrap()
+}
+
+impl Mesh {
+    async fn start(td: &str, leaf_lifetime_s: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let issuer = Issuer::new("test").unwrap();
+        std::fs::write(dir.path().join("jwks"), issuer.jwks()).unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let config = crate::Config {
+            listen: vec![free],
+            trust_domain: td.parse().unwrap(),
+            dir: None,
+            leaf_lifetime_s,
+            token_keys: dir.path().join("jwks"),
+            token_issuer: "test".to_owned(),
+            token_audience: AUDIENCE.to_owned(),
+            root_out: dir.path().join("root.pem"),
+        };
+        tokio::spawn(crate::run(config, std::future::pending()));
+        let root = dir.path().join("root.pem");
+        for _ in 0..200 {
+            if root.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Self {
+            dir,
+            issuer,
+            address: free,
+        }
+    }
+
+    fn root(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("root.pem")).unwrap()
+    }
+
+    fn token(&self, sa: &str, audience: &str) -> TokenFile {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let claims = Claims {
+            namespace: "full".to_owned(),
+            service_account: sa.to_owned(),
+            pod_name: format!("{sa}-1"),
+            pod_uid: "u".to_owned(),
+            node: "node-0".to_owned(),
+        };
+        let token = self
+            .issuer
+            .issue(&claims, audience, now, Duration::from_secs(60))
+            .unwrap();
+        let path: PathBuf = self.dir.path().join(format!("{sa}-{audience}.token"));
+        std::fs::write(&path, token).unwrap();
+        TokenFile(path)
+    }
+
+    async fn store(&self, td: &str, sa: &str) -> Store {
+        let store = self.empty_store(td);
+        store.ensure(&id(td, sa), self.token(sa, AUDIENCE)).await.unwrap();
+        store
+    }
+
+    fn empty_store(&self, td: &str) -> Store {
+        let server = SpiffeId::new(td.parse().unwrap(), "meshward-system", "ca").unwrap();
+        let client = CaClient::new(self.address, self.dir.path().join("root.pem"), server);
+        let store = Store::new(Arc::new(client), StoreOptions::default());
+        store.set_roots(&[self.root()]).unwrap();
+        store.set_trust_domains(td.parse().unwrap(), vec![]);
+        store
+    }
+}
+
+/// One handshake: what each side says.
+async fn shake(
+    client: (&Store, &SpiffeId),
+    server: (&Store, &SpiffeId),
+    expected: &[SpiffeId],
+) -> (Result<SpiffeId, TlsError>, Result<SpiffeId, TlsError>) {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let alpn: &[&[u8]] = &[b"istio-http/1.1", b"istio"];
+    let connect = async {
+        let mut connected = client
+            .0
+            .connect(
+                client.1,
+                near,
+                "outbound_.80_._.b.full.svc.cluster.local",
+                expected,
+                alpn,
+            )
+            .await?;
+        // Under TLS 1.3 a refusal of the client's certificate comes after its own handshake (O-16).
+        let mut byte = [0];
+        tokio::io::AsyncReadExt::read_exact(&mut connected.stream, &mut byte)
+            .await
+            .map_err(|e| TlsError::late(&e).unwrap_or(TlsError::Closed))?;
+        assert_eq!(connected.alpn.as_deref(), Some(&b"istio-http/1.1"[..]));
+        Ok(connected.peer.id().clone())
+    };
+    let accept = async {
+        let mut accepted = server.0.accept(server.1, far, alpn).await?;
+        tokio::io::AsyncWriteExt::write_all(&mut accepted.stream, b"x")
+            .await
+            .unwrap();
+        assert_eq!(
+            accepted.sni.as_deref(),
+            Some("outbound_.80_._.b.full.svc.cluster.local")
+        );
+        Ok(accepted.peer.id().clone())
+    };
+    tokio::join!(connect, accept)
+}
+
+#[tokio::test]
+async fn both_ends_prove_who_they_are() {
+    let mesh = Mesh::start("cluster.local", 3600).await;
+    let (a, b) = (
+        mesh.store("cluster.local", "a").await,
+        mesh.store("cluster.local", "b").await,
+    );
+    let (ida, idb) = (id("cluster.local", "a"), id("cluster.local", "b"));
+    let (client, server) = shake((&a, &ida), (&b, &idb), std::slice::from_ref(&idb)).await;
+    assert_eq!((client.unwrap(), server.unwrap()), (idb.clone(), ida.clone()));
+
+    // Another service than the one that is meant is refused by the client, nobody at all is never connected to.
+    let (client, _) = shake((&a, &ida), (&b, &idb), &[id("cluster.local", "c")]).await;
+    assert!(
+        matches!(&client, Err(TlsError::Peer(PeerProblem::Unexpected(id))) if *id == idb),
+        "{client:?}"
+    );
+    let nobody = a.connect(&ida, tokio::io::duplex(8).0, "x", &[], &[]).await;
+    assert!(matches!(nobody, Err(TlsError::NobodyExpected)));
+    let (early, _) = (mesh.empty_store("cluster.local"), 0);
+    let not_ready = early.accept(&ida, tokio::io::duplex(8).0, &[]).await;
+    assert!(matches!(not_ready, Err(TlsError::NotReady(_))));
+}
+
+#[tokio::test]
+async fn another_root_proves_nothing() {
+    let (mesh, other) = (
+        Mesh::start("cluster.local", 3600).await,
+        Mesh::start("cluster.local", 3600).await,
+    );
+    let (a, b) = (
+        other.store("cluster.local", "a").await,
+        mesh.store("cluster.local", "b").await,
+    );
+    let (ida, idb) = (id("cluster.local", "a"), id("cluster.local", "b"));
+    // The client believes both roots, the server only its own.
+    a.set_roots(&[other.root(), mesh.root()]).unwrap();
+    let (client, server) = shake((&a, &ida), (&b, &idb), std::slice::from_ref(&idb)).await;
+    assert!(
+        matches!(server, Err(TlsError::Peer(PeerProblem::UnknownIssuer))),
+        "{server:?}"
+    );
+    assert!(
+        matches!(client, Err(TlsError::Alert(AlertDescription::UnknownCA))),
+        "{client:?}"
+    );
+}
+
+#[tokio::test]
+async fn id_07_trust_domains() {
+    let (mesh, evil) = (Mesh::start("td", 3600).await, Mesh::start("td.evil", 3600).await);
+    let (a, b) = (evil.store("td.evil", "a").await, mesh.store("td", "b").await);
+    a.set_roots(&[evil.root(), mesh.root()]).unwrap();
+    b.set_roots(&[evil.root(), mesh.root()]).unwrap();
+    a.set_trust_domains("td.evil".parse().unwrap(), vec!["td".parse().unwrap()]);
+    let (ida, idb) = (id("td.evil", "a"), id("td", "b"));
+    let (_, server) = shake((&a, &ida), (&b, &idb), std::slice::from_ref(&idb)).await;
+    assert!(
+        matches!(&server, Err(TlsError::Peer(PeerProblem::TrustDomain(td))) if td.as_str() == "td.evil"),
+        "{server:?}"
+    );
+    // Once it is an alias, it is believed.
+    b.set_trust_domains(
+        "td".parse::<TrustDomain>().unwrap(),
+        vec!["td.evil".parse().unwrap()],
+    );
+    let (client, server) = shake((&a, &ida), (&b, &idb), std::slice::from_ref(&idb)).await;
+    assert_eq!((client.unwrap(), server.unwrap()), (idb, ida));
+}
+
+#[tokio::test]
+async fn id_04_a_token_for_others_gets_nothing() {
+    let mesh = Mesh::start("cluster.local", 3600).await;
+    let store = mesh.empty_store("cluster.local");
+    let refused = store
+        .ensure(&id("cluster.local", "a"), mesh.token("a", "somebody-else"))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("another audience"), "{refused}");
+    // A token for one account does not name another.
+    let refused = store
+        .ensure(&id("cluster.local", "b"), mesh.token("a", AUDIENCE))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("it is for"), "{refused}");
+}
