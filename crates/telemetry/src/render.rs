@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use crate::event::{Event, EventKind, Peer, Wire};
 
 /// How a line looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// One JSON object a line.
     #[default]

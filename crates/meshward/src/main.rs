@@ -1,0 +1,3 @@
+//! The one program that people start.
+
+fn main() {}

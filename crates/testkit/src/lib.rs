@@ -1,0 +1,3 @@
+//! For tests: conformance data, running meshes, counting.
+
+#![warn(missing_docs)]
