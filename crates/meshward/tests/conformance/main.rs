@@ -1,0 +1,3 @@
+//! The sets of conformance data that are played on a running mesh.
+
+mod observed;
