@@ -62,7 +62,7 @@ const DIFFERENCES: &[Difference] = &[
         id: "O-01",
         why: "Istio passes it through in plaintext; here the caller's identity is proven, so that policy can judge it",
         is: |request, seen| {
-            request.from_mesh()
+            request.meshed()
                 && request.outcome() != seen.outcome.as_str()
                 && matches!(
                     seen.outcome.as_str(),
@@ -80,7 +80,7 @@ const DIFFERENCES: &[Difference] = &[
         id: "O-01",
         why: "the same answer, with the caller's identity proven where Istio carried none",
         is: |request, seen| {
-            request.from_mesh()
+            request.meshed()
                 && request.outcome() == seen.outcome.as_str()
                 && request.xfcc().is_none()
                 && seen
@@ -94,7 +94,7 @@ const DIFFERENCES: &[Difference] = &[
         id: "section 9, OURS",
         why: "what is not HTTP on a port that is declared so is refused by the caller's own proxy instead of passing unauthenticated",
         is: |request, seen| {
-            request.from_mesh()
+            request.meshed()
                 && request.declared_http()
                 && matches!(request.tool(), "tcp" | "tls" | "curl")
                 && is_refusal(&seen.outcome)
@@ -161,7 +161,7 @@ impl Request<'_> {
         self.text("from").split_once('/').unwrap_or(("", ""))
     }
 
-    fn from_mesh(&self) -> bool {
+    fn meshed(&self) -> bool {
         let (namespace, pod) = self.source();
         self.world
             .pods
@@ -349,7 +349,8 @@ impl World {
             words.extend(["-X".to_owned(), method.to_owned()]);
         }
         for (name, value) in request.value["headers"].as_object().into_iter().flatten() {
-            for value in value.as_array().unwrap_or(&vec![value.clone()]) {
+            let one = std::slice::from_ref(value);
+            for value in value.as_array().map_or(one, Vec::as_slice) {
                 let value = value.as_str().unwrap_or_default();
                 words.extend(["-H".to_owned(), format!("{name}: {}", self.filled(value))]);
             }
