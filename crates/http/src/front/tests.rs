@@ -77,6 +77,14 @@ fn each_ambiguity_has_its_fault() {
         ),
         (get("Transfer-Encoding: \"chunked\"\r\n"), Fault::TransferEncoding),
         (get("Transfer_Encoding: chunked\r\n"), Fault::FramingLookalike),
+        (
+            get("Content-Encoding: gzip, Chunked\r\n"),
+            Fault::FramingLookalike,
+        ),
+        (
+            get("X: é Transfer-Encoding: chunked\r\n"),
+            Fault::FramingLookalike,
+        ),
         (get("Transfer-Encoding : chunked\r\n"), Fault::FieldName),
         (get("X\r\n"), Fault::FieldName),
         (get(": x\r\n"), Fault::FieldName),
