@@ -1,6 +1,6 @@
 //! A file to objects: documents, `List` kinds, kinds, names, then each body.
 
-mod body;
+pub(crate) mod body;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
