@@ -81,3 +81,28 @@ fn crd_validation() {
 fn validation_tables() {
     play("validation-tables");
 }
+
+#[test]
+fn samples() {
+    let Some(set) = conformance::set("samples") else {
+        return;
+    };
+    let cases = conformance::json(&set.join("cases.json"));
+    let mut tally = Tally::default();
+    for case in cases["cases"].as_array().unwrap() {
+        for file in case["files"].as_array().unwrap() {
+            let file = file.as_str().unwrap();
+            let text = std::fs::read(set.join(file)).unwrap();
+            let parsed = api::parse(file, &text);
+            let error = parsed
+                .problems
+                .iter()
+                .find(|p| p.severity == api::Severity::Error && !p.only_secure() && p.code != "MW0106");
+            match error {
+                None => tally.pass(),
+                Some(error) => tally.fail(file, error.one_line()),
+            }
+        }
+    }
+    tally.finish("samples");
+}

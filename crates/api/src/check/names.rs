@@ -8,9 +8,10 @@ use crate::yaml::Node;
 const MAX_LABEL: usize = 63;
 const MAX_SUBDOMAIN: usize = 253;
 
-/// Whether the names are names.
+/// Whether the names are names. Of other people's kinds nothing is known.
 pub(crate) fn names(known: Option<&KnownKind>, meta: &Meta, root: &Node, report: &mut Report<'_>) {
-    let label = known.is_some_and(|k| k.group.is_empty() && matches!(k.kind, "Namespace" | "Service"));
+    let Some(known) = known else { return };
+    let label = known.group.is_empty() && matches!(known.kind, "Namespace" | "Service");
     let (fits, rule) = if label {
         (
             is_label(&meta.name),
