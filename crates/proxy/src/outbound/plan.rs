@@ -1,0 +1,171 @@
+//! What to do with a connection, from where it goes and what it says first.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use meshward_http::Rewind;
+use meshward_http::limits::HEAD_TIMEOUT;
+use meshward_http::sniff::{self, classify};
+use model::{Protocol, Reason, ServiceName, WorkloadUid};
+use snapshot::{Destination, Index};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// How long the first bytes on a port without a declared protocol are waited for, where the mesh sets no limit. Then
+/// the connection goes on as TCP: it may be the server that speaks first (semantics 9).
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first byte of every TLS connection.
+const TLS_HANDSHAKE: u8 = 22;
+
+/// How a connection is to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Read {
+    /// As HTTP: the port is declared so.
+    Http,
+    /// Not at all.
+    Opaque,
+    /// As what its first bytes are, if they come in time.
+    Sniff(Duration),
+    /// It is not carried.
+    Refused(Reason),
+}
+
+/// What a connection turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spoken {
+    Http,
+    Bytes,
+    Refused(Reason, &'static str),
+}
+
+/// Whether the port is one that only captured connections may arrive at (MT-24, MT-25).
+pub(super) fn is_capture_port(port: u16) -> bool {
+    [capture::OUTBOUND_PORT, capture::INBOUND_PORT, capture::DNS_PORT].contains(&port)
+}
+
+/// How to read a connection that goes there. One that goes nowhere is read too, so that HTTP gets an answer.
+pub(super) fn reading(destination: &Result<Destination, Reason>, index: &Index, port: u16) -> Read {
+    let limit = index.mesh().protocol_detection_timeout();
+    let sniff = Read::Sniff(limit.unwrap_or(DETECTION_TIMEOUT));
+    let protocol = match destination {
+        Ok(Destination::Service(target)) => target.protocol,
+        Ok(Destination::Direct { service, .. }) => {
+            service.as_ref().map_or(Protocol::Auto, |target| target.protocol)
+        }
+        // Only where a Host may choose another destination is it worth the wait.
+        Ok(Destination::External(_)) if !declares_http(index, port) => Protocol::Tcp,
+        Ok(Destination::External(_)) | Err(_) => Protocol::Auto,
+    };
+    match protocol {
+        Protocol::Udp => Read::Refused(Reason::NoRoute),
+        _ if protocol.is_http() => Read::Http,
+        _ if protocol.is_opaque() => Read::Opaque,
+        _ => sniff,
+    }
+}
+
+/// Whether some Service declares the port as HTTP.
+fn declares_http(index: &Index, port: u16) -> bool {
+    let mut ports = index.services().flat_map(|service| &service.ports);
+    ports.any(|p| p.port == port && p.protocol.is_http())
+}
+
+/// Reads as much as is needed to say what is spoken; the stream begins anew with it.
+///
+/// # Errors
+/// The stream failed.
+pub(super) async fn sniff<S>(mut stream: S, read: Read, http10: bool) -> std::io::Result<(Rewind<S>, Spoken)>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut first = BytesMut::new();
+    let spoken = match read {
+        Read::Opaque => Spoken::Bytes,
+        Read::Refused(reason) => Spoken::Refused(reason, "the port is declared as UDP"),
+        Read::Http => declared(
+            collect(&mut stream, &mut first, HEAD_TIMEOUT, |b| !b.is_empty()).await?,
+            &first,
+        ),
+        Read::Sniff(limit) => {
+            let told = |bytes: &[u8]| classify(bytes) != sniff::Sniff::NeedMore;
+            collect(&mut stream, &mut first, limit, told).await?;
+            detected(&first, http10)
+        }
+    };
+    Ok((Rewind::new(first.freeze(), stream), spoken))
+}
+
+/// What a connection to a port that is declared HTTP is: HTTP, or refused (PD-18). Bytes that are no HTTP either get
+/// their answer from the codec.
+fn declared(in_time: bool, first: &[u8]) -> Spoken {
+    match first.first() {
+        _ if !in_time => Spoken::Refused(Reason::Timeout, "no request came"),
+        Some(&TLS_HANDSHAKE) => Spoken::Refused(Reason::ProtocolError, "TLS to a port that is declared HTTP"),
+        _ => Spoken::Http,
+    }
+}
+
+fn detected(first: &[u8], http10: bool) -> Spoken {
+    match classify(first) {
+        sniff::Sniff::Http1 | sniff::Sniff::Http2 => Spoken::Http,
+        sniff::Sniff::Http10 if http10 => Spoken::Http,
+        _ => Spoken::Bytes,
+    }
+}
+
+/// Reads until `enough`, the end, or the time limit, and says whether it was in time.
+async fn collect(
+    stream: &mut (impl AsyncRead + Unpin),
+    bytes: &mut BytesMut,
+    limit: Duration,
+    enough: impl Fn(&[u8]) -> bool,
+) -> std::io::Result<bool> {
+    let reading = async {
+        while !enough(bytes) {
+            if stream.read_buf(bytes).await? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(limit, reading).await {
+        Ok(read) => read.map(|()| true),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Where something under way went, so that it is closed when it would now go elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Kept(OnceLock<Place>);
+
+#[derive(PartialEq, Eq, Debug)]
+enum Place {
+    Service(ServiceName),
+    Direct(Option<WorkloadUid>),
+    External,
+}
+
+impl Kept {
+    pub(super) fn decided(&self, destination: &Destination) {
+        let _ = self.0.set(Place::of(destination));
+    }
+
+    /// Whether it may go on, by where it would go now. Nothing is asked before it was decided.
+    pub(super) fn check(&self, now: impl FnOnce() -> Result<Destination, Reason>) -> Result<(), Reason> {
+        match self.0.get() {
+            Some(before) if Place::of(&now()?) != *before => Err(Reason::PolicyChanged),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Place {
+    fn of(destination: &Destination) -> Self {
+        match destination {
+            Destination::Service(target) => Self::Service(target.service.name.clone()),
+            Destination::Direct { workload, .. } => Self::Direct(workload.as_ref().map(|w| w.uid.clone())),
+            Destination::External(_) => Self::External,
+        }
+    }
+}
