@@ -137,23 +137,26 @@ impl Outbound {
             .and_then(|mark| capture::socket::original_dst(&stream).map(|dialled| (mark, dialled)));
         let _ = stream.set_nodelay(true);
         match known {
-            Ok((mark, dialled)) => self.carry(stream, client, mark, dialled).await,
+            Ok((mark, dialled)) => {
+                let local = self.shared.locals.by_mark(mark).await;
+                self.carry(stream, local, client, dialled).await;
+            }
             Err(error) => tracing::debug!(%error, "a captured connection was gone before it was looked at"),
         }
     }
 
-    /// Carries one connection of a workload, whatever it turns out to be.
+    /// Carries one connection, whatever it turns out to be.
     async fn carry(
         self: Arc<Self>,
         stream: impl Downstream,
+        local: Option<Arc<Registration>>,
         address: SocketAddr,
-        mark: u32,
         dialled: SocketAddr,
     ) {
         let address = canonical(address);
         let dialled = canonical(dialled);
         let mut record = Record::connection(&self.shared.telemetry, address, dialled);
-        let client = match self.admit(&mut record, mark, address, dialled).await {
+        let client = match self.admit(&mut record, local, address, dialled) {
             Ok(client) => client,
             Err(reason) => {
                 stream.reset();
@@ -190,16 +193,15 @@ impl Outbound {
         }
     }
 
-    /// Says whose the connection is, and whether the proxy can carry anything of that workload.
-    async fn admit(
+    /// Says whether the proxy can carry anything of the workload whose connection it is.
+    fn admit(
         &self,
         record: &mut Record,
-        mark: u32,
+        local: Option<Arc<Registration>>,
         address: SocketAddr,
         dialled: SocketAddr,
     ) -> Result<Client, Reason> {
-        let known = self.shared.locals.by_mark(mark).await;
-        let local = known.ok_or(Reason::UnknownWorkload)?;
+        let local = local.ok_or(Reason::UnknownWorkload)?;
         let id = local.identity.clone().ok_or(Reason::UnknownWorkload)?;
         let index = self.shared.store.current().ok_or(Reason::NotReady)?;
         let source = event::caller(&index, &local, &id, address);
@@ -254,3 +256,6 @@ impl Outbound {
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(model::canonical_ip(address.ip()), address.port())
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,11 +160,12 @@ impl Pool {
         loop {
             match self.find(&key)? {
                 Found::Lease(lease) => return Ok(*lease),
-                Found::Wait(mut told) => match told.wait_for(Option::is_some).await.as_deref() {
-                    Ok(Some(Err(failure))) => return Err(failure.clone()),
-                    // It is there, or whoever dialled has gone away: look again.
-                    _ => {}
-                },
+                Found::Wait(mut told) => {
+                    // Else it is there, or whoever dialled has gone away: look again.
+                    if let Ok(Some(Err(failure))) = told.wait_for(Option::is_some).await.as_deref() {
+                        return Err(failure.clone());
+                    }
+                }
                 Found::Dial(None, generation) => {
                     let opened = open().await?;
                     return Ok(self.take(&key, opened, generation));
