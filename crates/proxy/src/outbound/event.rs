@@ -157,7 +157,12 @@ impl Record {
                 "upstream_reset_after_response_started{connection_termination}",
             ),
             Reason::TlsHandshake | Reason::PeerIdentity => ("UF", "upstream_tls_refused"),
-            _ => ("-", "closed"),
+            Reason::PolicyChanged | Reason::Draining => ("-", "closed"),
+            // The callee's side of this node refused it: to the caller that is a connection that breaks.
+            _ => (
+                "UC",
+                "upstream_reset_before_response_started{connection_termination}",
+            ),
         };
         self.edit(|event| {
             event.flags = flags;

@@ -31,7 +31,8 @@ pub(super) struct Tls {
 /// Picks the next hop towards a destination that is not among those that were `tried`, while there is one that was not.
 ///
 /// # Errors
-/// `NO_ENDPOINT`, or what a DestinationRule's settings that cannot be acted on lead to.
+/// `NO_ENDPOINT`; `PEER_IDENTITY` where nobody is expected at the other end; or what a DestinationRule's settings that
+/// cannot be acted on lead to.
 pub(super) fn next(
     index: &Index,
     destination: &Destination,
@@ -114,7 +115,14 @@ fn transport(
 ) -> Result<Option<Tls>, Reason> {
     match Transport::select(index.mesh().auto_mtls, demanded, accepts_mtls) {
         Transport::Plaintext => Ok(None),
-        Transport::Mutual => Ok(Some(tls())),
+        Transport::Mutual => {
+            let tls = tls();
+            // R28: a client that expects nobody in particular would accept everybody.
+            if tls.expected.is_empty() {
+                return Err(Reason::PeerIdentity);
+            }
+            Ok(Some(tls))
+        }
         Transport::Refused(reason) => Err(reason),
     }
 }

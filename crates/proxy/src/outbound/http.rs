@@ -147,6 +147,12 @@ impl Outbound {
                 .map_err(|_| Failure::of(Reason::PathRefused).because("the normalised path is no path"))?;
         }
         let upgrades = asks == Asks::WebSocket;
+        if authority.is_empty()
+            && let Ok(dialled) = client.dialled.to_string().parse()
+        {
+            // HTTP/1.0 need not name a host; whoever comes after us does.
+            request.headers_mut().insert(header::HOST, dialled);
+        }
         let id = headers::outgoing(request.headers_mut(), upgrades, mesh.strict_hosts);
         exchange.record.http(|http| http.request_id = id.into());
         let attempts = Attempts {
@@ -248,6 +254,10 @@ impl Outbound {
                     }
                     None => Failure::of(Reason::UpstreamReset).because(&error.to_string()),
                 };
+                if request.is_some() {
+                    // It had ended while it was kept, and the others may have too: the next attempt dials.
+                    lease.distrust();
+                }
                 Err(Failed(failure, request))
             }
         }

@@ -169,3 +169,109 @@ impl Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::world::{endpoint, mesh, pod, service};
+    use super::*;
+    use model::Protocol::*;
+    use snapshot::{Egress, Resource, Resources};
+
+    const AUTO: Read = Read::Sniff(DETECTION_TIMEOUT);
+
+    fn index(protocol: Protocol, egress: Egress) -> Index {
+        let server = pod("web-1", "10.77.1.2", Some("web"));
+        let resources: Resources = [
+            Resource::from(mesh(egress)),
+            service(
+                "full/web",
+                "10.96.0.20:80",
+                protocol,
+                vec![endpoint(&server, 80, 8080)],
+            )
+            .into(),
+            server.into(),
+        ]
+        .into_iter()
+        .collect();
+        Index::build(&resources).unwrap()
+    }
+
+    fn check(protocol: Protocol, egress: Egress, dialled: &str, expect: Read) {
+        let index = index(protocol, egress);
+        let dialled: std::net::SocketAddr = dialled.parse().unwrap();
+        let destination = index.outbound("full", dialled, None);
+        assert_eq!(
+            reading(&destination, &index, dialled.port()),
+            expect,
+            "{protocol:?} {dialled}"
+        );
+    }
+
+    #[test]
+    fn how_a_connection_is_read() {
+        let only = Egress::RegistryOnly;
+        for (protocol, expect) in [
+            (Http, Read::Http),
+            (Http2, Read::Http),
+            (Grpc, Read::Http),
+            (GrpcWeb, Read::Http),
+            (Tcp, Read::Opaque),
+            (Tls, Read::Opaque),
+            (Https, Read::Opaque),
+            (Auto, AUTO),
+            (Udp, Read::Refused(Reason::NoRoute)),
+        ] {
+            check(protocol, only, "10.96.0.20:80", expect);
+            check(protocol, only, "10.77.1.2:8080", expect);
+        }
+        // A port that nothing declares, a port that the Service does not have, and what nobody knows.
+        check(Http, only, "10.77.1.2:9999", AUTO);
+        check(Http, only, "10.96.0.20:81", AUTO);
+        check(Http, only, "1.2.3.4:80", AUTO);
+        // Outside, only where a Host may choose another destination.
+        check(Http, Egress::AllowAny, "1.2.3.4:80", AUTO);
+        check(Http, Egress::AllowAny, "1.2.3.4:443", Read::Opaque);
+        check(Tcp, Egress::AllowAny, "1.2.3.4:80", Read::Opaque);
+    }
+
+    #[test]
+    fn what_first_bytes_say() {
+        for (first, http10, expect) in [
+            (&b"GET / HTTP/1.1\r\n"[..], false, Spoken::Http),
+            (sniff::PREFACE, false, Spoken::Http),
+            (b"GET / HTTP/1.0\r\n", false, Spoken::Bytes),
+            (b"GET / HTTP/1.0\r\n", true, Spoken::Http),
+            (b"\x16\x03\x01", false, Spoken::Bytes),
+            (b"\0GET / HTTP/1.1\r\n", false, Spoken::Bytes),
+            (b"GET", false, Spoken::Bytes),
+            (b"", false, Spoken::Bytes),
+        ] {
+            assert_eq!(detected(first, http10), expect, "{first:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_under_way_is_held_to_where_it_went() {
+        let dialled = "10.96.0.20:80".parse().unwrap();
+        let outside = "1.2.3.4:80".parse().unwrap();
+        let open = index(Http, Egress::AllowAny);
+        let closed = index(Http, Egress::RegistryOnly);
+        let kept = Kept::default();
+        assert_eq!(
+            kept.check(|| Err(Reason::EgressUnknown)),
+            Ok(()),
+            "not decided yet"
+        );
+        kept.decided(&open.outbound("full", outside, None).unwrap());
+        assert_eq!(kept.check(|| open.outbound("full", outside, None)), Ok(()));
+        assert_eq!(
+            kept.check(|| closed.outbound("full", outside, None)),
+            Err(Reason::EgressUnknown)
+        );
+        assert_eq!(
+            kept.check(|| open.outbound("full", dialled, None)),
+            Err(Reason::PolicyChanged)
+        );
+    }
+}

@@ -135,7 +135,6 @@ pub(super) struct Lease {
     connection: InUse,
     pool: Arc<Pool>,
     key: Key,
-    reused: bool,
 }
 
 /// One request under way on a connection.
@@ -210,7 +209,7 @@ impl Pool {
             let generation = slots.generation;
             let slot = slots.by_key.entry(key.clone()).or_default();
             if let Some((sender, connection)) = slot.pick(generation) {
-                return Ok(Found::Lease(Box::new(self.used(key, sender, connection, true))));
+                return Ok(Found::Lease(Box::new(self.used(key, sender, connection))));
             }
             // A sender that is gone without a word died with its task.
             if let Some(told) = &slot.dialling
@@ -237,7 +236,7 @@ impl Pool {
     /// A lease of what was just opened for one caller alone.
     fn take(self: &Arc<Self>, key: &Key, opened: Opened, generation: u64) -> Lease {
         let (sender, connection) = self.with(|slots| self.admit(slots, key, opened, generation));
-        self.used(key, sender, connection, false)
+        self.used(key, sender, connection)
     }
 
     /// Puts what was just opened where all who wait for it find it.
@@ -279,14 +278,13 @@ impl Pool {
         (opened.sender, connection)
     }
 
-    fn used(self: &Arc<Self>, key: &Key, sender: Sender, connection: Arc<Connection>, reused: bool) -> Lease {
+    fn used(self: &Arc<Self>, key: &Key, sender: Sender, connection: Arc<Connection>) -> Lease {
         connection.streams.fetch_add(1, Ordering::Relaxed);
         Lease {
             sender,
             connection: InUse(connection),
             pool: Arc::clone(self),
             key: key.clone(),
-            reused,
         }
     }
 
@@ -371,9 +369,14 @@ impl Lease {
         self.connection.0.late.refusal()
     }
 
-    /// Whether others have used the connection before.
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused
+    /// The other end has closed what was kept: nothing of it is used again.
+    pub(super) fn distrust(self) {
+        self.pool.with(|slots| {
+            if let Some(slot) = slots.by_key.get_mut(&self.key) {
+                slot.idle.clear();
+                slot.shared.retain(|kept| !Arc::ptr_eq(kept, &self.connection.0));
+            }
+        });
     }
 
     /// The exchange is over and has left the connection fit for another one.
@@ -439,3 +442,6 @@ impl Drop for Counted {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Whole connections of a workload, through everything but the kernel: servers stand behind a dial of our own.
 
-mod world;
+pub(super) mod world;
 
 use std::time::Duration;
 
@@ -104,6 +104,7 @@ async fn r_28_nobody_expected_is_nobody_accepted() {
     let world = World::new(resources, &[("10.77.1.2:8080", Kind::MeshHttp("web"))]).await;
     assert_eq!(world.ask(VIP, Version::Http1, get(HOST, "/")).await.status, 503);
     assert_eq!(world.event().await.reason, Some(Reason::PeerIdentity));
+    assert!(world.sources().is_empty());
 }
 
 #[tokio::test]

@@ -27,11 +27,11 @@ use crate::Registration;
 use crate::shared::Shared;
 
 /// The address of the one workload of this node.
-pub(super) const CLIENT: &str = "10.77.0.2";
+pub(in crate::outbound) const CLIENT: &str = "10.77.0.2";
 
 /// What stands behind an address.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(in crate::outbound) enum Kind {
     /// HTTP over mutual TLS, by this service account.
     MeshHttp(&'static str),
     /// Bytes, sent back, over mutual TLS.
@@ -46,7 +46,7 @@ pub(super) enum Kind {
     Closed,
 }
 
-pub(super) struct World {
+pub(in crate::outbound) struct World {
     outbound: Arc<Outbound>,
     servers: Arc<Servers>,
     events: tokio::sync::Mutex<broadcast::Receiver<Arc<Event>>>,
@@ -57,21 +57,21 @@ pub(super) struct World {
 
 /// What a client got.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: String,
+pub(in crate::outbound) struct Answer {
+    pub(in crate::outbound) status: StatusCode,
+    pub(in crate::outbound) headers: HeaderMap,
+    pub(in crate::outbound) body: String,
 }
 
 impl Answer {
     /// What the server has seen under that name; empty where nothing.
-    pub(super) fn seen(&self, name: &str) -> &str {
+    pub(in crate::outbound) fn seen(&self, name: &str) -> &str {
         let value = self.headers.get(format!("seen-{name}"));
         value.map(|v| v.to_str().unwrap()).unwrap_or_default()
     }
 }
 
-pub(super) fn address(text: &str) -> SocketAddr {
+pub(in crate::outbound) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
@@ -81,7 +81,7 @@ fn id(account: &str) -> SpiffeId {
         .unwrap()
 }
 
-pub(super) fn mesh(egress: Egress) -> Mesh {
+pub(in crate::outbound) fn mesh(egress: Egress) -> Mesh {
     Mesh {
         profile: Profile::Secure,
         trust_domain: "cluster.local".parse().unwrap(),
@@ -103,7 +103,7 @@ pub(super) fn mesh(egress: Egress) -> Mesh {
     }
 }
 
-pub(super) fn pod(name: &str, address: &str, account: Option<&str>) -> Workload {
+pub(in crate::outbound) fn pod(name: &str, address: &str, account: Option<&str>) -> Workload {
     Workload {
         uid: WorkloadUid::new(name),
         pod: WorkloadId::new("full", name),
@@ -123,11 +123,11 @@ pub(super) fn pod(name: &str, address: &str, account: Option<&str>) -> Workload 
     }
 }
 
-pub(super) fn plain(name: &str, address: &str) -> Workload {
+pub(in crate::outbound) fn plain(name: &str, address: &str) -> Workload {
     pod(name, address, None)
 }
 
-pub(super) fn endpoint(pod: &Workload, port: u16, target: u16) -> Endpoint {
+pub(in crate::outbound) fn endpoint(pod: &Workload, port: u16, target: u16) -> Endpoint {
     Endpoint {
         uid: pod.uid.clone(),
         workload: None,
@@ -142,7 +142,12 @@ pub(super) fn endpoint(pod: &Workload, port: u16, target: u16) -> Endpoint {
     }
 }
 
-pub(super) fn service(name: &str, vip: &str, protocol: Protocol, endpoints: Vec<Endpoint>) -> Service {
+pub(in crate::outbound) fn service(
+    name: &str,
+    vip: &str,
+    protocol: Protocol,
+    endpoints: Vec<Endpoint>,
+) -> Service {
     let (namespace, short) = name.split_once('/').unwrap();
     let vip = address(vip);
     Service {
@@ -165,7 +170,7 @@ pub(super) fn service(name: &str, vip: &str, protocol: Protocol, endpoints: Vec<
 
 impl World {
     /// Without a snapshot.
-    pub(super) async fn empty() -> Self {
+    pub(in crate::outbound) async fn empty() -> Self {
         let tokens = tempfile::tempdir().unwrap();
         let token = tokens.path().join("token");
         std::fs::write(&token, "t").unwrap();
@@ -207,7 +212,7 @@ impl World {
         }
     }
 
-    pub(super) async fn new(resources: Vec<Resource>, servers: &[(&str, Kind)]) -> Self {
+    pub(in crate::outbound) async fn new(resources: Vec<Resource>, servers: &[(&str, Kind)]) -> Self {
         let world = Self::empty().await;
         for (at, kind) in servers {
             world.serve(at, *kind);
@@ -217,12 +222,12 @@ impl World {
         world
     }
 
-    pub(super) fn with(&self, resource: impl Into<Resource>) {
+    pub(in crate::outbound) fn with(&self, resource: impl Into<Resource>) {
         self.resources.lock().unwrap().insert(Arc::new(resource.into()));
         self.swap();
     }
 
-    pub(super) fn with_roots(&self, roots: Vec<String>) {
+    pub(in crate::outbound) fn with_roots(&self, roots: Vec<String>) {
         self.with(Resource::Roots(roots));
     }
 
@@ -232,21 +237,21 @@ impl World {
         self.outbound.follow();
     }
 
-    pub(super) fn serve(&self, at: &str, kind: Kind) {
+    pub(in crate::outbound) fn serve(&self, at: &str, kind: Kind) {
         self.servers.kinds.lock().unwrap().insert(address(at), kind);
     }
 
     /// Whence each connection to a server came: a pod's address, or the node's.
-    pub(super) fn sources(&self) -> Vec<Option<IpAddr>> {
+    pub(in crate::outbound) fn sources(&self) -> Vec<Option<IpAddr>> {
         self.servers.dialled.lock().unwrap().clone()
     }
 
     /// Waits until a request has come to a server.
-    pub(super) async fn reached(&self, _at: &str) {
+    pub(in crate::outbound) async fn reached(&self, _at: &str) {
         self.servers.reached.notified().await;
     }
 
-    pub(super) async fn event(&self) -> Arc<Event> {
+    pub(in crate::outbound) async fn event(&self) -> Arc<Event> {
         let mut events = self.events.lock().await;
         tokio::time::timeout(Duration::from_secs(5), events.recv())
             .await
@@ -255,7 +260,7 @@ impl World {
     }
 
     /// A connection of the workload.
-    pub(super) fn open(&self, dialled: &str) -> DuplexStream {
+    pub(in crate::outbound) fn open(&self, dialled: &str) -> DuplexStream {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let local = Arc::new(Registration {
             mark: 0x100,
@@ -273,7 +278,7 @@ impl World {
     }
 
     /// Sends bytes, and reads until the other side has no more to say.
-    pub(super) async fn say(&self, dialled: &str, bytes: &[u8]) -> Vec<u8> {
+    pub(in crate::outbound) async fn say(&self, dialled: &str, bytes: &[u8]) -> Vec<u8> {
         let mut near = self.open(dialled);
         let mut heard = Vec::new();
         let talk = async {
@@ -286,7 +291,7 @@ impl World {
     }
 
     /// Makes one request on a connection of its own.
-    pub(super) async fn ask(&self, dialled: &str, version: Version, request: Request) -> Answer {
+    pub(in crate::outbound) async fn ask(&self, dialled: &str, version: Version, request: Request) -> Answer {
         let asking = async {
             let near = self.open(dialled);
             let mut sender = meshward_http::handshake(near, version).await.unwrap();
