@@ -21,3 +21,6 @@ mod web;
 
 pub use config::{Config, ConfigError, Registration};
 pub use run::run;
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Takes what was captured on its way from workloads of this node, until told to drain.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let outbound = Arc::new(Outbound::new(shared, Arc::new(Kernel)));
-    let mut draining = outbound.shared.draining.clone();
+    let mut draining = std::pin::pin!(outbound.shared.told_to_drain());
     let mut version = outbound.shared.store.version();
     let mut sweep = tokio::time::interval(SWEEP);
     outbound.follow();
@@ -69,8 +69,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                 Err(_) => return,
             },
             _ = sweep.tick() => outbound.pool.sweep(),
-            // A sender that is gone is a proxy that is going.
-            _ = draining.wait_for(|told| *told) => return,
+            () = &mut draining => return,
         }
     }
 }

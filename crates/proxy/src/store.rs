@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use snapshot::{Index, Resources};
+use snapshot::Index;
 use tokio::sync::watch;
 
 /// The one snapshot. A decision takes it once and sees nothing else.
@@ -25,14 +25,20 @@ impl Store {
         self.index.load_full()
     }
 
+    /// Puts a snapshot into force.
+    pub(crate) fn put(&self, index: Index, version: u64) {
+        self.index.store(Some(Arc::new(index)));
+        self.version.send_replace(version);
+    }
+
     /// Puts a set into force.
     ///
     /// # Errors
     /// It is not one that can be served from; what was in force stays.
-    pub(crate) fn swap(&self, resources: &Resources, version: u64) -> Result<(), String> {
+    #[cfg(test)]
+    pub(crate) fn swap(&self, resources: &snapshot::Resources, version: u64) -> Result<(), String> {
         let index = Index::build(resources).map_err(|e| e.to_string())?;
-        self.index.store(Some(Arc::new(index)));
-        self.version.send_replace(version);
+        self.put(index, version);
         Ok(())
     }
 

@@ -190,11 +190,12 @@ impl World {
         let shared = Arc::new(Shared {
             config: config(),
             store: crate::store::Store::new(),
-            locals: crate::locals::Locals::default(),
+            locals: crate::locals::Locals::new(std::path::Path::new("/nowhere")),
             identities: identities.clone(),
             registry: crate::registry::Registry::default(),
             telemetry,
             draining,
+            dropped: Mutex::default(),
         });
         let servers = Arc::new(Servers {
             identities,
