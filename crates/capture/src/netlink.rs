@@ -5,7 +5,7 @@
 pub(crate) mod route;
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -274,10 +274,6 @@ impl Socket {
         })
     }
 
-    pub(crate) fn fd(&self) -> &OwnedFd {
-        &self.fd
-    }
-
     /// Makes room for a message of that size; the default is too small for large batches.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<(), Error> {
         let wanted = bytes.saturating_mul(2).max(1 << 18);
@@ -341,6 +337,18 @@ impl Socket {
         Err(Error::Answer {
             operation: operation.to_owned(),
         })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }
 
