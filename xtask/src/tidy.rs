@@ -21,6 +21,11 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("ca", 2, &["model", "proto", "identity", "telemetry"]),
     ("compiler", 3, &["model", "api", "policy", "routing", "snapshot"]),
     (
+        "analysis",
+        3,
+        &["model", "api", "policy", "routing", "snapshot", "compiler"],
+    ),
+    (
         "xds",
         3,
         &["model", "proto", "policy", "routing", "snapshot", "identity"],
@@ -59,7 +64,9 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     (
         "cli",
         4,
-        &["model", "admin", "api", "policy", "snapshot", "compiler"],
+        &[
+            "model", "admin", "api", "policy", "snapshot", "compiler", "analysis",
+        ],
     ),
     (
         "lab",
@@ -91,7 +98,9 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
 const DEVELOPMENT: &[&str] = &["testkit"];
 
 /// These reach no I/O, no clock and no randomness: clippy's disallowed lists and their dependencies hold it.
-const PURE: &[&str] = &["model", "api", "policy", "routing", "snapshot", "compiler"];
+const PURE: &[&str] = &[
+    "model", "api", "policy", "routing", "snapshot", "compiler", "analysis",
+];
 
 /// What a pure crate may use of other people's.
 const PURE_DEPENDENCIES: &[&str] = &[

@@ -37,6 +37,7 @@ pub use services::{
     ConfigMap, Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset,
     Endpoints, IntOrString, Secret, Service, ServiceAccount, ServicePort, ServiceType, SlicePort, TargetPort,
 };
+pub use suggest::nearest;
 pub use traffic::{ClientTls, DestinationRule, PortPolicy, PortSelector, Subset, TlsMode, TrafficPolicy};
 pub use workloads::{
     Capabilities, ConfigKeyRef, Container, ContainerPort, EnvFrom, EnvVar, EnvVarSource, FieldRef, Job,

@@ -1,6 +1,6 @@
 //! A file to objects: documents, `List` kinds, kinds, names, then each body.
 
-mod body;
+pub(crate) mod body;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -353,6 +353,14 @@ impl Reader<'_> {
 
     fn meta(&mut self, root: &Node, name: &TypeName, namespaced: bool) -> Option<Meta> {
         let kind = &name.kind;
+        // Istio's installer reads this one from a file, without a name; no API server ever sees it.
+        if name.group() == "install.istio.io" && root.child("metadata").is_none() {
+            return Some(Meta {
+                name: "istio".to_owned(),
+                namespace: DEFAULT_NAMESPACE.to_owned(),
+                ..Meta::default()
+            });
+        }
         let Some(metadata) = root.child("metadata").filter(|node| !node.is_null()) else {
             self.report
                 .error("MW0102", root.span, format!("the {kind} has no `metadata.name`"))

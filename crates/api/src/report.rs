@@ -90,6 +90,14 @@ impl<'t> Report<'t> {
         self.problems.get(from..).unwrap_or_default()
     }
 
+    /// The problem that was reported last.
+    pub(crate) fn last(&mut self) -> Option<Draft<'_>> {
+        let problem = self.problems.last_mut();
+        problem.map(|problem| Draft {
+            problem: Some(problem),
+        })
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.problems.len()
     }

@@ -268,11 +268,11 @@ fn the_proxy_reaches_others_with_the_callers_address() {
     let text: Vec<u8> = (0..2000_u32).map(|n| n.to_ne_bytes()[0]).collect();
     for v6 in [false, true] {
         let source = a.at(v6, 0).ip();
-        let ask = |to| world.nodes[0].run(|| ask(source, PROXY_MARK, to, &text)).unwrap();
+        let ask = |mark, to| world.nodes[0].run(|| ask(source, mark, to, &text)).unwrap();
         // A mesh pod of another node: its proxy sees the caller's address, and answers it.
-        for _ in 0..3 {
+        for mark in [PROXY_MARK, a.port.mark, PROXY_MARK] {
             let b = world.pod("b").at(v6, 8080);
-            let (client, answer) = ask(b).unwrap();
+            let (client, answer) = ask(mark, b).unwrap();
             assert!(answer == text, "{} bytes came back", answer.len());
             let seen = world.seen(1);
             assert_eq!((seen.port, seen.destination), (INBOUND_PORT, b));
@@ -290,11 +290,11 @@ fn the_proxy_reaches_others_with_the_callers_address() {
             world.pod("q").at(v6, 8080),
             SocketAddr::from((hub, 8080)),
         ] {
-            let (client, answer) = ask(to).unwrap();
+            let (client, answer) = ask(a.port.mark, to).unwrap();
             assert_eq!((client.ip(), answer.len()), (source, text.len()));
         }
         // Refusals come back as well.
-        let refused = ask(SocketAddr::from((hub, 8081))).unwrap_err();
+        let refused = ask(PROXY_MARK, SocketAddr::from((hub, 8081))).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     }
     world.nothing_seen();
