@@ -94,6 +94,9 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("xtask", 9, &[]),
 ];
 
+/// Steps along a floor instead of down, each with one direction.
+const SIDEWAYS: &[(&str, &str)] = &[("analysis", "compiler")];
+
 /// Development only: may be used by tests of any crate.
 const DEVELOPMENT: &[&str] = &["testkit"];
 
@@ -135,6 +138,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Vec<String>> {
             purity(root, name, dir, &dependencies, &files, &mut problems);
         }
     }
+    map(root, &crates, &mut problems);
     if problems.is_empty() {
         Ok(())
     } else {
@@ -198,11 +202,21 @@ fn floors(
             .iter()
             .find(|(known, ..)| known == used)
             .is_some_and(|(_, other, _)| other < floor);
-        let sibling = (name, used.as_str()) == ("lab", "cli");
-        if !below && !sibling {
+        if !below && !SIDEWAYS.contains(&(name, used.as_str())) {
             problems.push(format!(
                 "{name} (floor {floor}) uses {used}, which is not below it"
             ));
+        }
+    }
+}
+
+/// The map shows every crate, by the name of its directory.
+fn map(root: &Path, crates: &BTreeMap<String, PathBuf>, problems: &mut Vec<String>) {
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();
+    for dir in crates.values().filter_map(|dir| dir.file_name()?.to_str()) {
+        let row = format!("| `{dir}` | ");
+        if !text.lines().any(|line| line.starts_with(&row)) {
+            problems.push(format!("{dir}: no row in the table of ARCHITECTURE.md"));
         }
     }
 }
@@ -422,5 +436,19 @@ mod tests {
         ];
         assert_eq!(module_cycle(&dir, &straight), None);
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_crate_that_the_map_lacks_is_found() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let at = |dir: &str| (dir.to_owned(), root.join("crates").join(dir));
+        let mut problems = Vec::new();
+        map(
+            root,
+            &BTreeMap::from([at("policy"), at("nowhere")]),
+            &mut problems,
+        );
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("nowhere:"));
     }
 }

@@ -5,8 +5,8 @@ mod authorization;
 mod kubernetes;
 mod names;
 
+use crate::kinds::Meta;
 use crate::known::KnownKind;
-use crate::object::Meta;
 use crate::report::Report;
 use crate::yaml::Node;
 

@@ -1,7 +1,6 @@
 //! Collects the problems of one file.
 
-use crate::problem::{ObjectRef, Problem, Severity};
-use crate::yaml::Span;
+use crate::problem::{ObjectRef, Problem, Severity, Span};
 
 /// How many problems of one file are kept.
 const MAX_PROBLEMS: usize = 200;

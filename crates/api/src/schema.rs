@@ -7,9 +7,10 @@ mod istio;
 mod kubernetes;
 
 use crate::known::KnownKind;
+use crate::problem::Span;
 use crate::report::Report;
 use crate::suggest;
-use crate::yaml::{Data, Node, Span};
+use crate::yaml::{Data, Node};
 
 /// What may stand at a place.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
     clippy::indexing_slicing,
     reason = "a test stops where it fails"
 )]
+#![expect(clippy::disallowed_methods, reason = "the tests of a pure crate read files")]
 
 use std::path::Path;
 

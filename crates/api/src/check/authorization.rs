@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use super::{selector, targets};
-use crate::object::Meta;
-use crate::read::body::{DRY_RUN, go_bool};
+use crate::kinds::{DRY_RUN, Meta, go_bool};
 use crate::report::Report;
 use crate::yaml::Node;
 
@@ -263,7 +262,7 @@ impl Rule<'_, '_> {
         }
     }
 
-    fn not_in_custom(&mut self, span: crate::yaml::Span, path: &str) {
+    fn not_in_custom(&mut self, span: crate::problem::Span, path: &str) {
         self.report
             .error(
                 "MW0215",

@@ -1,7 +1,7 @@
 //! Names and labels as Kubernetes allows them (RFC 1123, RFC 1035).
 
+use crate::kinds::Meta;
 use crate::known::KnownKind;
-use crate::object::Meta;
 use crate::report::Report;
 use crate::yaml::Node;
 
