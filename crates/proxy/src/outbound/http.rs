@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use meshward_http::{
-    Abort, BodyEnd, Fault, Handler, Protocol as Read, Request, Response, Rewind, ServeOptions, Tap, Unsent,
-    Upgrade, Version, header, version_of,
+    Abort, BodyEnd, Fault, Handler, HeaderValue, Protocol as Read, Request, Response, Rewind, ServeOptions,
+    Tap, Unsent, Upgrade, Version, header, version_of,
 };
 use model::{Protocol, Reason};
 use snapshot::{Destination, Index, PathNormalization};
@@ -401,12 +401,23 @@ fn speak(protocol: Protocol, version: Version, upgrades: bool) -> Speak {
     }
 }
 
-/// The request in the version of the connection that it goes by.
+/// The request in the version of the connection that it goes by, its framing said where the codec would guess it.
 fn versioned(mut request: Request, version: Version) -> Request {
-    *request.version_mut() = match version {
-        Version::Http1 => ::http::Version::HTTP_11,
-        Version::Http2 => ::http::Version::HTTP_2,
-    };
+    let unsized_body = !request.body().is_over() && !request.headers().contains_key(header::CONTENT_LENGTH);
+    match version {
+        Version::Http1 => {
+            *request.version_mut() = ::http::Version::HTTP_11;
+            // Without it the body of a GET would be taken for none.
+            if unsized_body {
+                let chunked = HeaderValue::from_static("chunked");
+                request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+            }
+        }
+        Version::Http2 => {
+            *request.version_mut() = ::http::Version::HTTP_2;
+            request.headers_mut().remove(header::TRANSFER_ENCODING);
+        }
+    }
     request
 }
 

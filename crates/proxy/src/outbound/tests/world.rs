@@ -34,6 +34,8 @@ pub(in crate::outbound) const CLIENT: &str = "10.77.0.2";
 pub(in crate::outbound) enum Kind {
     /// HTTP over mutual TLS, by this service account.
     MeshHttp(&'static str),
+    /// HTTP over mutual TLS, by one who believes nobody's certificate.
+    Distrustful,
     /// Bytes, sent back, over mutual TLS.
     MeshEcho(&'static str),
     /// `ready`, at once, over mutual TLS.
@@ -175,14 +177,20 @@ impl World {
         let token = tokens.path().join("token");
         std::fs::write(&token, "t").unwrap();
         let (authority, root) = Authority::new();
-        let identities = identity::Store::new(Arc::new(authority), StoreOptions::default());
-        identities.set_roots(&[root]).unwrap();
-        identities.set_trust_domains("cluster.local".parse().unwrap(), vec![]);
-        for account in ["client", "web", "other"] {
-            identities
-                .ensure(&id(account), TokenFile(token.clone()))
-                .await
-                .unwrap();
+        let authority = Arc::new(authority);
+        let [identities, distrustful] = ["cluster.local", "elsewhere"].map(|domain| {
+            let store = identity::Store::new(Arc::clone(&authority) as _, StoreOptions::default());
+            store.set_roots(std::slice::from_ref(&root)).unwrap();
+            store.set_trust_domains(domain.parse().unwrap(), vec![]);
+            store
+        });
+        for store in [&identities, &distrustful] {
+            for account in ["client", "web", "other"] {
+                store
+                    .ensure(&id(account), TokenFile(token.clone()))
+                    .await
+                    .unwrap();
+            }
         }
         let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
         let events = telemetry.subscribe().live;
@@ -198,6 +206,7 @@ impl World {
         });
         let servers = Arc::new(Servers {
             identities,
+            distrustful,
             kinds: Mutex::default(),
             dialled: Mutex::default(),
             reached: Notify::new(),
@@ -336,6 +345,7 @@ fn config() -> crate::Config {
 
 struct Servers {
     identities: identity::Store,
+    distrustful: identity::Store,
     kinds: Mutex<HashMap<SocketAddr, Kind>>,
     dialled: Mutex<Vec<Option<IpAddr>>>,
     reached: Notify,
@@ -366,8 +376,13 @@ async fn serve(servers: Arc<Servers>, io: DuplexStream, kind: Kind) {
         Kind::Http => return http(&servers, io, [String::new(), String::new()]).await,
         Kind::Echo => return echo(io).await,
         Kind::Closed => return,
+        Kind::Distrustful => ("web", &[b"istio-h2"]),
     };
-    let Ok(accepted) = servers.identities.accept(&id(account), io, alpn).await else {
+    let identities = match kind {
+        Kind::Distrustful => &servers.distrustful,
+        _ => &servers.identities,
+    };
+    let Ok(accepted) = identities.accept(&id(account), io, alpn).await else {
         return;
     };
     match kind {
@@ -414,10 +429,23 @@ struct Seen {
 }
 
 impl Handler for Seen {
-    async fn request(&self, request: Request) -> Result<Response, Abort> {
-        if request.uri().path() == "/never" {
-            self.servers.reached.notify_one();
-            std::future::pending::<()>().await;
+    async fn request(&self, mut request: Request) -> Result<Response, Abort> {
+        match request.uri().path() {
+            "/never" => {
+                self.servers.reached.notify_one();
+                std::future::pending::<()>().await;
+            }
+            "/break" => return Err(Abort),
+            "/ws" => return Ok(upgraded(&mut request)),
+            // Sends back what comes, trailers and all, as it comes.
+            "/echo" => {
+                let mut response = Response::new(request.into_body());
+                response
+                    .headers_mut()
+                    .insert("trailer", HeaderValue::from_static("grpc-status"));
+                return Ok(response);
+            }
+            _ => {}
         }
         let mut response = Response::new(Body::from("hello"));
         let mut tell = |name: &str, value: &str| {
@@ -436,6 +464,21 @@ impl Handler for Seen {
     }
 
     fn refused(&self, _: Fault) {}
+}
+
+/// Takes an upgrade, and sends back what comes by it.
+fn upgraded(request: &mut Request) -> Response {
+    let mut response = Response::new(Body::empty());
+    let upgrade = meshward_http::take_upgrade(request.extensions_mut()).unwrap();
+    assert_eq!(request.headers()["connection"], "Upgrade");
+    tokio::spawn(async move { echo(upgrade.wait().await.unwrap()).await });
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in [("connection", "Upgrade"), ("upgrade", "websocket")] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Signs what it is asked to sign.
