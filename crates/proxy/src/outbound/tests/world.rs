@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::super::dial::{Dial, Dialling, From, Io};
-use super::super::{Downstream, Outbound};
+use super::super::{Client, Downstream, Outbound};
 use crate::Registration;
 use crate::shared::Shared;
 
@@ -170,6 +170,19 @@ pub(in crate::outbound) fn service(
     }
 }
 
+/// A workload of this node.
+pub(in crate::outbound) fn registration(account: &str, address: &str) -> Registration {
+    Registration {
+        mark: 0x100,
+        uid: WorkloadUid::new(account),
+        namespace: "full".to_owned(),
+        pod: account.to_owned(),
+        identity: Some(id(account)),
+        addresses: vec![address.parse().unwrap()],
+        token: "/nowhere".into(),
+    }
+}
+
 impl World {
     /// Without a snapshot.
     pub(in crate::outbound) async fn empty() -> Self {
@@ -268,18 +281,25 @@ impl World {
             .unwrap()
     }
 
+    pub(in crate::outbound) fn outbound(&self) -> Arc<Outbound> {
+        Arc::clone(&self.outbound)
+    }
+
+    /// The workload, as if it had dialled something.
+    pub(in crate::outbound) fn client(&self) -> Client {
+        Client {
+            local: Arc::new(registration("client", CLIENT)),
+            id: id("client"),
+            address: SocketAddr::new(CLIENT.parse().unwrap(), 40_000),
+            dialled: address("10.96.0.20:80"),
+            source: Arc::default(),
+        }
+    }
+
     /// A connection of the workload.
     pub(in crate::outbound) fn open(&self, dialled: &str) -> DuplexStream {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let local = Arc::new(Registration {
-            mark: 0x100,
-            uid: WorkloadUid::new("client"),
-            namespace: "full".to_owned(),
-            pod: "client".to_owned(),
-            identity: Some(id("client")),
-            addresses: vec![CLIENT.parse().unwrap()],
-            token: "/nowhere".into(),
-        });
+        let local = Arc::new(registration("client", CLIENT));
         let from = SocketAddr::new(CLIENT.parse().unwrap(), 40_000);
         let outbound = Arc::clone(&self.outbound);
         tokio::spawn(outbound.carry(far, Some(local), from, address(dialled)));
