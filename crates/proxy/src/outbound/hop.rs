@@ -1,6 +1,7 @@
 //! The next hop: which endpoint, by what transport, and who must be there.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,7 +40,7 @@ pub(super) fn next(
     dialled_v6: bool,
     tried: &[SocketAddr],
     random: u64,
-    load: &Load,
+    load: &Load<SocketAddr>,
 ) -> Result<Hop, Reason> {
     match destination {
         Destination::External(address) => Ok(Hop {
@@ -131,43 +132,49 @@ fn sni(target: &ServiceTarget) -> Arc<str> {
     Arc::from(format!("outbound_.{}_._.{}", target.port, target.service.host))
 }
 
-/// What is under way to each address. Holds only addresses with something under way, so it is as bounded as the
-/// registry is.
-#[derive(Clone, Default, Debug)]
-pub(super) struct Load(Arc<Mutex<HashMap<SocketAddr, usize>>>);
-
-/// One thing under way to an address, until dropped.
+/// How much is under way, to each address or of each workload. Holds only those with something under way, so it is as
+/// bounded as the registry is.
 #[derive(Debug)]
-pub(super) struct Loaded {
-    load: Load,
-    address: SocketAddr,
+pub(super) struct Load<K: Eq + Hash>(Arc<Mutex<HashMap<K, usize>>>);
+
+/// One thing under way, until dropped.
+#[derive(Debug)]
+pub(super) struct Loaded<K: Copy + Eq + Hash> {
+    load: Load<K>,
+    key: K,
 }
 
-impl Load {
-    fn of(&self, address: SocketAddr) -> usize {
-        self.with(|map| map.get(&address).copied().unwrap_or_default())
+impl<K: Copy + Eq + Hash> Load<K> {
+    pub(super) fn of(&self, key: K) -> usize {
+        self.with(|map| map.get(&key).copied().unwrap_or_default())
     }
 
-    pub(super) fn add(&self, address: SocketAddr) -> Loaded {
-        self.with(|map| *map.entry(address).or_default() += 1);
+    pub(super) fn add(&self, key: K) -> Loaded<K> {
+        self.with(|map| *map.entry(key).or_default() += 1);
         Loaded {
-            load: self.clone(),
-            address,
+            load: Self(Arc::clone(&self.0)),
+            key,
         }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut HashMap<SocketAddr, usize>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<K, usize>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Drop for Loaded {
+impl<K: Eq + Hash> Default for Load<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Drop for Loaded<K> {
     fn drop(&mut self) {
         self.load.with(|map| {
-            if let Some(count) = map.get_mut(&self.address) {
+            if let Some(count) = map.get_mut(&self.key) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
-                    map.remove(&self.address);
+                    map.remove(&self.key);
                 }
             }
         });

@@ -23,6 +23,9 @@ use super::pool::{Key, Lease, Opened, Speak};
 use super::{Client, Downstream, Outbound, RETRIES};
 use crate::inbound;
 
+/// How long to wait before the same endpoint is tried again (Istio's base interval).
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
 impl Outbound {
     /// Serves a connection whose client speaks HTTP.
     pub(super) async fn http<S: Downstream>(
@@ -129,6 +132,7 @@ impl Outbound {
             return Err(Failure::of(Reason::MethodRefused).because("only upgrades to websocket are carried"));
         }
         let authority = authority(&request);
+        exchange.share = Some(self.share(client).map_err(Failure::of)?);
         let kept = Arc::new(Kept::default());
         let entry = self
             .register(client, &kept, Some(&authority))
@@ -196,6 +200,9 @@ impl Outbound {
             match self.attempt(&attempts, record, &hop, request).await {
                 Ok(done) => return Ok(done),
                 Err(Failed(_, Some(again))) if tried.len() < RETRIES => {
+                    if tried.contains(&hop.address) {
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
                     tried.push(hop.address);
                     request = *again;
                 }

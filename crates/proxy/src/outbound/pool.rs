@@ -316,7 +316,8 @@ impl Pool {
                 slots.generation += 1;
                 slots.by_key.clear();
             }
-            let stays = |key: &Key| key.tls.is_none() || known.contains(&key.to.ip());
+            let outside = |key: &Key| key.from == From::Node && key.tls.is_none();
+            let stays = |key: &Key| outside(key) || known.contains(&key.to.ip());
             slots.by_key.retain(|key, _| stays(key));
         });
     }

@@ -376,3 +376,17 @@ async fn a_caller_that_leaves_is_told_of() {
     let event = world.event().await;
     assert_eq!((event.flags, event.reason), ("DC", Some(Reason::DownstreamReset)));
 }
+
+#[tokio::test]
+async fn one_workload_cannot_use_up_what_all_may_have_open() {
+    let world = web(Protocol::Http, Kind::MeshHttp("web")).await;
+    let outbound = world.outbound();
+    let client = world.client();
+    let held: Vec<_> = (0..super::MAX_OPEN_OF_ONE)
+        .map(|_| outbound.share(&client).unwrap())
+        .collect();
+    assert_eq!(world.say(VIP, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await, b"");
+    assert_eq!(world.event().await.reason, Some(Reason::LimitReached));
+    drop(held);
+    assert_eq!(world.ask(VIP, Version::Http1, get(HOST, "/")).await.status, 200);
+}
