@@ -80,7 +80,6 @@ async fn trailers_are_carried_and_the_status_of_a_call_is_noted() {
 }
 
 #[tokio::test]
-#[ignore = "needs the relay"]
 async fn a_web_socket_is_carried_on_a_connection_of_its_own() {
     for kind in [Kind::MeshHttp("web")] {
         let world = web(Protocol::Http, kind).await;

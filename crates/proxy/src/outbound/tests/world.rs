@@ -259,6 +259,14 @@ impl World {
         self.outbound.follow();
     }
 
+    /// Puts another set of resources into force, and asks what is open whether it may go on.
+    pub(in crate::outbound) async fn change(&self, resource: impl Into<Resource>) {
+        self.with(resource);
+        let shared = &self.outbound.shared;
+        let index = shared.store.current().unwrap();
+        shared.registry.recheck(&index).await;
+    }
+
     pub(in crate::outbound) fn serve(&self, at: &str, kind: Kind) {
         self.servers.kinds.lock().unwrap().insert(address(at), kind);
     }
