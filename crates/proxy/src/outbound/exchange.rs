@@ -77,6 +77,10 @@ impl Exchange {
     /// Passes the response on; the event comes when the last of it has gone by.
     pub(super) fn respond(mut self, mut response: Response, hold: Hold) -> Response {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if upgraded && hold.upgrade.is_none() {
+            let failure = Failure::of(Reason::UpstreamReset);
+            return self.refuse(&failure.because("the other side switched protocols unasked"));
+        }
         headers::leave_hop(response.headers_mut(), upgraded);
         self.record.http(|http| {
             http.code = response.status().as_u16();

@@ -72,10 +72,11 @@ pub(super) fn next(
             })
         }
         Destination::Service(target) => {
-            let candidates = candidates(target, dialled_v6);
-            let fresh: Vec<_> = candidates.iter().filter(|c| !tried.contains(&c.1)).collect();
-            let all = || candidates.iter().collect();
-            let choice: Vec<_> = if fresh.is_empty() { all() } else { fresh };
+            let mut choice = candidates(target, dialled_v6);
+            let is_new = |c: &(&Endpoint, SocketAddr)| !tried.contains(&c.1);
+            if choice.iter().any(is_new) {
+                choice.retain(is_new);
+            }
             let (endpoint, address) =
                 balance::pick(&choice, random, |c| load.of(c.1)).ok_or(Reason::NoEndpoint)?;
             let accepts = endpoint.accepts_mtls(address.port());

@@ -115,6 +115,13 @@ async fn upgrades_to_anything_else_are_refused() {
 }
 
 #[tokio::test]
+async fn an_upgrade_that_nobody_asked_for_is_none() {
+    let world = web(Protocol::Auto, Kind::MeshHttp("web")).await;
+    let answer = raw(&world, b"GET /101 HTTP/1.1\r\nhost: web.full\r\n\r\n", "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+}
+
+#[tokio::test]
 async fn connect_is_refused() {
     let world = web(Protocol::Http, Kind::MeshHttp("web")).await;
     let request = b"CONNECT web.full:80 HTTP/1.1\r\nhost: web.full:80\r\n\r\n";

@@ -464,6 +464,11 @@ impl Handler for Seen {
                 std::future::pending::<()>().await;
             }
             "/break" => return Err(Abort),
+            "/101" => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                return Ok(response);
+            }
             "/ws" => return Ok(upgraded(&mut request)),
             // Sends back what comes, trailers and all, as it comes.
             "/echo" => {
