@@ -74,7 +74,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             },
             _ = sweep.tick() => outbound.pool.sweep(),
             // A sender that is gone is a proxy that is going.
-            _ = draining.wait_for(|told| *told) => return,
+            () = async { drop(draining.wait_for(|told| *told).await) } => return,
         }
     }
 }
@@ -196,7 +196,7 @@ impl Outbound {
         let mut draining = self.shared.draining.clone();
         let sniffed = tokio::select! {
             sniffed = plan::sniff(stream, read, http10) => sniffed,
-            _ = draining.wait_for(|told| *told) => return record.refuse(Reason::Draining),
+            () = async { drop(draining.wait_for(|told| *told).await) } => return record.refuse(Reason::Draining),
         };
         match sniffed {
             Ok((stream, Spoken::Http)) => self.http(record, client, stream, http10).await,
