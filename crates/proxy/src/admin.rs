@@ -3,99 +3,129 @@
 use std::sync::Arc;
 
 use admin::verbs::{Access, AccessLine, Proxy};
-use admin::{Call, Failure};
-use serde_json::{Value, json};
-use telemetry::{Event, Peer, Telemetry};
+use admin::{Call, Failure, Handler};
+use serde_json::Value;
+use telemetry::{Event, Peer};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::shared::Shared;
+use crate::shared::{Shared, Standing};
 
-/// Answers `access`, `proxy` and `metrics`.
-pub(crate) struct Admin(pub(crate) Arc<Shared>);
+/// Answers until the socket fails.
+pub(crate) async fn serve(shared: Arc<Shared>, standing: Arc<Standing>) -> Result<(), String> {
+    let path = shared.config.socket.clone();
+    let desk = Arc::new(Desk { shared, standing });
+    admin::serve(&path, desk)
+        .await
+        .map_err(|error| format!("cannot answer at `{}`: {error}", path.display()))
+}
 
-impl admin::Handler for Admin {
+struct Desk {
+    shared: Arc<Shared>,
+    standing: Arc<Standing>,
+}
+
+impl Handler for Desk {
     async fn call(&self, mut call: Call) -> Result<Value, Failure> {
         match call.verb.as_str() {
             "access" => {
                 let wanted = call.parse()?;
-                access(&self.0.telemetry, &wanted, call).await
+                self.access(&wanted, call).await
             }
-            "proxy" => serde_json::to_value(state(&self.0)).map_err(|e| Failure::undecided(e.to_string())),
-            "metrics" => Ok(json!(self.0.telemetry.metrics_text())),
-            other => Err(Failure::usage(format!("a proxy knows no verb `{other}`"))),
+            "proxy" => value(&self.proxy()?),
+            "metrics" => Ok(Value::String(self.shared.telemetry.metrics_text())),
+            other => Err(Failure::usage(format!("a proxy has no verb `{other}`"))),
         }
     }
 }
 
-async fn access(telemetry: &Telemetry, wanted: &Access, mut call: Call) -> Result<Value, Failure> {
-    let mut subscription = telemetry.subscribe();
-    for event in subscription.backlog.iter().filter(|e| fits(wanted, e)) {
-        if call.items.send(&line(event)).await.is_err() {
+impl Desk {
+    async fn access(&self, wanted: &Access, mut call: Call) -> Result<Value, Failure> {
+        let mut events = self.shared.telemetry.subscribe();
+        for event in &events.backlog {
+            if matches(wanted, event) && send(&mut call, event).await?.is_gone() {
+                return Ok(Value::Null);
+            }
+        }
+        if !wanted.follow {
             return Ok(Value::Null);
         }
-    }
-    while wanted.follow {
-        let event = tokio::select! {
-            event = subscription.live.recv() => event,
-            () = call.items.closed() => break,
-        };
-        match event {
-            Ok(event) if fits(wanted, &event) => {
-                if call.items.send(&line(&event)).await.is_err() {
-                    break;
+        loop {
+            let next = tokio::select! {
+                next = events.live.recv() => next,
+                () = call.items.closed() => return Ok(Value::Null),
+            };
+            let event = match next {
+                Ok(event) if matches(wanted, &event) => event,
+                Ok(_) => continue,
+                Err(RecvError::Closed) => return Ok(Value::Null),
+                Err(RecvError::Lagged(missed)) => {
+                    return Err(Failure::undecided(format!(
+                        "{missed} events were missed: the reader is too slow"
+                    )));
                 }
+            };
+            if send(&mut call, &event).await?.is_gone() {
+                return Ok(Value::Null);
             }
-            Ok(_) => {}
-            // A reader that is too slow is told what it missed, in its own stream.
-            Err(RecvError::Lagged(missed)) => {
-                let told = AccessLine {
-                    text: format!("({missed} lines were missed: the reader is too slow)"),
-                    event: json!({ "missed": missed }),
-                };
-                if call.items.send(&told).await.is_err() {
-                    break;
-                }
-            }
-            Err(RecvError::Closed) => break,
         }
     }
-    Ok(Value::Null)
-}
 
-fn line(event: &Event) -> AccessLine {
-    AccessLine {
-        text: telemetry::text(event),
-        event: serde_json::to_value(event).unwrap_or_default(),
+    fn proxy(&self) -> Result<Proxy, Failure> {
+        let shared = &self.shared;
+        let certificates = shared.identities.status();
+        let drops = self.standing.drops();
+        let workloads = shared.locals.all();
+        Ok(Proxy {
+            node: shared.config.node.clone(),
+            version: *shared.store.version().borrow(),
+            control_silent_s: self.standing.control_silent().map(|silent| silent.as_secs()),
+            certificates: certificates.iter().map(value).collect::<Result<_, _>>()?,
+            connections: shared.registry.len(),
+            drops: drops.into_iter().map(|(why, n)| (why.to_owned(), n)).collect(),
+            workloads: workloads
+                .iter()
+                .map(|w| (w.mark, format!("{}/{}", w.namespace, w.pod)))
+                .collect(),
+        })
     }
 }
 
-fn fits(wanted: &Access, event: &Event) -> bool {
+/// Whether the reader is still there.
+enum Sent {
+    Taken,
+    Gone,
+}
+
+impl Sent {
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone)
+    }
+}
+
+async fn send(call: &mut Call, event: &Event) -> Result<Sent, Failure> {
+    let line = AccessLine {
+        text: telemetry::text(event),
+        event: value(event)?,
+    };
+    Ok(match call.items.send(&line).await {
+        Ok(()) => Sent::Taken,
+        Err(_) => Sent::Gone,
+    })
+}
+
+fn value(of: &impl serde::Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(of).map_err(|error| Failure::undecided(error.to_string()))
+}
+
+fn matches(wanted: &Access, event: &Event) -> bool {
+    // Namespace and workload are of one end: `full` and `web` mean `full/web`, and not `full/a` calling `other/web`.
     let is = |peer: &Peer| {
         let namespace = wanted.namespace.as_deref();
         let workload = wanted.workload.as_deref();
-        namespace.is_none_or(|n| n == &*peer.namespace)
-            && workload.is_none_or(|w| w == &*peer.workload || w == &*peer.pod)
+        namespace.is_none_or(|n| *n == *peer.namespace)
+            && workload.is_none_or(|w| *w == *peer.pod || *w == *peer.workload)
     };
     (!wanted.denied || event.denied()) && (is(&event.source) || is(&event.destination))
-}
-
-fn state(shared: &Shared) -> Proxy {
-    let certificates = shared.identities.status();
-    let workloads = shared.locals.all().into_iter();
-    Proxy {
-        node: shared.config.node.clone(),
-        version: *shared.store.version().borrow(),
-        control_silent_s: None,
-        certificates: certificates
-            .iter()
-            .map(|c| serde_json::to_value(c).unwrap_or_default())
-            .collect(),
-        connections: shared.registry.len(),
-        drops: shared.drops(),
-        workloads: workloads
-            .map(|(mark, r)| (mark, format!("{}/{}", r.namespace, r.pod)))
-            .collect(),
-    }
 }
 
 #[cfg(test)]
@@ -106,39 +136,41 @@ mod tests {
 
     use super::*;
 
+    fn peer(namespace: &str, pod: &str, workload: &str) -> Arc<Peer> {
+        Arc::new(Peer {
+            namespace: namespace.into(),
+            pod: pod.into(),
+            workload: workload.into(),
+            ..Peer::default()
+        })
+    }
+
     #[test]
-    fn lines_are_chosen_by_either_end_and_by_what_was_decided() {
-        let peer = |namespace: &str, workload: &str| {
-            Arc::new(Peer {
-                namespace: namespace.into(),
-                workload: workload.into(),
-                ..Peer::default()
-            })
-        };
+    fn what_is_asked_for() {
         let mut event = Event::new(
-            EventKind::Connection,
-            Reporter::Destination,
-            SystemTime::now(),
-            peer("a", "client"),
-            peer("b", "server"),
+            EventKind::Request,
+            Reporter::Source,
+            SystemTime::UNIX_EPOCH,
+            peer("full", "sleep-1", "sleep"),
+            peer("legacy", "web-1", "web"),
         );
-        event.decision = Decision::Deny;
-        let wanted = |namespace: &str, workload: &str, denied| Access {
-            namespace: Some(namespace.to_owned()).filter(|n| !n.is_empty()),
-            workload: Some(workload.to_owned()).filter(|w| !w.is_empty()),
-            denied,
-            follow: false,
+        let check = |event: &Event, denied: bool, namespace: Option<&str>, workload: Option<&str>| {
+            let wanted = Access {
+                follow: false,
+                denied,
+                namespace: namespace.map(str::to_owned),
+                workload: workload.map(str::to_owned),
+            };
+            matches(&wanted, event)
         };
-        for (fit, expect) in [
-            (wanted("", "", true), true),
-            (wanted("a", "", false), true),
-            (wanted("b", "server", false), true),
-            (wanted("a", "server", false), false),
-            (wanted("c", "", false), false),
-        ] {
-            assert_eq!(fits(&fit, &event), expect, "{fit:?}");
-        }
-        event.decision = Decision::Allow;
-        assert!(!fits(&wanted("", "", true), &event));
+        assert!(check(&event, false, None, None));
+        assert!(check(&event, false, Some("legacy"), None));
+        assert!(check(&event, false, None, Some("sleep-1")));
+        assert!(check(&event, false, Some("legacy"), Some("web")));
+        assert!(!check(&event, false, Some("full"), Some("web")));
+        assert!(!check(&event, false, Some("other"), None));
+        assert!(!check(&event, true, None, None));
+        event.decision = Decision::Deny;
+        assert!(check(&event, true, None, None));
     }
 }

@@ -10,18 +10,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use capture::socket::{Datagram, UdpTproxy};
+use capture::socket::{Datagram, UdpTproxy, capture_addresses, tproxy_listener};
 use model::Reason;
 use telemetry::{Decision, Event, EventKind, Peer, Reporter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::Registration;
 use crate::shared::Shared;
 use answer::{Asker, Verdict};
 
-pub(crate) use answer::answer;
+use answer::answer as reply_to;
 
 /// Questions that are answered at once, over UDP and TCP together; more are dropped, and asked again by their clients.
 const MAX_IN_FLIGHT: usize = 1024;
@@ -32,16 +33,44 @@ const MAX_DATAGRAM: usize = 4096;
 /// How long a connection may stay without a question, and a server without an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Listens, and answers from then on; until told to drain.
+///
+/// # Errors
+/// An address cannot be listened on.
+pub(crate) fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<Result<(), String>>) -> Result<(), String> {
+    let dns = Arc::new(Dns::new(Arc::clone(shared)));
+    for address in capture_addresses(capture::DNS_PORT) {
+        let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
+        let listener = tproxy_listener(address).map_err(failed)?;
+        let socket = UdpTproxy::bind(address).map_err(failed)?;
+        let (stream, datagrams) = (Arc::clone(&dns), Arc::clone(&dns));
+        tasks.spawn(async move {
+            stream.serve(listener).await;
+            std::future::pending().await
+        });
+        tasks.spawn(async move {
+            datagrams.serve_datagrams(socket).await;
+            std::future::pending().await
+        });
+    }
+    Ok(())
+}
+
+/// Returns when the proxy is told to stop.
+async fn told(mut draining: watch::Receiver<bool>) {
+    let _ = draining.wait_for(|told| *told).await.map(|_| ());
+}
+
 /// The DNS of one node.
 #[derive(Debug)]
-pub(crate) struct Dns {
+struct Dns {
     shared: Arc<Shared>,
     in_flight: Arc<Semaphore>,
     connections: Arc<Semaphore>,
 }
 
 impl Dns {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
@@ -50,9 +79,9 @@ impl Dns {
     }
 
     /// Answers what is asked over UDP, until told to drain.
-    pub(crate) async fn serve_datagrams(self: Arc<Self>, socket: UdpTproxy) {
+    async fn serve_datagrams(self: Arc<Self>, socket: UdpTproxy) {
         let socket = Arc::new(socket);
-        let mut draining = std::pin::pin!(self.shared.told_to_drain());
+        let mut draining = std::pin::pin!(told(self.shared.draining.clone()));
         let mut buffer = vec![0; MAX_DATAGRAM];
         loop {
             let datagram = tokio::select! {
@@ -88,8 +117,8 @@ impl Dns {
     }
 
     /// Answers what is asked over TCP, until told to drain.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let mut draining = std::pin::pin!(self.shared.told_to_drain());
+    async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let mut draining = std::pin::pin!(told(self.shared.draining.clone()));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -152,7 +181,7 @@ impl Dns {
             stream,
             forwards: !self.shared.config.dns_upstreams.is_empty(),
         })?;
-        match answer(question, asker, index.as_deref()) {
+        match reply_to(question, asker, index.as_deref()) {
             Verdict::Reply(reply) => Some(reply),
             Verdict::Refused(reply, name) => {
                 if let Some(local) = &local {

@@ -21,6 +21,3 @@ mod web;
 
 pub use config::{Config, ConfigError, Registration};
 pub use run::run;
-
-#[cfg(test)]
-mod tests;

@@ -1,67 +1,77 @@
 //! Open connections and requests, each with the question whether it may still be there.
 //!
 //! After every new snapshot each is asked again, and what is no longer admitted is closed (P55). Whoever carries one
-//! registers it before it is decided, so that no change falls between deciding and registering: a snapshot that is
-//! swapped in after the place was taken is asked about, and one from before is what decides.
+//! registers it before it is decided, so that no change falls between deciding and registering: a snapshot that comes
+//! into force before the place was taken is the one that the decision sees, and any later one asks the place.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use model::Reason;
 use snapshot::Index;
-use tokio::sync::watch;
+use tokio::sync::Notify;
+
+use crate::store::Store;
 
 /// How many may be open at once; more are refused with `LIMIT_REACHED`.
 pub(crate) const MAX_OPEN: usize = 100_000;
 
-/// Locks that places are spread over.
-const SHARDS: usize = 16;
+/// Parts that are locked apart from one another.
+const SHARDS: usize = 64;
 
-type Check = Box<dyn Fn(&Index) -> Result<(), Reason> + Send + Sync>;
+/// How many are asked before other tasks get their turn.
+const BATCH: usize = 256;
 
-/// One thing that is open.
-struct Slot {
-    check: Check,
-    closed: watch::Sender<Option<Reason>>,
-}
+type Check = dyn Fn(&Index) -> Result<(), Reason> + Send + Sync;
 
 /// Open connections and requests.
-#[derive(Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
-    shared: Arc<Shared>,
+    places: Arc<Places>,
+    limit: usize,
 }
 
-#[derive(Default)]
-struct Shared {
-    shards: [Mutex<HashMap<u64, Arc<Slot>>>; SHARDS],
-    next: AtomicU64,
+struct Places {
+    shards: [Mutex<HashMap<u64, Weak<Slot>>>; SHARDS],
     open: AtomicUsize,
+    next: AtomicU64,
 }
 
 /// A place in the registry, given back when dropped.
+#[derive(Debug)]
 pub(crate) struct Entry {
-    shared: Arc<Shared>,
-    number: u64,
+    id: u64,
     slot: Arc<Slot>,
+    places: Arc<Places>,
 }
 
-impl fmt::Debug for Registry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry").field("open", &self.len()).finish()
-    }
+struct Slot {
+    check: Box<Check>,
+    reason: OnceLock<Reason>,
+    closed: Notify,
 }
 
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("number", &self.number)
-            .finish_non_exhaustive()
+impl Default for Registry {
+    fn default() -> Self {
+        Self::with_limit(MAX_OPEN)
     }
 }
 
 impl Registry {
+    fn with_limit(limit: usize) -> Self {
+        let places = Places {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            open: AtomicUsize::new(0),
+            next: AtomicU64::new(0),
+        };
+        Self {
+            places: Arc::new(places),
+            limit,
+        }
+    }
+
     /// Takes a place. `check` says of a later snapshot whether what it stands for may go on; it must not block.
     ///
     /// # Errors
@@ -70,62 +80,85 @@ impl Registry {
         &self,
         check: impl Fn(&Index) -> Result<(), Reason> + Send + Sync + 'static,
     ) -> Result<Entry, Reason> {
-        if self.shared.open.fetch_add(1, Ordering::Relaxed) >= MAX_OPEN {
-            self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        let places = &self.places;
+        let below = |open| (open < self.limit).then(|| open + 1);
+        if places
+            .open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
+            .is_err()
+        {
             return Err(Reason::LimitReached);
         }
-        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::new(Slot {
             check: Box::new(check),
-            closed: watch::Sender::new(None),
+            reason: OnceLock::new(),
+            closed: Notify::new(),
         });
-        self.shared
-            .with(number, |shard| shard.insert(number, Arc::clone(&slot)));
+        let id = places.next.fetch_add(1, Ordering::Relaxed);
+        places.shard(id).insert(id, Arc::downgrade(&slot));
         Ok(Entry {
-            shared: Arc::clone(&self.shared),
-            number,
+            id,
             slot,
+            places: Arc::clone(places),
         })
     }
 
     /// How many are open.
     pub(crate) fn len(&self) -> usize {
-        self.shared.open.load(Ordering::Relaxed)
+        self.places.open.load(Ordering::Relaxed)
     }
 
-    /// Asks everything that is open whether a snapshot still admits it. Linear in what is open; no lock is held while
-    /// somebody is asked.
-    pub(crate) fn recheck(&self, index: &Index) {
-        for shard in &self.shared.shards {
-            let slots: Vec<Arc<Slot>> = {
-                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                shard.values().cloned().collect()
-            };
-            for slot in slots {
-                if let Err(reason) = (slot.check)(index) {
-                    slot.close(reason);
+    /// Asks all that are open of the snapshot, and tells those that it no longer admits.
+    pub(crate) async fn recheck(&self, index: &Index) {
+        for shard in &self.places.shards {
+            // Checks run without the lock, so that nobody waits for them to take or give back a place.
+            let open: Vec<_> = locked(shard).values().cloned().collect();
+            for batch in open.chunks(BATCH) {
+                for slot in batch.iter().filter_map(Weak::upgrade) {
+                    slot.ask(index);
                 }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Asks all that are open after every snapshot that comes into force, for as long as the store is there.
+    pub(crate) async fn follow(&self, store: &Store) {
+        let mut version = store.version();
+        loop {
+            // What came into force while others were asked is the next change.
+            version.borrow_and_update();
+            if let Some(index) = store.current() {
+                self.recheck(&index).await;
+            }
+            if version.changed().await.is_err() {
+                return;
             }
         }
     }
 }
 
-impl Slot {
-    /// The first reason stays.
-    fn close(&self, reason: Reason) {
-        self.closed.send_if_modified(|closed| {
-            let first = closed.is_none();
-            closed.get_or_insert(reason);
-            first
-        });
+impl Places {
+    fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Weak<Slot>>> {
+        let [first, ..] = &self.shards;
+        let at = usize::try_from(id).unwrap_or_default() % SHARDS;
+        locked(self.shards.get(at).unwrap_or(first))
     }
 }
 
-impl Shared {
-    fn with<T>(&self, number: u64, act: impl FnOnce(&mut HashMap<u64, Arc<Slot>>) -> T) -> Option<T> {
-        let shards = u64::try_from(SHARDS).unwrap_or(1);
-        let shard = self.shards.get(usize::try_from(number % shards).unwrap_or(0))?;
-        Some(act(&mut shard.lock().unwrap_or_else(PoisonError::into_inner)))
+/// A shard is whole at all times, whatever its last user ran into.
+fn locked<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slot {
+    fn ask(&self, index: &Index) {
+        if self.reason.get().is_none()
+            && let Err(reason) = (self.check)(index)
+            && self.reason.set(reason).is_ok()
+        {
+            self.closed.notify_waiters();
+        }
     }
 }
 
@@ -133,84 +166,36 @@ impl Entry {
     /// Returns, with the reason, when what the entry stands for must be closed; at once where it already must. May be
     /// awaited, dropped and awaited again.
     pub(crate) async fn closed(&self) -> Reason {
-        let mut closed = self.slot.closed.subscribe();
-        let reason = closed.wait_for(Option::is_some).await.map(|reason| *reason);
-        match reason {
-            Ok(reason) => reason.unwrap_or(Reason::PolicyChanged),
-            // The sender lives in the slot that this entry holds.
-            Err(_) => std::future::pending().await,
+        loop {
+            let mut told = std::pin::pin!(self.slot.closed.notified());
+            // Listening begins before looking: what is said in between is heard.
+            told.as_mut().enable();
+            if let Some(reason) = self.slot.reason.get() {
+                return *reason;
+            }
+            told.await;
         }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.shared.with(self.number, |shard| shard.remove(&self.number));
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.places.shard(self.id).remove(&self.id);
+        self.places.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Places").field("open", &self.open).finish()
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("reason", &self.reason).finish()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-    use std::time::Duration;
-
-    use super::*;
-
-    fn index() -> Index {
-        crate::tests::index()
-    }
-
-    #[tokio::test]
-    async fn p55_what_a_snapshot_no_longer_admits_is_closed_and_the_rest_stays() {
-        let registry = Registry::default();
-        let denied = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&denied);
-        let one = registry
-            .register(move |_| {
-                if told.load(Ordering::Relaxed) {
-                    Err(Reason::PolicyChanged)
-                } else {
-                    Ok(())
-                }
-            })
-            .unwrap();
-        let other = registry.register(|_| Ok(())).unwrap();
-        let index = index();
-        registry.recheck(&index);
-        let soon = Duration::from_millis(20);
-        assert!(tokio::time::timeout(soon, one.closed()).await.is_err());
-        denied.store(true, Ordering::Relaxed);
-        registry.recheck(&index);
-        assert_eq!(one.closed().await, Reason::PolicyChanged);
-        // Whoever asks again, or late, gets the same answer.
-        assert_eq!(one.closed().await, Reason::PolicyChanged);
-        assert!(tokio::time::timeout(soon, other.closed()).await.is_err());
-    }
-
-    #[test]
-    fn places_are_bounded_and_given_back() {
-        let registry = Registry::default();
-        let mut held: Vec<_> = (0..MAX_OPEN)
-            .map(|_| registry.register(|_| Ok(())).unwrap())
-            .collect();
-        assert_eq!(registry.register(|_| Ok(())).unwrap_err(), Reason::LimitReached);
-        held.pop();
-        let last = registry.register(|_| Ok(())).unwrap();
-        assert_eq!(registry.len(), MAX_OPEN);
-        drop((held, last));
-        assert_eq!(registry.len(), 0);
-        registry.recheck(&index());
-    }
-
-    #[tokio::test]
-    async fn one_who_waits_is_woken() {
-        let registry = Registry::default();
-        let entry = registry.register(|_| Err(Reason::DenyExplicit)).unwrap();
-        let waiting = tokio::spawn(async move { entry.closed().await });
-        tokio::task::yield_now().await;
-        registry.recheck(&index());
-        assert_eq!(waiting.await.unwrap(), Reason::DenyExplicit);
-        assert_eq!(registry.len(), 0);
-    }
-}
+mod tests;

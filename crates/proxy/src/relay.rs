@@ -1,18 +1,29 @@
 //! Bytes both ways.
+//!
+//! Both directions share one task and are polled in turn, so that neither starves the other. A direction holds a buffer
+//! only while it has bytes: a connection that says nothing costs none.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use model::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
-/// Bytes that one direction may hold.
+/// Bytes of the buffer of one direction.
 const BUFFER: usize = 16 * 1024;
-/// How long nothing may be said in either direction, as Envoy's TCP proxy has it.
+
+/// How many buffers a thread keeps for the next.
+const SPARE_BUFFERS: usize = 64;
+
+/// How often one direction reads or writes before everybody else gets a turn.
+const ROUNDS: usize = 16;
+
+/// How long both directions may be silent (Envoy's TCP `idle_timeout`).
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// How two streams that were tied together ended.
@@ -22,208 +33,207 @@ pub(crate) struct Relayed {
     pub(crate) sent: u64,
     /// Bytes from the second to the first.
     pub(crate) received: u64,
-    /// Why it did not end cleanly, where it did not.
+    /// Why it did not end cleanly, where it did not: what `closed` said, `TIMEOUT` after [`IDLE_TIMEOUT`],
+    /// `DOWNSTREAM_RESET` where the first broke, `UPSTREAM_RESET` where the second did.
     pub(crate) reason: Option<Reason>,
 }
 
-/// Copies both ways until both have ended, half-closes carried through (O-06), or until `closed` returns.
-/// Memory is bounded: one buffer a direction.
-pub(crate) async fn relay<A, B>(mut a: A, mut b: B, closed: impl Future<Output = Reason>) -> Relayed
+/// Copies both ways until both have ended, half-closes carried through (O-06), or until `closed` returns. Counts what
+/// the other side's socket has taken.
+///
+/// Where there is a reason, both streams are dropped as they are, without a word of farewell: TLS without
+/// `close_notify` is a truncation to its peer, and a caller that wants a reset on bare TCP sets its linger to zero.
+pub(crate) async fn relay<A, B>(a: A, b: B, closed: impl Future<Output = Reason>) -> Relayed
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-    let reason = {
-        let mut there = Half::new(&sent);
-        let mut back = Half::new(&received);
-        let copying = poll_fn(|context| {
-            // Each direction is asked each time: neither can starve the other.
-            let one = there.poll(context, &mut a, &mut b).map_err(|at| match at {
-                At::Source => Reason::DownstreamReset,
-                At::Sink => Reason::UpstreamReset,
-            })?;
-            let two = back.poll(context, &mut b, &mut a).map_err(|at| match at {
-                At::Source => Reason::UpstreamReset,
-                At::Sink => Reason::DownstreamReset,
-            })?;
-            if one.is_ready() && two.is_ready() {
-                Poll::Ready(Ok(()))
-            } else {
-                Poll::Pending
-            }
-        });
-        let total = || sent.load(Ordering::Relaxed) + received.load(Ordering::Relaxed);
-        let mut copying = pin!(copying);
-        let mut closed = pin!(closed);
-        loop {
-            let before = total();
-            tokio::select! {
-                done = &mut copying => break done.err(),
-                reason = &mut closed => break Some(reason),
-                () = tokio::time::sleep(IDLE_TIMEOUT) => {
-                    if total() == before {
-                        break Some(Reason::Timeout);
-                    }
-                }
-            }
+    let (mut a, mut b) = (a, b);
+    let (mut sending, mut receiving) = (Way::default(), Way::default());
+    let mut closed = pin!(closed);
+    let mut idle = pin!(tokio::time::sleep(IDLE_TIMEOUT));
+    let mut moved = 0;
+    let mut last = Instant::now();
+    let reason = poll_fn(|context| {
+        // Asked first: what must be closed carries nothing more.
+        if let Poll::Ready(reason) = closed.as_mut().poll(context) {
+            return Poll::Ready(Some(reason));
         }
-    };
+        let sent = sending.poll(context, &mut a, &mut b);
+        let received = receiving.poll(context, &mut b, &mut a);
+        match (sent, received) {
+            (Poll::Ready(Err(Broken::Reader)), _) | (_, Poll::Ready(Err(Broken::Writer))) => {
+                return Poll::Ready(Some(Reason::DownstreamReset));
+            }
+            (Poll::Ready(Err(Broken::Writer)), _) | (_, Poll::Ready(Err(Broken::Reader))) => {
+                return Poll::Ready(Some(Reason::UpstreamReset));
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(None),
+            _ => {}
+        }
+        let now_moved = sending.moved.saturating_add(receiving.moved);
+        if now_moved != moved {
+            moved = now_moved;
+            last = Instant::now();
+        }
+        // The timer is set anew only when it rings, and not with each byte.
+        while idle.as_mut().poll(context).is_ready() {
+            let until = last + IDLE_TIMEOUT;
+            if until <= Instant::now() {
+                return Poll::Ready(Some(Reason::Timeout));
+            }
+            idle.as_mut().reset(until);
+        }
+        Poll::Pending
+    })
+    .await;
     Relayed {
-        sent: sent.into_inner(),
-        received: received.into_inner(),
+        sent: sending.moved,
+        received: receiving.moved,
         reason,
     }
 }
 
-/// Whose stream failed.
-enum At {
-    Source,
-    Sink,
+/// Which end of a direction failed.
+enum Broken {
+    Reader,
+    Writer,
 }
 
 /// One direction.
-struct Half<'c> {
-    buffer: Box<[u8]>,
-    filled: usize,
-    written: usize,
+#[derive(Default)]
+struct Way {
+    buffer: Option<Box<[u8]>>,
+    /// What of the buffer is still to be written.
+    start: usize,
+    end: usize,
+    moved: u64,
     unflushed: bool,
-    ended: bool,
-    shut: bool,
-    count: &'c AtomicU64,
+    state: State,
 }
 
-impl<'c> Half<'c> {
-    fn new(count: &'c AtomicU64) -> Self {
-        Self {
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-            filled: 0,
-            written: 0,
-            unflushed: false,
-            ended: false,
-            shut: false,
-            count,
-        }
-    }
+#[derive(Default, PartialEq, Eq, Clone, Copy)]
+enum State {
+    #[default]
+    Open,
+    /// The reader has ended: its end is to be told.
+    Ending,
+    Ended,
+}
 
-    /// Ready when the source has ended and the sink knows.
-    fn poll<R, W>(&mut self, context: &mut Context<'_>, source: &mut R, sink: &mut W) -> Poll<Result<(), At>>
+impl Way {
+    fn poll<R, W>(&mut self, context: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<Result<(), Broken>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        if self.shut {
-            return Poll::Ready(Ok(()));
+        for _ in 0..ROUNDS {
+            let step = match self.state {
+                State::Ended => return Poll::Ready(Ok(())),
+                _ if self.start < self.end => self.write(context, to),
+                State::Ending => self.end(context, to),
+                State::Open => self.read(context, from, to),
+            };
+            match step {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                Poll::Pending => return Poll::Pending,
+            }
         }
-        loop {
-            // tokio's own budget ends this loop for a source that never runs dry.
-            while self.written < self.filled {
-                let rest = self.buffer.get(self.written..self.filled).unwrap_or_default();
-                match ready!(Pin::new(&mut *sink).poll_write(context, rest)) {
-                    Ok(count) if count > 0 => {
-                        self.written += count;
-                        self.unflushed = true;
-                        let count = u64::try_from(count).unwrap_or(u64::MAX);
-                        self.count.fetch_add(count, Ordering::Relaxed);
-                    }
-                    _ => return Poll::Ready(Err(At::Sink)),
-                }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn read<R, W>(&mut self, context: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<Result<(), Broken>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut buffer = self.buffer.take().unwrap_or_else(spare);
+        let mut space = ReadBuf::new(&mut buffer);
+        let read = Pin::new(from).poll_read(context, &mut space);
+        let filled = space.filled().len();
+        match read {
+            Poll::Ready(Ok(())) if filled > 0 => {
+                (self.start, self.end) = (0, filled);
+                self.buffer = Some(buffer);
+                Poll::Ready(Ok(()))
             }
-            if self.ended {
-                let shut = ready!(Pin::new(&mut *sink).poll_shutdown(context));
-                self.shut = true;
-                // A sink that went away after it got everything has lost nothing.
-                return Poll::Ready(match shut {
-                    Ok(()) => Ok(()),
-                    Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-                    Err(_) => Err(At::Sink),
-                });
+            Poll::Ready(Ok(())) => {
+                keep(buffer);
+                self.state = State::Ending;
+                Poll::Ready(Ok(()))
             }
-            let mut space = ReadBuf::new(&mut self.buffer);
-            match Pin::new(&mut *source).poll_read(context, &mut space) {
-                Poll::Ready(Ok(())) => {
-                    self.filled = space.filled().len();
-                    self.written = 0;
-                    self.ended = self.filled == 0;
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Broken::Reader)),
+            Poll::Pending => {
+                keep(buffer);
+                // Nothing more is coming now: what the writer holds back must not wait for it.
+                if self.unflushed && writer(Pin::new(to).poll_flush(context))?.is_ready() {
+                    self.unflushed = false;
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(At::Source)),
-                Poll::Pending => {
-                    if self.unflushed {
-                        match ready!(Pin::new(&mut *sink).poll_flush(context)) {
-                            Ok(()) => self.unflushed = false,
-                            Err(_) => return Poll::Ready(Err(At::Sink)),
-                        }
-                    }
-                    return Poll::Pending;
-                }
+                Poll::Pending
             }
         }
     }
+
+    fn write<W: AsyncWrite + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<Result<(), Broken>> {
+        let waiting = self.buffer.as_deref().and_then(|b| b.get(self.start..self.end));
+        let written = std::task::ready!(writer(
+            Pin::new(to).poll_write(context, waiting.unwrap_or_default())
+        ))?;
+        if written == 0 {
+            return Poll::Ready(Err(Broken::Writer));
+        }
+        self.start = self.start.saturating_add(written);
+        self.moved = self
+            .moved
+            .saturating_add(u64::try_from(written).unwrap_or(u64::MAX));
+        self.unflushed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Carries the half-close through; shutting down flushes.
+    fn end<W: AsyncWrite + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<Result<(), Broken>> {
+        match std::task::ready!(Pin::new(to).poll_shutdown(context)) {
+            Ok(()) => {}
+            // The other side closed at the same moment: there is nobody left to be told.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            Err(_) => return Poll::Ready(Err(Broken::Writer)),
+        }
+        self.state = State::Ended;
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn writer<T>(poll: Poll<io::Result<T>>) -> Poll<Result<T, Broken>> {
+    poll.map_err(|_| Broken::Writer)
+}
+
+thread_local! {
+    static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn spare() -> Box<[u8]> {
+    SPARE
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice())
+}
+
+fn keep(buffer: Box<[u8]>) {
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_BUFFERS {
+            spare.push(buffer);
+        }
+    });
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn o_06_a_half_close_is_carried_through_and_the_answer_comes_back() {
-        let (mut client, near) = duplex(64);
-        let (far, mut server) = duplex(64);
-        let relaying = tokio::spawn(relay(near, far, std::future::pending()));
-        let talking = tokio::spawn(async move {
-            client.write_all(b"question").await.unwrap();
-            client.shutdown().await.unwrap();
-            let mut answer = Vec::new();
-            client.read_to_end(&mut answer).await.unwrap();
-            answer
-        });
-        let mut question = Vec::new();
-        server.read_to_end(&mut question).await.unwrap();
-        assert_eq!(question, b"question");
-        server.write_all(&[7; 100_000]).await.unwrap();
-        server.shutdown().await.unwrap();
-        assert_eq!(talking.await.unwrap().len(), 100_000);
-        let relayed = relaying.await.unwrap();
-        let expected = Relayed {
-            sent: 8,
-            received: 100_000,
-            reason: None,
-        };
-        assert_eq!(relayed, expected);
-    }
-
-    #[tokio::test]
-    async fn it_ends_when_told() {
-        let (mut client, near) = duplex(64);
-        let (far, _server) = duplex(64);
-        client.write_all(b"abc").await.unwrap();
-        let relayed = relay(near, far, async {
-            tokio::task::yield_now().await;
-            Reason::PolicyChanged
-        })
-        .await;
-        assert_eq!(relayed.reason, Some(Reason::PolicyChanged));
-        assert_eq!(relayed.sent, 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_ends_it() {
-        let (_client, near) = duplex(64);
-        let (far, _server) = duplex(64);
-        let relayed = relay(near, far, std::future::pending()).await;
-        assert_eq!(relayed.reason, Some(Reason::Timeout));
-    }
-
-    #[tokio::test]
-    async fn whose_end_broke_is_told() {
-        let (client, near) = duplex(64);
-        let (far, server) = duplex(64);
-        drop(server);
-        let mut client = client;
-        client.write_all(b"x").await.unwrap();
-        let relayed = relay(near, far, std::future::pending()).await;
-        assert_eq!(relayed.reason, Some(Reason::UpstreamReset));
-    }
-}
+mod tests;

@@ -1,10 +1,11 @@
 //! What all tasks of a proxy share.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Config;
 use crate::locals::Locals;
@@ -27,8 +28,6 @@ pub(crate) struct Shared {
     pub(crate) telemetry: telemetry::Telemetry,
     /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.
     pub(crate) draining: watch::Receiver<bool>,
-    /// Packets that capture dropped, by reason.
-    pub(crate) dropped: Mutex<BTreeMap<String, u64>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -39,34 +38,57 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-impl Shared {
-    /// Returns when the proxy is told to stop.
-    pub(crate) fn told_to_drain(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut draining = self.draining.clone();
-        // A sender that is gone is a proxy that is going.
-        async move { draining.wait_for(|told| *told).await.map_or((), |_| ()) }
+/// What is known of what a proxy does not decide: its link to the control plane, and what capture drops. For those who ask.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    control: Mutex<Control>,
+    drops: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Control {
+    connected: bool,
+    heard: Instant,
+}
+
+impl Standing {
+    /// Nothing has been heard and nothing dropped.
+    pub(crate) fn new() -> Self {
+        Self {
+            control: Mutex::new(Control {
+                connected: false,
+                heard: Instant::now(),
+            }),
+            drops: Mutex::default(),
+        }
     }
 
-    /// What is missing until workloads can be served: a snapshot, and a certificate for each identity here.
-    pub(crate) fn missing(&self) -> Vec<String> {
-        let snapshot = self
-            .store
-            .current()
-            .is_none()
-            .then(|| "no snapshot yet".to_owned());
-        let identities = self.locals.identities();
-        let certificates = identities
-            .keys()
-            .filter(|id| !self.identities.ready(id))
-            .map(|id| format!("no certificate for {id}"));
-        snapshot.into_iter().chain(certificates).collect()
+    /// The control plane's connection is there, and something came by it; or it is gone.
+    pub(crate) fn control(&self, connected: bool) {
+        let mut control = locked(&self.control);
+        control.connected = connected;
+        if connected {
+            control.heard = Instant::now();
+        }
     }
 
-    /// Packets that capture dropped, by reason.
-    pub(crate) fn drops(&self) -> BTreeMap<String, u64> {
-        self.dropped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// How long ago something was heard of the control plane, while it is out of reach.
+    pub(crate) fn control_silent(&self) -> Option<Duration> {
+        let control = *locked(&self.control);
+        (!control.connected).then(|| control.heard.elapsed())
     }
+
+    /// Replaces the counts of dropped packets by reason.
+    pub(crate) fn dropped(&self, counts: impl IntoIterator<Item = (&'static str, u64)>) {
+        *locked(&self.drops) = counts.into_iter().collect();
+    }
+
+    /// The counts of dropped packets by reason.
+    pub(crate) fn drops(&self) -> BTreeMap<&'static str, u64> {
+        locked(&self.drops).clone()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

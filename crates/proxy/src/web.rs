@@ -1,137 +1,159 @@
-//! Metrics and health over HTTP: read-only, on the node's own address. Nothing else answers here.
+//! Metrics and health over HTTP: read-only, and nothing else answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshward_http::{
-    Abort, Body, Fault, HeaderValue, Method, Protocol, Request, Response, ServeOptions, StatusCode,
+    Abort, Body, Fault, Handler, HeaderValue, Method, Protocol, Request, Response, ServeOptions, StatusCode,
+    header, serve,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::shared::Shared;
 
-/// Connections that are served at once; more wait in the listen queue.
+/// How many connections are served at once; the next one waits.
 const MAX_CONNECTIONS: usize = 64;
-/// The media type of what Prometheus asks for.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Serves until told to drain.
-pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+/// How long one connection may last.
+const CONNECTION_LIFE: Duration = Duration::from_secs(60);
+
+/// How long to wait before accepting again when the system refuses (out of descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+const METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Listens at every address of the configuration.
+///
+/// # Errors
+/// An address cannot be had.
+pub(crate) async fn start(
+    shared: &Arc<Shared>,
+    tasks: &mut JoinSet<Result<(), String>>,
+) -> Result<(), String> {
+    for address in &shared.config.metrics {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        tasks.spawn(accept(Arc::clone(shared), listener));
+    }
+    Ok(())
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener) -> Result<(), String> {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut draining = std::pin::pin!(shared.told_to_drain());
-    let handler = Arc::new(Web(shared));
+    let pages = Arc::new(Pages(shared));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a reader of metrics failed");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-            () = &mut draining => return,
-        };
-        let handler = Arc::clone(&handler);
-        tokio::spawn(async move {
-            let options = ServeOptions { http10: true };
-            let served =
-                meshward_http::serve(stream, Protocol::Http1, options, handler, std::future::pending());
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a reader of metrics went away");
+        let place = Arc::clone(&places)
+            .acquire_owned()
+            .await
+            .map_err(|error| error.to_string())?;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let pages = Arc::clone(&pages);
+                tokio::spawn(async move {
+                    connection(stream, pages).await;
+                    drop(place);
+                });
             }
-            drop(place);
-        });
+            Err(error) => {
+                tracing::warn!(%error, "accepting connections for metrics failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 
-struct Web(Arc<Shared>);
+async fn connection(stream: TcpStream, pages: Arc<Pages>) {
+    let served = serve(
+        stream,
+        Protocol::Detect,
+        ServeOptions::default(),
+        pages,
+        std::future::pending(),
+    );
+    // A client that reads nothing, or says nothing, does not keep its place for ever.
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_LIFE, served).await {
+        tracing::debug!(%error, "a connection for metrics ended early");
+    }
+}
 
-impl meshward_http::Handler for Web {
+struct Pages(Arc<Shared>);
+
+impl Handler for Pages {
     async fn request(&self, request: Request) -> Result<Response, Abort> {
-        let (status, kind, text) = answer(request.method(), request.uri().path(), &self.0);
-        let mut response = Response::new(Body::from(text));
-        *response.status_mut() = status;
-        response
-            .headers_mut()
-            .insert("content-type", HeaderValue::from_static(kind));
-        Ok(response)
+        let head = match *request.method() {
+            Method::GET => false,
+            Method::HEAD => true,
+            _ => {
+                let mut refused = page(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    TEXT,
+                    "read-only\n".to_owned(),
+                    false,
+                );
+                refused
+                    .headers_mut()
+                    .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                return Ok(refused);
+            }
+        };
+        Ok(match request.uri().path() {
+            "/metrics" | "/stats/prometheus" => {
+                page(StatusCode::OK, METRICS, self.0.telemetry.metrics_text(), head)
+            }
+            "/healthz/live" => page(StatusCode::OK, TEXT, "live\n".to_owned(), head),
+            "/healthz/ready" => match missing(&self.0) {
+                missing if missing.is_empty() => page(StatusCode::OK, TEXT, "ready\n".to_owned(), head),
+                missing => {
+                    let list = missing.iter().map(|what| format!("{what}\n")).collect();
+                    page(StatusCode::SERVICE_UNAVAILABLE, TEXT, list, head)
+                }
+            },
+            _ => page(StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned(), head),
+        })
     }
 
     fn refused(&self, fault: Fault) {
-        tracing::debug!(fault = fault.details(), "a request for metrics was refused");
+        tracing::debug!(%fault, "a request for metrics was refused");
     }
 }
 
-fn answer(method: &Method, path: &str, shared: &Shared) -> (StatusCode, &'static str, String) {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return (
-            StatusCode::METHOD_NOT_ALLOWED,
-            TEXT,
-            "GET and HEAD only\n".to_owned(),
-        );
+/// What a proxy waits for before it can carry what it is to carry.
+fn missing(shared: &Shared) -> Vec<String> {
+    let mut missing = Vec::new();
+    if shared.store.current().is_none() {
+        missing.push("no snapshot yet".to_owned());
     }
-    match path {
-        "/metrics" | "/stats/prometheus" => (StatusCode::OK, OPEN_METRICS, shared.telemetry.metrics_text()),
-        "/healthz/live" => (StatusCode::OK, TEXT, "live\n".to_owned()),
-        "/healthz/ready" => {
-            let missing = shared.missing();
-            if missing.is_empty() {
-                (StatusCode::OK, TEXT, "ready\n".to_owned())
-            } else {
-                (StatusCode::SERVICE_UNAVAILABLE, TEXT, missing.join("\n") + "\n")
-            }
-        }
-        _ => (StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
+    if *shared.draining.borrow() {
+        missing.push("draining".to_owned());
     }
+    let mut ids: Vec<_> = shared
+        .locals
+        .all()
+        .iter()
+        .filter_map(|w| w.identity.clone())
+        .collect();
+    ids.sort();
+    ids.dedup();
+    let unready = ids.iter().filter(|id| !shared.identities.ready(id));
+    missing.extend(unready.map(|id| format!("no certificate yet: {id}")));
+    missing
+}
+
+fn page(status: StatusCode, kind: HeaderValue, text: String, head: bool) -> Response {
+    let length = text.len();
+    let mut response = Response::new(if head { Body::empty() } else { Body::from(text) });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    async fn ask(shared: &Arc<Shared>, request: &str) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(Arc::clone(shared), listener));
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        serving.abort();
-        answer
-    }
-
-    #[tokio::test]
-    async fn metrics_and_health_and_nothing_else() {
-        let shared = crate::tests::shared();
-        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        let answer = ask(&shared, &get("/stats/prometheus")).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.contains("openmetrics"), "{answer}");
-        let answer = ask(&shared, &get("/healthz/ready")).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 503") && answer.contains("snapshot"),
-            "{answer}"
-        );
-        shared.store.swap(&crate::tests::resources(), 1).unwrap();
-        let answer = ask(&shared, &get("/healthz/ready")).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        for path in ["/", "/config_dump", "/quitquitquit", "/debug/pprof"] {
-            let answer = ask(&shared, &get(path)).await;
-            assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
-        }
-        let post = "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        let answer = ask(&shared, post).await;
-        assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
-        let smuggled = "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let answer = ask(&shared, smuggled).await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    }
-}
+mod tests;

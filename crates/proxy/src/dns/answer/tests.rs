@@ -45,7 +45,17 @@ fn index() -> Index {
     let services = [web, set, many, alias, outside].map(service);
     let resources: Resources = services
         .into_iter()
-        .chain(crate::tests::resources().iter().map(|(_, r)| Arc::clone(r)))
+        .chain(std::iter::once(Arc::new(Resource::from(
+            crate::store::tests::mesh(),
+        ))))
+        .collect();
+    Index::build(&resources).unwrap()
+}
+
+/// The settings of a mesh, and nothing in it.
+fn bare() -> Index {
+    let resources: Resources = [Resource::from(crate::store::tests::mesh())]
+        .into_iter()
         .collect();
     Index::build(&resources).unwrap()
 }
@@ -190,7 +200,7 @@ fn only_a_reply_to_the_very_question_counts() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let index = crate::tests::index();
+        let index = bare();
         let _ = answer(&bytes, ASKER, Some(&index));
     }
 
@@ -200,7 +210,7 @@ proptest! {
         if let Some(place) = bytes.get_mut(at) {
             *place = byte;
         }
-        let index = crate::tests::index();
+        let index = bare();
         let _ = answer(&bytes, ASKER, Some(&index));
     }
 }
