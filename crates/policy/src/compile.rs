@@ -62,7 +62,9 @@ impl Rule {
 
     fn fields(&self) -> impl Iterator<Item = &Field> {
         let alternatives = self.sources.iter().chain(&self.operations);
-        alternatives.flat_map(|fields| fields.iter()).chain(&self.conditions)
+        alternatives
+            .flat_map(|fields| fields.iter())
+            .chain(&self.conditions)
     }
 
     /// Whether some field asks for what only a request has.
@@ -201,14 +203,59 @@ impl<'a> Draft<'a> {
             not_remote_ip_blocks,
         } = source;
         let mut out = Vec::new();
-        self.pair(&mut out, ["principals", "notPrincipals"], &Attribute::Principal, principals, not_principals);
-        self.pair(&mut out, ["requestPrincipals", "notRequestPrincipals"], &Attribute::RequestPrincipal, request_principals, not_request_principals);
-        self.pair(&mut out, ["namespaces", "notNamespaces"], &Attribute::Namespace, namespaces, not_namespaces);
-        self.pair(&mut out, ["serviceAccounts", "notServiceAccounts"], &Attribute::ServiceAccount, service_accounts, not_service_accounts);
-        self.pair(&mut out, ["trustDomains", "notTrustDomains"], &Attribute::TrustDomain, trust_domains, not_trust_domains);
-        let (peer, client) = (Attribute::Address(Address::Source), Attribute::Address(Address::Remote));
-        self.pair(&mut out, ["ipBlocks", "notIpBlocks"], &peer, ip_blocks, not_ip_blocks);
-        self.pair(&mut out, ["remoteIpBlocks", "notRemoteIpBlocks"], &client, remote_ip_blocks, not_remote_ip_blocks);
+        self.pair(
+            &mut out,
+            ["principals", "notPrincipals"],
+            &Attribute::Principal,
+            principals,
+            not_principals,
+        );
+        self.pair(
+            &mut out,
+            ["requestPrincipals", "notRequestPrincipals"],
+            &Attribute::RequestPrincipal,
+            request_principals,
+            not_request_principals,
+        );
+        self.pair(
+            &mut out,
+            ["namespaces", "notNamespaces"],
+            &Attribute::Namespace,
+            namespaces,
+            not_namespaces,
+        );
+        self.pair(
+            &mut out,
+            ["serviceAccounts", "notServiceAccounts"],
+            &Attribute::ServiceAccount,
+            service_accounts,
+            not_service_accounts,
+        );
+        self.pair(
+            &mut out,
+            ["trustDomains", "notTrustDomains"],
+            &Attribute::TrustDomain,
+            trust_domains,
+            not_trust_domains,
+        );
+        let (peer, client) = (
+            Attribute::Address(Address::Source),
+            Attribute::Address(Address::Remote),
+        );
+        self.pair(
+            &mut out,
+            ["ipBlocks", "notIpBlocks"],
+            &peer,
+            ip_blocks,
+            not_ip_blocks,
+        );
+        self.pair(
+            &mut out,
+            ["remoteIpBlocks", "notRemoteIpBlocks"],
+            &client,
+            remote_ip_blocks,
+            not_remote_ip_blocks,
+        );
         out
     }
 
@@ -224,10 +271,34 @@ impl<'a> Draft<'a> {
             not_paths,
         } = operation;
         let mut out = Vec::new();
-        self.pair(&mut out, ["ports", "notPorts"], &Attribute::Port, ports, not_ports);
-        self.pair(&mut out, ["methods", "notMethods"], &Attribute::Method, methods, not_methods);
-        self.pair(&mut out, ["paths", "notPaths"], &Attribute::Path, paths, not_paths);
-        self.pair(&mut out, ["hosts", "notHosts"], &Attribute::Host, hosts, not_hosts);
+        self.pair(
+            &mut out,
+            ["ports", "notPorts"],
+            &Attribute::Port,
+            ports,
+            not_ports,
+        );
+        self.pair(
+            &mut out,
+            ["methods", "notMethods"],
+            &Attribute::Method,
+            methods,
+            not_methods,
+        );
+        self.pair(
+            &mut out,
+            ["paths", "notPaths"],
+            &Attribute::Path,
+            paths,
+            not_paths,
+        );
+        self.pair(
+            &mut out,
+            ["hosts", "notHosts"],
+            &Attribute::Host,
+            hosts,
+            not_hosts,
+        );
         out
     }
 
@@ -245,7 +316,13 @@ impl<'a> Draft<'a> {
                         condition.key
                     ));
                 }
-                self.pair(&mut out, ["values", "notValues"], &attribute, &condition.values, &condition.not_values);
+                self.pair(
+                    &mut out,
+                    ["values", "notValues"],
+                    &attribute,
+                    &condition.values,
+                    &condition.not_values,
+                );
             }
         }
         out

@@ -28,11 +28,7 @@ pub fn authorize(facts: &Facts<'_>, set: &PolicySet) -> Result<Permit, Denial> {
 ///
 /// # Errors
 /// As [`authorize`].
-pub fn authorize_with(
-    facts: &Facts<'_>,
-    set: &PolicySet,
-    external: &dyn External,
-) -> Result<Permit, Denial> {
+pub fn authorize_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External) -> Result<Permit, Denial> {
     let mut permit = decide(facts, set.inner(), external)?;
     for reading in other_readings(facts, set.inner()) {
         let also = decide(&with_path(facts, &reading), set.inner(), external)?;

@@ -94,7 +94,12 @@ impl Index {
                     self.kinds.add(kind);
                     by_hash.entry(hash).or_default().extend(run);
                 }
-                Key::Block { hash, kind, length, v4 } => {
+                Key::Block {
+                    hash,
+                    kind,
+                    length,
+                    v4,
+                } => {
                     self.kinds.add(kind);
                     self.lengths.add(kind, v4, length);
                     by_hash.entry(hash).or_default().extend(run);
@@ -175,10 +180,7 @@ fn narrow(number: usize) -> u32 {
 }
 
 /// The way whose most crowded key is the least crowded, with its keys.
-fn best<'a>(
-    ways: &[Way<'a>],
-    shared: &HashMap<Key<'a>, u32, BuildIdentity>,
-) -> Option<Vec<(Key<'a>, Part)>> {
+fn best<'a>(ways: &[Way<'a>], shared: &HashMap<Key<'a>, u32, BuildIdentity>) -> Option<Vec<(Key<'a>, Part)>> {
     // Exact keys first where the crowd is the same: a table is faster than a chain.
     let crowd = |cover: &Cover<'a>| {
         let cost = |key: &Key<'a>| {
@@ -197,5 +199,8 @@ fn best<'a>(
         }
         Some((worst, chosen))
     };
-    ways.iter().filter_map(choose).min_by_key(|(worst, _)| *worst).map(|(_, chosen)| chosen)
+    ways.iter()
+        .filter_map(choose)
+        .min_by_key(|(worst, _)| *worst)
+        .map(|(_, chosen)| chosen)
 }

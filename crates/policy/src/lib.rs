@@ -22,7 +22,7 @@ pub use context::{Compat, Context};
 pub use decide::{
     Denial, External, ExternalAnswer, Permit, Shadow, ShadowVerdict, authorize, authorize_with,
 };
-pub use explain::{Explanation, NearMiss, Step, explain};
+pub use explain::{Explanation, NearMiss, Step, explain, explain_with};
 pub use facts::{Claim, ClaimLookup, Facts, HeaderLookup, HttpFacts};
 pub use set::PolicySet;
 pub use spec::{

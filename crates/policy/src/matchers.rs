@@ -141,7 +141,10 @@ impl Test {
             Self::Ports(ports) => ports.binary_search(&facts.destination_port).is_ok(),
             Self::Sni(values) => facts.sni.is_some_and(|sni| values.matches(sni.as_bytes(), bias)),
             Self::Never => false,
-            _ => facts.http.as_ref().is_some_and(|http| self.matches_http(http, bias)),
+            _ => facts
+                .http
+                .as_ref()
+                .is_some_and(|http| self.matches_http(http, bias)),
         }
     }
 

@@ -116,7 +116,11 @@ impl Lanes {
                 let policy = usize::try_from(rule.policy).unwrap_or(usize::MAX);
                 lanes.get(policy) == Some(&wanted) && (http || !opens || !rule.http_only())
             };
-            let members: Vec<u32> = (0..).zip(rules).filter(|(_, r)| member(r)).map(|(i, _)| i).collect();
+            let members: Vec<u32> = (0..)
+                .zip(rules)
+                .filter(|(_, r)| member(r))
+                .map(|(i, _)| i)
+                .collect();
             Index::new(rules, &members, http)
         };
         Self {
@@ -137,11 +141,16 @@ impl PolicySet {
     /// invalid, or (secure) holds a value that cannot be evaluated, denies all that it selects (R15); a dry run never
     /// enforces, it denies in its shadow.
     pub fn compile(specs: &[Arc<PolicySpec>], missing: &[PolicyId], context: &Context) -> Self {
-        let arrived = specs.iter().map(|spec| (Arc::new(spec.id.clone()), Some(Arc::clone(spec))));
+        let arrived = specs
+            .iter()
+            .map(|spec| (Arc::new(spec.id.clone()), Some(Arc::clone(spec))));
         let awaited = missing.iter().map(|id| (Arc::new(id.clone()), None));
         let mut all: Vec<_> = arrived.chain(awaited).collect();
         // Names are unique; were they not, their contents would decide.
-        all.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| format!("{a:?}").cmp(&format!("{b:?}"))));
+        all.sort_by(|a, b| {
+            a.0.cmp(&b.0)
+                .then_with(|| format!("{a:?}").cmp(&format!("{b:?}")))
+        });
         Self {
             inner: Arc::new(Inner::new(all, context)),
         }
@@ -229,7 +238,11 @@ impl Inner {
             lanes.push(lane);
         }
         let usable = |lane: Lane| {
-            let mut members = policies.iter().zip(&lanes).filter(|(_, l)| **l == lane).peekable();
+            let mut members = policies
+                .iter()
+                .zip(&lanes)
+                .filter(|(_, l)| **l == lane)
+                .peekable();
             members.peek()?;
             let broken = members.any(|(policy, _): (&Policy, _)| policy.defect.is_some());
             Some(if broken { Usable::NotAll } else { Usable::All })
@@ -251,7 +264,11 @@ impl Inner {
     }
 
     pub(crate) fn lanes(&self, facts: &Facts<'_>) -> &Lanes {
-        if facts.http.is_some() { &self.requests } else { &self.connections }
+        if facts.http.is_some() {
+            &self.requests
+        } else {
+            &self.connections
+        }
     }
 
     pub(crate) fn rule(&self, at: u32) -> Option<(&Rule, &Policy)> {

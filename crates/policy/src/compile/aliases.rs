@@ -30,7 +30,11 @@ pub(super) fn principal(value: &str, known: &[TrustDomain]) -> Vec<String> {
     for td in known {
         // What the wildcard covers already keeps its text.
         let covered = domain.strip_prefix('*').is_some_and(|s| td.as_str().ends_with(s));
-        let copy = if covered { value.to_owned() } else { format!("{td}/{path}") };
+        let copy = if covered {
+            value.to_owned()
+        } else {
+            format!("{td}/{path}")
+        };
         if !values.contains(&copy) {
             values.push(copy);
         }
@@ -65,10 +69,20 @@ mod tests {
     #[test]
     fn td_01_to_14_principals() {
         let rows: &[(&str, &[&str], &[&str], &[&str])] = &[
-            ("cluster.local", &[], &["cluster.local/ns/foo/sa/bar"], &["cluster.local/ns/foo/sa/bar"]),
+            (
+                "cluster.local",
+                &[],
+                &["cluster.local/ns/foo/sa/bar"],
+                &["cluster.local/ns/foo/sa/bar"],
+            ),
             ("cluster.local", &[], &["*"], &["*"]),
             ("cluster.local", &[], &["*/ns/foo/sa/bar"], &["*/ns/foo/sa/bar"]),
-            ("td2", &["td1"], &["td1/ns/foo/sa/bar"], &["td2/ns/foo/sa/bar", "td1/ns/foo/sa/bar"]),
+            (
+                "td2",
+                &["td1"],
+                &["td1/ns/foo/sa/bar"],
+                &["td2/ns/foo/sa/bar", "td1/ns/foo/sa/bar"],
+            ),
             (
                 "td1",
                 &["cluster.local"],
@@ -103,9 +117,18 @@ mod tests {
                 "td2",
                 &["foo-td1", "cluster.local"],
                 &["*-td1/ns/foo/sa/bar"],
-                &["td2/ns/foo/sa/bar", "*-td1/ns/foo/sa/bar", "cluster.local/ns/foo/sa/bar"],
+                &[
+                    "td2/ns/foo/sa/bar",
+                    "*-td1/ns/foo/sa/bar",
+                    "cluster.local/ns/foo/sa/bar",
+                ],
             ),
-            ("td1", &["td2"], &["some-td/ns/foo/sa/bar"], &["some-td/ns/foo/sa/bar"]),
+            (
+                "td1",
+                &["td2"],
+                &["some-td/ns/foo/sa/bar"],
+                &["some-td/ns/foo/sa/bar"],
+            ),
             (
                 "td1",
                 &["td2", "some-td"],
@@ -123,8 +146,18 @@ mod tests {
                     "td3/ns/foo/sa/bar",
                 ],
             ),
-            ("new-td", &["td2", "td3"], &["/ns/some-ns/sa/some-sa"], &["/ns/some-ns/sa/some-sa"]),
-            ("new-td", &["old-td"], &["*-td/ns/some-ns/sa/some-sa"], &["*-td/ns/some-ns/sa/some-sa"]),
+            (
+                "new-td",
+                &["td2", "td3"],
+                &["/ns/some-ns/sa/some-sa"],
+                &["/ns/some-ns/sa/some-sa"],
+            ),
+            (
+                "new-td",
+                &["old-td"],
+                &["*-td/ns/some-ns/sa/some-sa"],
+                &["*-td/ns/some-ns/sa/some-sa"],
+            ),
             ("td1", &[], &["cluster.local/ns/a/sa/b"], &["td1/ns/a/sa/b"]),
         ];
         for (i, (td, aliases, values, expect)) in rows.iter().enumerate() {

@@ -103,7 +103,11 @@ impl Env<'_> {
     }
 
     fn presence(&self) -> Presence {
-        if self.secure() { Presence::Closed } else { Presence::Present }
+        if self.secure() {
+            Presence::Closed
+        } else {
+            Presence::Present
+        }
     }
 }
 
@@ -137,9 +141,9 @@ fn check(attribute: &Attribute, value: &str, env: &Env<'_>) -> Result<(), String
         Attribute::Principal if env.secure() && value.starts_with("spiffe://") => Err(format!(
             "principal `{value}` never matches: write it without `spiffe://`"
         )),
-        Attribute::RequestPrincipal if env.secure() && value == "*/*" => Err(
-            "request principal `*/*` never matches: write `*` for any verified token".to_owned(),
-        ),
+        Attribute::RequestPrincipal if env.secure() && value == "*/*" => {
+            Err("request principal `*/*` never matches: write `*` for any verified token".to_owned())
+        }
         Attribute::RequestPrincipal if env.secure() && wildcard_in_issuer(value) => Err(format!(
             "request principal `{value}`: a wildcard inside an issuer with slashes never matches, write `ISSUER/*`"
         )),
@@ -152,7 +156,10 @@ fn check(attribute: &Attribute, value: &str, env: &Env<'_>) -> Result<(), String
 
 /// `https://i*`, which upstream splits inside `://` (RP-05).
 fn wildcard_in_issuer(value: &str) -> bool {
-    value.ends_with('*') && value.split_once("://").is_some_and(|(_, rest)| !rest.contains('/'))
+    value.ends_with('*')
+        && value
+            .split_once("://")
+            .is_some_and(|(_, rest)| !rest.contains('/'))
 }
 
 /// # Errors
@@ -189,9 +196,10 @@ fn build(attribute: &Attribute, values: &[&str], env: &Env<'_>) -> Test {
             let expanded = expanded.iter().map(String::as_str);
             Test::TrustDomains(Texts::new(expanded, Presence::NonEmpty, false))
         }
-        Attribute::Address(address) => {
-            Test::Blocks(*address, Blocks::new(each().filter_map(|v| v.parse().ok()).collect()))
-        }
+        Attribute::Address(address) => Test::Blocks(
+            *address,
+            Blocks::new(each().filter_map(|v| v.parse().ok()).collect()),
+        ),
         Attribute::Port => {
             let mut ports: Vec<u16> = each().filter_map(|v| port(v).ok()).collect();
             ports.sort_unstable();

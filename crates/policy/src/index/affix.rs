@@ -32,7 +32,11 @@ impl Affixes {
             }
             let parent = open.last().copied();
             open.push(place);
-            entries.push(Entry { text, parent, postings });
+            entries.push(Entry {
+                text,
+                parent,
+                postings,
+            });
         }
         Self {
             entries: entries.into(),
@@ -49,9 +53,17 @@ impl Affixes {
             .entries
             .partition_point(|e| e.text.iter().copied().cmp(text.clone()) != Ordering::Greater);
         let Some(last) = after.checked_sub(1) else { return };
-        let Some(last) = self.entries.get(last) else { return };
+        let Some(last) = self.entries.get(last) else {
+            return;
+        };
         // So much of it the text has; every entry on the chain is a prefix of this one.
-        let common = last.text.iter().copied().zip(text).take_while(|(a, b)| a == b).count();
+        let common = last
+            .text
+            .iter()
+            .copied()
+            .zip(text)
+            .take_while(|(a, b)| a == b)
+            .count();
         let mut at = Some(last);
         while let Some(here) = at {
             if here.text.len() <= common {

@@ -31,7 +31,11 @@ fn text(mut state: u64, text: &[u8], fold: bool) -> u64 {
 }
 
 pub(super) fn texts(kind: u8, parts: &[&str]) -> u64 {
-    finish(parts.iter().fold(mix(0, kind.into()), |h, part| text(h, part.as_bytes(), false)))
+    finish(
+        parts
+            .iter()
+            .fold(mix(0, kind.into()), |h, part| text(h, part.as_bytes(), false)),
+    )
 }
 
 /// Case does not count.

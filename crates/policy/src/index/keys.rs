@@ -64,11 +64,19 @@ impl Kinds {
 /// What a field can be found by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) enum Key<'a> {
-    Exact { hash: u64, kind: Kind },
+    Exact {
+        hash: u64,
+        kind: Kind,
+    },
     PathPrefix(&'a str),
     PathSuffix(&'a str),
     HostSuffix(&'a str),
-    Block { hash: u64, kind: Kind, length: u8, v4: bool },
+    Block {
+        hash: u64,
+        kind: Kind,
+        length: u8,
+        v4: bool,
+    },
 }
 
 impl<'a> Key<'a> {
@@ -122,7 +130,9 @@ impl<'a> Key<'a> {
                     Form::Suffix(suffix) => Some(Key::PathSuffix(suffix)),
                     Form::Presence => None,
                 });
-                let templates = templates.iter().map(|t| Some(Key::PathPrefix(t.literal_prefix())));
+                let templates = templates
+                    .iter()
+                    .map(|t| Some(Key::PathPrefix(t.literal_prefix())));
                 plain.chain(templates).collect()
             }
             Test::Blocks(address, blocks) => Some(

@@ -34,7 +34,11 @@ impl Component {
     }
 
     fn partial(form: fn(Box<str>) -> Self, text: &str) -> Self {
-        if text.is_empty() { Self::Any } else { form(text.into()) }
+        if text.is_empty() {
+            Self::Any
+        } else {
+            form(text.into())
+        }
     }
 }
 
@@ -123,7 +127,9 @@ impl Principals {
 
     pub(crate) fn matches(&self, id: &SpiffeId) -> bool {
         let wanted = (id.trust_domain().as_str(), id.namespace(), id.service_account());
-        self.full.binary_search_by(|p| p.full().cmp(&Some(wanted))).is_ok()
+        self.full
+            .binary_search_by(|p| p.full().cmp(&Some(wanted)))
+            .is_ok()
             || self.patterns.iter().any(|p| p.matches(id))
     }
 
@@ -148,7 +154,11 @@ impl Domains {
     }
 
     fn admits(&self, id: &SpiffeId, bias: Bias) -> bool {
-        bias == Bias::Wide || self.0.as_ref().is_none_or(|known| known.contains(id.trust_domain()))
+        bias == Bias::Wide
+            || self
+                .0
+                .as_ref()
+                .is_none_or(|known| known.contains(id.trust_domain()))
     }
 }
 

@@ -63,7 +63,11 @@ impl Texts {
         let (mut exact, mut prefixes, mut suffixes) = (Vec::new(), Vec::new(), Vec::new());
         let mut star = None;
         let keep = |text: &str| {
-            let text = if fold { text.to_ascii_lowercase() } else { text.to_owned() };
+            let text = if fold {
+                text.to_ascii_lowercase()
+            } else {
+                text.to_owned()
+            };
             text.into_boxed_str()
         };
         for value in values {
@@ -86,7 +90,12 @@ impl Texts {
     }
 
     pub(crate) fn matches(&self, text: &[u8], bias: Bias) -> bool {
-        self.present(text, bias) || if self.fold { self.folded(text) } else { self.plain(text) }
+        self.present(text, bias)
+            || if self.fold {
+                self.folded(text)
+            } else {
+                self.plain(text)
+            }
     }
 
     fn present(&self, text: &[u8], bias: Bias) -> bool {
@@ -124,7 +133,9 @@ impl Texts {
         let exact = self.exact.iter().map(|v| Form::Exact(v));
         let prefixes = self.prefixes.iter().map(|v| Form::Prefix(v));
         let suffixes = self.suffixes.iter().map(|v| Form::Suffix(v));
-        self.presence.is_none().then(|| exact.chain(prefixes).chain(suffixes))
+        self.presence
+            .is_none()
+            .then(|| exact.chain(prefixes).chain(suffixes))
     }
 }
 
