@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use admin::Failure;
-use api::{Object, Problem, Severity};
+use api::{Object, Parsed, Problem, Severity};
 use identity::{Clock, SystemClock};
 use model::{Profile, TrustDomain};
 use serde_json::Value;
@@ -17,9 +17,9 @@ use xds::server::Server;
 
 use crate::layers::{Above, Below, Held, Key, below_digest, merge};
 use crate::source::{Change, Now};
-use crate::state::{Ages, Applied, Directory, MAX_ABOVE};
+use crate::state::{Ages, Applied, Directory, Kept, MAX_ABOVE};
 use crate::view::View;
-use crate::world::{FileEntry, Frozen, Reported};
+use crate::world::{FileEntry, Frozen, Reported, parse};
 
 /// How many objects the files may hold together.
 const MAX_OBJECTS: usize = 100_000;
@@ -111,7 +111,7 @@ impl Plane {
         view: watch::Sender<Arc<View>>,
     ) -> Self {
         let restored = directory.restore(now());
-        Self {
+        let mut plane = Self {
             server,
             directory,
             profile: config.profile,
@@ -135,7 +135,24 @@ impl Plane {
             unwritten: None,
             revision: 0,
             dirty: true,
+        };
+        for Kept { path, shown, text } in restored.kept {
+            let parsed = parse(&shown, text.as_bytes());
+            let entry = plane.read(FileEntry::default(), (shown, Arc::from(text)), parsed);
+            plane.files.insert(
+                path,
+                FileEntry {
+                    is_old: true,
+                    ..entry
+                },
+            );
         }
+        plane
+    }
+
+    /// Files that something is known of before they are read.
+    pub(crate) fn expected(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.files.keys().cloned()
     }
 
     /// Works until nobody can send changes any more. `first` is what there is when it begins: nothing is published
@@ -201,37 +218,55 @@ impl Plane {
     fn take_files(&mut self, changes: Vec<Change>) {
         for Change { path, now: change } in changes {
             let entry = self.files.remove(&path).unwrap_or_default();
+            let was_old = entry.is_old;
             let entry = match change {
-                Now::Gone => continue,
-                Now::Unreadable(problem) => FileEntry {
-                    objects: entry.objects,
-                    problems: vec![*problem],
-                },
-                Now::File(parsed) => {
-                    let others: usize = self.files.values().map(|entry| entry.objects.len()).sum();
-                    if others + parsed.objects.len() > MAX_OBJECTS {
-                        FileEntry {
-                            objects: entry.objects,
-                            problems: too_many(parsed.problems, &path),
-                        }
-                    } else {
-                        let (ages, at) = (&mut self.ages, now());
-                        entry.next(*parsed, |object, problems| {
-                            Arc::new(Held::new(object, problems, |key| ages.of(key, at)))
-                        })
-                    }
-                }
+                Now::Gone => None,
+                Now::Unreadable(problem) => Some(entry.stays(vec![*problem])),
+                Now::File { shown, text, parsed } => Some(self.read(entry, (shown, text), *parsed)),
             };
-            self.files.insert(path, entry);
+            let is_old = entry.as_ref().is_some_and(|entry| entry.is_old);
+            let kept = match &entry {
+                Some(FileEntry {
+                    good: Some((shown, text)),
+                    ..
+                }) if is_old && !was_old => {
+                    let (shown, text) = (shown.clone(), text.to_string());
+                    self.directory.keep(&Kept {
+                        path: path.clone(),
+                        shown,
+                        text,
+                    })
+                }
+                _ if was_old && !is_old => self.directory.unkeep(&path),
+                _ => Ok(()),
+            };
+            if let Err(error) = kept {
+                tracing::error!(%error, path = %path.display(), "its last good text does not outlive a restart");
+            }
+            self.files.extend(entry.map(|entry| (path, entry)));
         }
+        self.gather();
+        self.lay();
+    }
+
+    fn read(&mut self, before: FileEntry, text: (String, Arc<str>), parsed: Parsed) -> FileEntry {
+        let others: usize = self.files.values().map(|entry| entry.objects.len()).sum();
+        if others + parsed.objects.len() > MAX_OBJECTS {
+            return before.stays(too_many(parsed.problems, &text.0));
+        }
+        let (ages, at) = (&mut self.ages, now());
+        before.next(text, parsed, |object, problems| {
+            Arc::new(Held::new(object, problems, |key| ages.of(key, at)))
+        })
+    }
+
+    /// The objects of all files, by key.
+    fn gather(&mut self) {
         self.below.clear();
         for held in self.files.values().flat_map(|entry| &entry.objects) {
-            self.below
-                .entry(held.key.clone())
-                .or_default()
-                .push(Arc::clone(held));
+            let same = self.below.entry(held.key.clone()).or_default();
+            same.push(Arc::clone(held));
         }
-        self.lay();
     }
 
     fn take_roots(&mut self, read: Result<String, String>) {
@@ -276,9 +311,10 @@ impl Plane {
                 "nothing was applied: at most {MAX_ABOVE} objects may be applied; put them into files of the source"
             )));
         }
-        self.directory
-            .write(&entries)
-            .map_err(|error| unwritten("applied", &error))?;
+        self.directory.write(&entries).map_err(|error| {
+            self.forget_unknown(entries.keys());
+            unwritten("applied", &error)
+        })?;
         for (key, (over, applied)) in entries {
             let object = applied.map(|applied| applied.held);
             self.above.insert(key, Above { over, object });
@@ -287,9 +323,19 @@ impl Plane {
         Ok(changes)
     }
 
+    /// Forgets the ages of objects that were looked at and not taken.
+    fn forget_unknown<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
+        for key in keys {
+            if !self.above.contains_key(key) && !self.below.contains_key(key) {
+                self.ages.forget(key);
+            }
+        }
+    }
+
     /// What applying would do: compiled, and nothing kept or published.
     fn rehearse(&mut self, given: Vec<Given>) -> Done {
         let (changes, entries) = self.plan(given);
+        self.forget_unknown(entries.keys());
         let mut above = self.above.clone();
         for (key, (over, applied)) in entries {
             let object = applied.map(|applied| applied.held);
@@ -455,13 +501,11 @@ impl Plane {
     }
 }
 
-fn too_many(mut problems: Vec<Problem>, path: &std::path::Path) -> Vec<Problem> {
+fn too_many(mut problems: Vec<Problem>, shown: &str) -> Vec<Problem> {
     let message =
         format!("the files hold more than {MAX_OBJECTS} objects; what this one held before stays in force");
     let mut problem = Problem::new(Severity::Error, TOO_MANY, message).remedy("give fewer");
-    problem.file = problems
-        .first()
-        .map_or_else(|| path.display().to_string(), |first| first.file.clone());
+    problem.file = shown.to_owned();
     problems.push(problem);
     problems
 }

@@ -8,6 +8,7 @@ mod scan;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Parsed, Problem};
@@ -42,8 +43,12 @@ pub(crate) struct Change {
 /// What there is now.
 #[derive(Debug)]
 pub(crate) enum Now {
-    /// A file was read.
-    File(Box<Parsed>),
+    /// A file was read: what it is called, its text, and what that holds.
+    File {
+        shown: String,
+        text: Arc<str>,
+        parsed: Box<Parsed>,
+    },
     /// A file or directory cannot be read; what it held stays.
     Unreadable(Box<Problem>),
     /// It is not there.

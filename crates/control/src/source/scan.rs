@@ -72,6 +72,8 @@ pub(crate) struct Scan {
 struct Listing {
     files: BTreeMap<PathBuf, String>,
     directories: Vec<PathBuf>,
+    /// Device and inode of each: a link may lead back to where it comes from.
+    visited: BTreeSet<(u64, u64)>,
     /// Directories that could not be read: what is known of them stays.
     unreadable: BTreeMap<PathBuf, Problem>,
 }
@@ -84,6 +86,16 @@ impl Scanner {
             seen: BTreeMap::new(),
             told: BTreeSet::new(),
         }
+    }
+
+    /// Files that somebody knows something of already: where they are not there, that is told.
+    pub(crate) fn expect(&mut self, paths: impl Iterator<Item = PathBuf>) {
+        let unknown = Seen {
+            signature: Signature::NONE,
+            unsure: true,
+            content: Content::Unreadable(String::new()),
+        };
+        self.seen.extend(paths.map(|path| (path, unknown.clone())));
     }
 
     /// Looks once. Files that `is_being_written` says so of are left for the next time.
@@ -186,10 +198,14 @@ impl Scanner {
             },
         );
         if !same {
-            let parsed = Box::new(crate::world::parse(shown, &bytes));
+            let now = Now::File {
+                shown: shown.to_owned(),
+                parsed: Box::new(crate::world::parse(shown, &bytes)),
+                text: String::from_utf8_lossy(&bytes).into(),
+            };
             scan.changes.push(Change {
                 path: path.to_owned(),
-                now: Now::File(parsed),
+                now,
             });
         }
     }
@@ -272,6 +288,11 @@ fn list_directory(path: &Path, shown: &str, depth: usize, listing: &mut Listing)
         listing
             .unreadable
             .insert(path.to_owned(), too_many(shown, MAX_DIRECTORIES, "directories"));
+        return;
+    }
+    // One that cannot be asked cannot be read either, which is told below.
+    let identity = fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    if identity.is_some_and(|identity| !listing.visited.insert(identity)) {
         return;
     }
     listing.directories.push(path.to_owned());

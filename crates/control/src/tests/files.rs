@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use admin::verbs::ProblemLine;
 
 use super::bed::{Bed, NAMESPACE, config_map, policy, replace};
@@ -102,4 +104,57 @@ async fn a_mounted_volume_is_swapped_at_once() {
     std::os::unix::fs::symlink("..2", bed.file("..new")).unwrap();
     std::fs::rename(bed.file("..new"), bed.file("..data")).unwrap();
     bed.until_names("cm", &["two"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_good_text_outlives_a_restart_and_ends_with_the_file() {
+    let files = [
+        ("n.yaml", NAMESPACE),
+        ("p.yaml", &policy("p", "x")),
+        ("q.yaml", &policy("q", "x")),
+    ];
+    let mut bed = Bed::start(&["a"], &files).await;
+    bed.write("p.yaml", "kind: [");
+    bed.write("q.yaml", "kind: [");
+    let broken = |status: &admin::verbs::Status| {
+        let errors = status
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == "error");
+        errors.count() == 2
+    };
+    bed.until(broken).await;
+    bed.restart().await;
+    assert_eq!(bed.names("ap").await, ["p", "q"]);
+    bed.until(broken).await;
+    bed.stop().await;
+    bed.write("p.yaml", &policy("r", "x"));
+    std::fs::remove_file(bed.file("q.yaml")).unwrap();
+    bed.restart().await;
+    assert_eq!(bed.names("ap").await, ["r"]);
+    bed.restart().await;
+    assert_eq!(bed.names("ap").await, ["r"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_read_when_its_writer_is_done() {
+    use std::io::Write as _;
+    let both = format!("{}---\n{}", config_map("one", "x"), config_map("two", "x"));
+    let bed = Bed::start(&["a"], &[("cm.yaml", &both)]).await;
+    // The first look that watches has to be over.
+    bed.write("sign.yaml", &config_map("sign", "x"));
+    bed.until_names("cm", &["one", "sign", "two"]).await;
+    let mut file = std::fs::File::create(bed.file("cm.yaml")).unwrap();
+    file.write_all(config_map("one", "other").as_bytes()).unwrap();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(
+            bed.names("cm").await,
+            ["one", "sign", "two"],
+            "half of a file is no file"
+        );
+    }
+    write!(file, "---\n{}", config_map("three", "x")).unwrap();
+    drop(file);
+    bed.until_names("cm", &["one", "sign", "three"]).await;
 }

@@ -58,3 +58,18 @@ async fn r39_only_a_nodes_proxy_gets_a_snapshot_and_only_its_own() {
     );
     assert!(status.nodes[1].connected && status.nodes[1].acknowledged > 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_started_says_why() {
+    let bed = Bed::start(&["a"], &[]).await;
+    let taken = crate::run(bed.config.clone()).await.unwrap_err();
+    assert!(taken.contains("cannot listen on 127.0.0.1"), "{taken}");
+    let mut config = bed.config.clone();
+    config.listen.clear();
+    config.state = bed.config.roots.join("state");
+    let state = crate::run(config.clone()).await.unwrap_err();
+    assert!(state.contains("state directory"), "{state}");
+    config.state = bed.dir.path().join("other");
+    let socket = crate::run(config).await.unwrap_err();
+    assert!(socket.contains("is taken"), "{socket}");
+}

@@ -42,7 +42,7 @@ impl Bed {
                     .display()
                     .to_string();
                 match change.now {
-                    Now::File(parsed) => format!("{name}:holds {}", parsed.objects.len()),
+                    Now::File { parsed, .. } => format!("{name}:holds {}", parsed.objects.len()),
                     Now::Unreadable(problem) => format!("{name}:unreadable as {}", problem.file),
                     Now::Gone => format!("{name}:gone"),
                 }
@@ -128,6 +128,23 @@ fn what_cannot_be_read_is_told_once_and_is_not_gone() {
     assert_eq!(bed.scan(), Vec::<String>::new());
     fs::rename(&away, &here).unwrap();
     assert_eq!(bed.scan(), [":gone"], "the trouble is");
+}
+
+#[test]
+fn a_link_that_leads_back_is_followed_once() {
+    let mut bed = Bed::new(true);
+    bed.write("a.yaml", ONE);
+    std::os::unix::fs::symlink(".", bed.dir.path().join("again")).unwrap();
+    assert_eq!(bed.scan(), ["a.yaml:holds 1"]);
+}
+
+#[test]
+fn a_file_that_is_expected_and_not_there_is_gone() {
+    let mut bed = Bed::new(true);
+    bed.write("a.yaml", ONE);
+    let paths = ["a.yaml", "b.yaml"].map(|name| bed.dir.path().join(name));
+    bed.scanner.expect(paths.into_iter());
+    assert_eq!(bed.scan(), ["a.yaml:holds 1", "b.yaml:gone"]);
 }
 
 #[test]
