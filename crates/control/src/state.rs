@@ -13,7 +13,7 @@ use api::{Origin, Problem, Severity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::layers::{Above, Held, Key, digest};
+use crate::layers::{Above, Held, Key, digest, object_digest};
 
 /// How many objects may be applied or deleted by hand.
 pub(crate) const MAX_ABOVE: usize = 10_000;
@@ -290,37 +290,34 @@ fn record_name(key: &Key) -> String {
     format!("{RECORDS}/{}.json", digest(whole.as_bytes()))
 }
 
+/// What an object is read from again: its document as it was written, where that is short; else its value, which has not
+/// the places of its fields; and the whole text where neither gives the same object: what is broken must stay so.
 fn text(applied: &Applied) -> Text {
     let object = &applied.held.object;
-    let origin = object.origin.clone();
-    let (line, document) = document(&applied.text, origin.line);
-    if document.len() <= MAX_TEXT {
-        let text = Text {
-            origin: origin.clone(),
-            line,
-            text: document,
-        };
-        // What cannot be cut out of its file like this must not be lost for it.
-        let found = find(&text, &applied.held.key);
-        if found.is_some_and(|(found, _)| found.json == written(object)) {
-            return text;
-        }
-    }
-    Text {
-        line: origin.line,
-        origin,
-        text: object.json.to_string(),
-    }
-}
-
-/// The object as it was before it got its age.
-fn written(object: &api::Object) -> Value {
-    let mut json = object.json.clone();
-    let metadata = json.get_mut("metadata").and_then(Value::as_object_mut);
+    let origin = || object.origin.clone();
+    let (line, document) = document(&applied.text, object.origin.line);
+    let mut unstamped = object.json.clone();
+    let metadata = unstamped.get_mut("metadata").and_then(Value::as_object_mut);
     if let Some(metadata) = metadata {
         metadata.remove("creationTimestamp");
     }
-    json
+    let short = (document.len() <= MAX_TEXT).then_some((line, document));
+    let values = [&unstamped, &object.json].map(|value| (object.origin.line, value.to_string()));
+    let same = |text: &Text| {
+        let found = find(text, &applied.held.key);
+        found.is_some_and(|(found, _)| object_digest(&found, &found.json) == applied.held.digest)
+    };
+    let candidates = short.into_iter().chain(values);
+    let mut texts = candidates.map(|(line, text)| Text {
+        origin: origin(),
+        line,
+        text,
+    });
+    texts.find(same).unwrap_or_else(|| Text {
+        origin: origin(),
+        line: 1,
+        text: applied.text.to_string(),
+    })
 }
 
 /// The document of a text that holds the line, and the line that it begins at.

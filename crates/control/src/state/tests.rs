@@ -113,7 +113,7 @@ fn the_last_good_text_of_a_file_is_kept_until_it_is_not_needed() {
         text: POLICY.to_owned(),
     };
     state.keep(&kept).unwrap();
-    assert_eq!(state.restore(1).kept, [kept.clone()]);
+    assert_eq!(state.restore(1).kept, std::slice::from_ref(&kept));
     state.unkeep(&kept.path).unwrap();
     state.unkeep(&kept.path).unwrap();
     assert_eq!(state.restore(1).kept, []);
@@ -159,5 +159,23 @@ fn a_document_is_cut_out_of_its_file_and_keeps_its_places() {
             );
             assert_eq!(found.object, wanted.object, "every place");
         }
+    }
+}
+
+#[test]
+fn what_is_broken_is_broken_after_a_restart_however_long_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = Directory::open(dir.path()).unwrap();
+    let twice = POLICY.replace("spec: {}", "spec: {}\nspec: {}");
+    let long = format!("{twice}# {}\n", "x".repeat(MAX_TEXT));
+    for text in [twice, long] {
+        let broken = applied(&text, &mut Ages::default());
+        assert!(broken.held.object.invalid.is_some());
+        let changes = BTreeMap::from([(broken.held.key.clone(), (None, Some(broken.clone())))]);
+        state.write(&changes).unwrap();
+        let restored = state.restore(1);
+        let found = restored.above[&broken.held.key].object.clone().unwrap();
+        assert_eq!(found.object.invalid, broken.held.object.invalid);
+        assert_eq!(found.digest, broken.held.digest);
     }
 }

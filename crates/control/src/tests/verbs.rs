@@ -147,9 +147,9 @@ async fn what_is_broken_is_rejected_with_its_place_and_the_rest_is_taken() {
     let one = |kind: &str| outcomes.iter().find(|outcome| outcome.kind == kind).unwrap();
     assert_eq!(one("ConfigMap").result, OutcomeKind::Accepted);
     assert_eq!(one("VirtualService").result, OutcomeKind::NotInForce);
-    let policy = one("AuthorizationPolicy");
-    assert_eq!(policy.result, OutcomeKind::Rejected);
-    assert!(policy.why[0].starts_with("mine.yaml:"), "{policy:?}");
+    let broken = one("AuthorizationPolicy");
+    assert_eq!(broken.result, OutcomeKind::Rejected);
+    assert!(broken.why[0].starts_with("mine.yaml:"), "{broken:?}");
     let status = bed.status().await.unwrap();
     let invalid = status.objects.iter().find(|object| object.name == "bad").unwrap();
     assert_eq!(
@@ -157,6 +157,13 @@ async fn what_is_broken_is_rejected_with_its_place_and_the_rest_is_taken() {
         (OutcomeKind::Rejected, &["demo/x".to_owned()][..])
     );
     assert_eq!(status.not_acted_on.len(), 1);
+
+    // The value is the same without the second key: it is a change all the same.
+    let mended = bed.apply(&policy("bad", "x"), 0).await;
+    assert_eq!(
+        (mended[0].result, mended[0].change.as_str()),
+        (OutcomeKind::Accepted, "configured")
+    );
 
     let outcomes = bed
         .apply(&format!("{}---\na: [\n", config_map("half", "x")), 0)
