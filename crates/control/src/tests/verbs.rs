@@ -285,3 +285,76 @@ async fn another_trust_domain_waits_for_a_restart() {
     let identity = pods.unwrap()[0]["identity"].clone();
     assert_eq!(identity, "spiffe://cluster.local/ns/demo/sa/x");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pa_13_an_object_is_as_old_as_it_is_and_no_older() {
+    let bed = with_pods(&["a"], &[("n.yaml", NAMESPACE)]).await;
+    let age = async || {
+        let (items, _) = bed
+            .call("get", json!({"kind": "ap", "namespace": "demo", "name": "p"}))
+            .await;
+        items[0]["object"]["metadata"]["creationTimestamp"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let later = async || tokio::time::sleep(Duration::from_millis(5)).await;
+    let body =
+        json!({"documents": [{"file": "f", "text": policy("p", "nobody")}], "waitMs": 0, "dryRun": true});
+    bed.call("apply", body).await.1.unwrap();
+    let rehearsed = std::time::SystemTime::now();
+    later().await;
+    bed.apply(&policy("p", "nobody"), 0).await;
+    let first = age().await;
+    let seen: api::Meta = serde_json::from_value(json!({"creationTimestamp": first})).unwrap();
+    let rehearsed = rehearsed
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
+    assert!(
+        u128::from(seen.creation.unwrap()) > rehearsed,
+        "a dry run is no birth"
+    );
+    later().await;
+    bed.apply(&policy("p", "no-one"), 0).await;
+    assert_eq!(age().await, first, "a change does not make it younger");
+    bed.delete("ap", "demo", "p").await;
+    later().await;
+    bed.apply(&policy("p", "nobody"), 0).await;
+    assert_ne!(age().await, first, "what comes back is another one");
+}
+
+/// Many at once, by file and by hand: in the end there is what each left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_changes_ends_in_what_was_said_last() {
+    let bed = with_pods(&["a", "b"], &[("n.yaml", NAMESPACE)]).await;
+    let (mut a, _b) = (bed.proxy("a").await, bed.proxy("b").await);
+    let writer = async |n: usize| {
+        let name = format!("w{n}");
+        let text = |port: usize| policy(&name, "x").replace("\"9\"", &format!("\"{port}\""));
+        for turn in 0..15 {
+            match (turn + n) % 3 {
+                0 => bed.write(&format!("{name}.yaml"), &text(turn + 1)),
+                1 => drop(bed.apply(&text(turn + 100), 5_000).await),
+                _ => drop(bed.delete("ap", "demo", &name).await),
+            }
+        }
+        bed.apply(&policy(&format!("last{n}"), "x"), 5_000).await
+    };
+    let outcomes = tokio::join!(writer(0), writer(1), writer(2), writer(3));
+    for outcome in [outcomes.0, outcomes.1, outcomes.2, outcomes.3] {
+        assert_eq!(outcome[0].result, OutcomeKind::Accepted, "{outcome:?}");
+    }
+    for n in 0..4 {
+        a.until(&format!("policy/demo/last{n}"), true).await;
+        bed.write(&format!("w{n}.yaml"), &policy(&format!("w{n}"), "x"));
+        a.until(&format!("policy/demo/w{n}"), true).await;
+    }
+    let status = bed.status().await.unwrap();
+    assert_eq!(status.objects.len(), 8);
+    assert!(
+        status.problems.iter().all(|problem| problem.severity != "error"),
+        "{:?}",
+        status.problems
+    );
+}
