@@ -27,6 +27,8 @@ const MAX_DIRECTORIES: usize = 4_096;
 const QUIET: Duration = Duration::from_millis(5);
 /// How soon a file is looked at again that was not complete.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long a file that was changed in its place must be as it is before it is read.
+const SETTLE: Duration = Duration::from_millis(5);
 /// How often to look without a notice.
 const POLL: Duration = Duration::from_secs(2);
 /// The same, where the kernel gives no notices.
@@ -59,15 +61,10 @@ pub(crate) enum Now {
 pub(crate) async fn follow(mut scanner: Scanner, to: mpsc::Sender<Vec<Change>>) {
     let notices = Notices::new();
     // The first look was before anything was watched.
-    let mut again = true;
+    let mut again = Some(Duration::ZERO);
     loop {
-        let pause = if again {
-            AGAIN
-        } else if notices.complete() {
-            POLL
-        } else {
-            POLL_ALONE
-        };
+        let poll = if notices.complete() { POLL } else { POLL_ALONE };
+        let pause = again.unwrap_or(poll);
         let noticed = tokio::time::timeout(pause, notices.next()).await.is_ok();
         if noticed {
             tokio::time::sleep(QUIET).await;

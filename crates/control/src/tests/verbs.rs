@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use admin::Exit;
-use admin::verbs::{Desired, OutcomeKind};
+use admin::verbs::{Desired, OutcomeKind, Status};
 use serde_json::{Value, json};
 
 use super::bed::{Bed, NAMESPACE, SOON, config_map, pod, policy};
@@ -350,8 +350,15 @@ async fn a_storm_of_changes_ends_in_what_was_said_last() {
         bed.write(&format!("w{n}.yaml"), &policy(&format!("w{n}"), "x"));
         a.until(&format!("policy/demo/w{n}"), true).await;
     }
-    let status = bed.status().await.unwrap();
-    assert_eq!(status.objects.len(), 8);
+    let wanted = ["last0", "last1", "last2", "last3", "w0", "w1", "w2", "w3"];
+    let named = |status: &Status| {
+        status
+            .objects
+            .iter()
+            .map(|object| object.name.clone())
+            .collect::<Vec<_>>()
+    };
+    let status = bed.until(|status| named(status) == wanted).await;
     assert!(
         status.problems.iter().all(|problem| problem.severity != "error"),
         "{:?}",
