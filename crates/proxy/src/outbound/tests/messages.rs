@@ -122,6 +122,15 @@ async fn an_upgrade_that_nobody_asked_for_is_none() {
 }
 
 #[tokio::test]
+async fn http1_connections_are_kept_for_the_next_request() {
+    let world = web(Protocol::Auto, Kind::MeshHttp("web")).await;
+    for _ in 0..3 {
+        assert_eq!(world.ask(VIP, Version::Http1, get(HOST, "/")).await.status, 200);
+    }
+    assert_eq!(world.sources().len(), 1);
+}
+
+#[tokio::test]
 async fn connect_is_refused() {
     let world = web(Protocol::Http, Kind::MeshHttp("web")).await;
     let request = b"CONNECT web.full:80 HTTP/1.1\r\nhost: web.full:80\r\n\r\n";
