@@ -27,6 +27,17 @@ impl fmt::Display for Severity {
     }
 }
 
+/// A place on one line of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Span {
+    /// The line from 1; 0 where unknown.
+    pub line: u32,
+    /// The column from 1, in characters.
+    pub column: u32,
+    /// How many characters, on that line.
+    pub length: u32,
+}
+
 /// The name of an object, as far as it could be read.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct ObjectRef {

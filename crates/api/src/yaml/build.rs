@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, StrInput};
 
-use super::{Data, Document, Key, MAX_DEPTH, MAX_NODES, Node, Span, scalar};
+use super::{Data, Document, Key, MAX_DEPTH, MAX_NODES, Node, scalar};
+use crate::problem::Span;
 use crate::report::Report;
 
 /// Reads all documents of a text. A document with broken syntax is reported and left out; reading goes on

@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::object::Meta;
+use super::{ConfigMap, Meta};
 use crate::report::Report;
-use crate::services::ConfigMap;
 use crate::yaml::Node;
 
 /// The mesh's configuration, as far as it is acted on. Absent means Istio's default or the profile's: the

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// The annotation that makes a policy decide without being enforced.
+pub(crate) const DRY_RUN: &str = "istio.io/dry-run";
+
 /// `selector.matchLabels`. Empty selects everything in scope.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -241,4 +244,13 @@ pub struct OutputClaim {
 fn labels(selector: Option<&Selector>) -> &BTreeMap<String, String> {
     static NONE: BTreeMap<String, String> = BTreeMap::new();
     selector.map_or(&NONE, |selector| &selector.match_labels)
+}
+
+/// A boolean as Go's `strconv.ParseBool` reads it.
+pub(crate) fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
 }

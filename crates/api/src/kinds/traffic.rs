@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Selector;
+
 /// DestinationRule (semantics 1.6, 6.5 to 6.7).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -17,7 +19,7 @@ pub struct DestinationRule {
     /// Namespaces that see it: `.`, `*`, or a name. Empty: everyone.
     pub export_to: Vec<String>,
     /// Which clients it is for.
-    pub workload_selector: Option<crate::Selector>,
+    pub workload_selector: Option<Selector>,
 }
 
 /// `trafficPolicy`.

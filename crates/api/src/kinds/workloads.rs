@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::object::Meta;
+use super::Meta;
 
 /// Namespace. All that matters is in its metadata.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
