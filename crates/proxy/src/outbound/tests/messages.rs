@@ -146,7 +146,10 @@ async fn o_16_a_refusal_of_our_certificate_is_told_as_one() {
     let answer = world.ask(VIP, Version::Http1, get(HOST, "/")).await;
     assert_eq!(answer.status, 503);
     let event = world.event().await;
-    assert_eq!((event.flags, event.reason), ("UF", Some(Reason::TlsHandshake)));
+    assert_eq!(
+        (event.flags, event.reason),
+        ("UF,URX", Some(Reason::TlsHandshake))
+    );
     let message = event.message.as_deref().unwrap();
     assert!(message.contains("refused by the peer"), "{message}");
 }
