@@ -1,257 +1,262 @@
-//! The cluster's DNS, and the only DNS that a workload in the mesh can ask.
+//! DNS: what workloads ask is answered here, whatever server they ask.
 //!
-//! Who asks is known by the mark. [`answer`] is a pure function of the question, the asker's namespace and the snapshot;
-//! what is not the cluster's goes to the configured servers, or is refused where there are none.
+//! Names of the cluster are answered from the snapshot ([`answer`]); others are asked of the servers of the
+//! configuration ([`forward`]), or refused where there are none. Who asks is known by the mark of the interface, and
+//! may ask so much and no more ([`askers`]). Before the first snapshot there is no answer but SERVFAIL.
 
 mod answer;
+mod askers;
+mod forward;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use capture::socket::{Datagram, UdpTproxy, capture_addresses, tproxy_listener};
+use capture::socket::{Datagram, UdpTproxy};
 use model::Reason;
 use telemetry::{Decision, Event, EventKind, Peer, Reporter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::Registration;
 use crate::shared::Shared;
-use answer::{Asker, Verdict};
+use answer::{Outcome, Transport, answer};
+use askers::{Askers, Turn};
 
-use answer::answer as reply_to;
+/// Questions to other servers that may be under way, of all workloads together.
+const MAX_FORWARDED: usize = 512;
 
-/// Questions that are answered at once, over UDP and TCP together; more are dropped, and asked again by their clients.
-const MAX_IN_FLIGHT: usize = 1024;
-/// Connections that ask over TCP.
-const MAX_CONNECTIONS: usize = 256;
-/// The longest question over UDP, in bytes.
+/// Connections that are served at once.
+const MAX_CONNECTIONS: usize = 512;
+
+/// How long a connection may stay without a whole question.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest question over UDP, bytes.
 const MAX_DATAGRAM: usize = 4096;
-/// How long a connection may stay without a question, and a server without an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Listens, and answers from then on; until told to drain.
+/// How long to wait before receiving again when the system refuses.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+/// Listens at both capture addresses, over UDP and TCP.
 ///
 /// # Errors
-/// An address cannot be listened on.
+/// An address cannot be had.
 pub(crate) fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<Result<(), String>>) -> Result<(), String> {
-    let dns = Arc::new(Dns::new(Arc::clone(shared)));
-    for address in capture_addresses(capture::DNS_PORT) {
-        let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
-        let listener = tproxy_listener(address).map_err(failed)?;
-        let socket = UdpTproxy::bind(address).map_err(failed)?;
-        let (stream, datagrams) = (Arc::clone(&dns), Arc::clone(&dns));
-        tasks.spawn(async move {
-            stream.serve(listener).await;
-            std::future::pending().await
-        });
-        tasks.spawn(async move {
-            datagrams.serve_datagrams(socket).await;
-            std::future::pending().await
-        });
+    let server = Arc::new(Server {
+        shared: Arc::clone(shared),
+        askers: Askers::default(),
+        forwarded: Semaphore::new(MAX_FORWARDED),
+        connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+    });
+    for address in capture::socket::capture_addresses(capture::DNS_PORT) {
+        let taken = |error| format!("cannot take captured DNS at {address}: {error}");
+        let socket = UdpTproxy::bind(address).map_err(taken)?;
+        let listener = capture::socket::tproxy_listener(address).map_err(taken)?;
+        tasks.spawn(Arc::clone(&server).udp(Arc::new(socket)));
+        tasks.spawn(Arc::clone(&server).tcp(listener));
     }
     Ok(())
 }
 
-/// Returns when the proxy is told to stop.
-async fn told(mut draining: watch::Receiver<bool>) {
-    let _ = draining.wait_for(|told| *told).await.map(|_| ());
-}
-
-/// The DNS of one node.
-#[derive(Debug)]
-struct Dns {
+struct Server {
     shared: Arc<Shared>,
-    in_flight: Arc<Semaphore>,
+    askers: Askers,
+    forwarded: Semaphore,
     connections: Arc<Semaphore>,
 }
 
-impl Dns {
-    fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-        }
-    }
-
-    /// Answers what is asked over UDP, until told to drain.
-    async fn serve_datagrams(self: Arc<Self>, socket: UdpTproxy) {
-        let socket = Arc::new(socket);
-        let mut draining = std::pin::pin!(told(self.shared.draining.clone()));
+impl Server {
+    async fn udp(self: Arc<Self>, socket: Arc<UdpTproxy>) -> Result<(), String> {
         let mut buffer = vec![0; MAX_DATAGRAM];
         loop {
-            let datagram = tokio::select! {
-                received = socket.recv(&mut buffer) => match received {
-                    Ok(datagram) => datagram,
-                    Err(error) => {
-                        tracing::debug!(%error, "a question could not be read");
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                        continue;
-                    }
-                },
-                () = &mut draining => return,
-            };
-            let Ok(place) = Arc::clone(&self.in_flight).try_acquire_owned() else {
-                continue;
-            };
-            let question = buffer.get(..datagram.length).unwrap_or_default().to_vec();
-            let (dns, socket) = (Arc::clone(&self), Arc::clone(&socket));
-            tokio::spawn(async move {
-                if let Some(reply) = dns.datagram(&datagram, &question).await
-                    && let Err(error) = socket.reply(&datagram, &reply)
-                {
-                    tracing::debug!(%error, "an answer could not be sent");
-                }
-                drop(place);
-            });
-        }
-    }
-
-    async fn datagram(&self, datagram: &Datagram, question: &[u8]) -> Option<Vec<u8>> {
-        let local = self.shared.locals.by_mark(datagram.mark).await;
-        self.reply(local, datagram.source, question, false).await
-    }
-
-    /// Answers what is asked over TCP, until told to drain.
-    async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let mut draining = std::pin::pin!(told(self.shared.draining.clone()));
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = &mut draining => return,
-            };
-            let (stream, client) = match accepted {
-                Ok(accepted) => accepted,
+            let datagram = match socket.recv(&mut buffer).await {
+                Ok(datagram) => datagram,
                 Err(error) => {
-                    tracing::debug!(%error, "accepting a question failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    tracing::debug!(%error, "receiving DNS failed");
+                    tokio::time::sleep(ERROR_PAUSE).await;
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
+            let Some(turn) = self.turn(datagram.mark, datagram.source) else {
                 continue;
             };
-            let dns = Arc::clone(&self);
-            tokio::spawn(async move {
-                if let Err(error) = dns.connection(stream, client).await {
-                    tracing::debug!(%error, "a connection with questions ended");
-                }
-                drop(place);
-            });
+            let query = buffer.get(..datagram.length).unwrap_or_default().to_vec();
+            tokio::spawn(Arc::clone(&self).datagram(Arc::clone(&socket), datagram, query, turn));
         }
     }
 
-    /// RFC 7766: questions one after the other, each with its length before it.
-    async fn connection(&self, mut stream: TcpStream, client: SocketAddr) -> io::Result<()> {
-        let mark = capture::socket::mark(&stream)?;
-        let local = self.shared.locals.by_mark(mark).await;
+    async fn datagram(
+        self: Arc<Self>,
+        socket: Arc<UdpTproxy>,
+        datagram: Datagram,
+        query: Vec<u8>,
+        turn: Turn,
+    ) {
+        let Some(local) = self.asker(datagram.mark, datagram.source).await else {
+            return;
+        };
+        if let Some(answer) = self.answer(&query, &local, datagram.source, Transport::Udp).await
+            && let Err(error) = socket.reply(&datagram, &answer)
+        {
+            tracing::debug!(%error, "a DNS answer could not be sent");
+        }
+        drop(turn);
+    }
+
+    async fn tcp(self: Arc<Self>, listener: TcpListener) -> Result<(), String> {
         loop {
-            let length = match tokio::time::timeout(PATIENCE, stream.read_u16()).await {
-                Ok(Ok(length)) => length,
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Ok(()),
-            };
-            let mut question = vec![0; usize::from(length)];
-            tokio::time::timeout(PATIENCE, stream.read_exact(&mut question)).await??;
-            let Some(reply) = self.reply(local.clone(), client, &question, true).await else {
+            let place = Arc::clone(&self.connections)
+                .acquire_owned()
+                .await
+                .map_err(|error| error.to_string())?;
+            match listener.accept().await {
+                Ok((stream, source)) => {
+                    let server = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        if let Err(error) = server.connection(stream, source).await {
+                            tracing::debug!(%error, "a DNS connection broke");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting DNS connections failed");
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(&self, mut stream: TcpStream, source: SocketAddr) -> std::io::Result<()> {
+        let mark = capture::socket::mark(&stream)?;
+        // One of each workload's turns is the connection's: none can take all places.
+        let Some(_turn) = self.turn(mark, source) else {
+            return Ok(());
+        };
+        let Some(local) = self.asker(mark, source).await else {
+            return Ok(());
+        };
+        loop {
+            let Ok(query) = tokio::time::timeout(IDLE_TIMEOUT, read(&mut stream)).await else {
                 return Ok(());
             };
-            let length = u16::try_from(reply.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-            stream.write_u16(length).await?;
-            stream.write_all(&reply).await?;
-            stream.flush().await?;
+            let Some(query) = query? else {
+                return Ok(());
+            };
+            let Some(_turn) = self.turn(mark, source) else {
+                return Ok(());
+            };
+            let Some(answer) = self.answer(&query, &local, source, Transport::Tcp).await else {
+                return Ok(());
+            };
+            let length = u16::try_from(answer.len()).map_err(std::io::Error::other)?;
+            let bytes = [&length.to_be_bytes(), answer.as_slice()].concat();
+            tokio::time::timeout(IDLE_TIMEOUT, stream.write_all(&bytes)).await??;
         }
     }
 
-    async fn reply(
-        &self,
-        local: Option<Arc<Registration>>,
-        client: SocketAddr,
-        question: &[u8],
-        stream: bool,
-    ) -> Option<Vec<u8>> {
-        let index = self.shared.store.current();
-        let asker = local.as_ref().map(|r| Asker {
-            namespace: &r.namespace,
-            stream,
-            forwards: !self.shared.config.dns_upstreams.is_empty(),
-        })?;
-        match reply_to(question, asker, index.as_deref()) {
-            Verdict::Reply(reply) => Some(reply),
-            Verdict::Refused(reply, name) => {
-                if let Some(local) = &local {
-                    self.refused(local, client, &name);
+    fn turn(&self, mark: u32, source: SocketAddr) -> Option<Turn> {
+        match self.askers.turn(mark) {
+            Ok(turn) => Some(turn),
+            Err(too_many) => {
+                if too_many.first {
+                    self.refused(
+                        None,
+                        source,
+                        Reason::LimitReached,
+                        "too many DNS questions at once",
+                    );
                 }
-                Some(reply)
+                None
             }
-            Verdict::Forward => self.forward(question, stream).await,
-            Verdict::Silence => None,
         }
     }
 
-    /// Asks the configured servers, one after the other. A reply counts only if it is one to this very question.
-    async fn forward(&self, question: &[u8], stream: bool) -> Option<Vec<u8>> {
-        for server in &self.shared.config.dns_upstreams {
-            let asked = tokio::time::timeout(PATIENCE, ask(*server, question, stream)).await;
-            match asked {
-                Ok(Ok(reply)) if answer::replies(question, &reply) => return Some(reply),
-                Ok(Ok(_)) => tracing::debug!(%server, "a reply that was not asked for"),
-                Ok(Err(error)) => tracing::debug!(%server, %error, "a name server failed"),
-                Err(_) => tracing::debug!(%server, "a name server did not answer"),
-            }
+    /// Who asks; nobody is answered who is not known.
+    async fn asker(&self, mark: u32, source: SocketAddr) -> Option<Arc<Registration>> {
+        let local = self.shared.locals.by_mark(mark).await;
+        if local.is_none() {
+            let why = "a DNS question of nobody that is known";
+            self.refused(None, source, Reason::UnknownWorkload, why);
         }
-        answer::failed(question)
+        local
     }
 
-    fn refused(&self, local: &Registration, client: SocketAddr, name: &str) {
-        let source = Arc::new(Peer {
-            address: Some(client),
-            namespace: local.namespace.as_str().into(),
-            pod: local.pod.as_str().into(),
-            principal: local.identity.clone(),
+    async fn answer(
+        &self,
+        query: &[u8],
+        local: &Registration,
+        source: SocketAddr,
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
+        let upstreams = &self.shared.config.dns_upstreams;
+        let outcome = {
+            let index = self.shared.store.current();
+            answer(
+                query,
+                &local.namespace,
+                index.as_deref(),
+                transport,
+                !upstreams.is_empty(),
+            )
+        };
+        match outcome {
+            // What could not be put into bytes at all is no answer.
+            Outcome::Reply(bytes) => (!bytes.is_empty()).then_some(bytes),
+            Outcome::Ignored => None,
+            Outcome::Refused(bytes, name) => {
+                let why =
+                    format!("`{name}` is no name of the cluster, and no other DNS server is configured");
+                self.refused(Some(local), source, Reason::EgressUnknown, &why);
+                Some(bytes)
+            }
+            Outcome::Forward(forward) => {
+                let Ok(_place) = self.forwarded.try_acquire() else {
+                    return Some(forward.failed());
+                };
+                match forward::ask(upstreams, &forward.question).await {
+                    Some(other) => Some(forward.with(other)),
+                    None => Some(forward.failed()),
+                }
+            }
+        }
+    }
+
+    fn refused(&self, local: Option<&Registration>, source: SocketAddr, reason: Reason, why: &str) {
+        let caller = Peer {
+            address: Some(source),
+            namespace: local.map(|l| l.namespace.as_str()).unwrap_or_default().into(),
+            pod: local.map(|l| l.pod.as_str()).unwrap_or_default().into(),
+            principal: local.and_then(|l| l.identity.clone()),
             ..Peer::default()
-        });
+        };
         let mut event = Event::new(
             EventKind::Dns,
             Reporter::Source,
             SystemTime::now(),
-            source,
-            Arc::new(Peer::default()),
+            Arc::new(caller),
+            Arc::default(),
         );
         event.protocol = "dns";
+        event.port = 53;
         event.decision = Decision::Deny;
-        event.reason = Some(Reason::EgressUnknown);
-        event.message = Some(format!("`{name}` is not a name of the cluster").into());
+        event.reason = Some(reason);
+        event.message = Some(why.into());
         self.shared.telemetry.emit(event);
     }
 }
 
-/// From a port of its own each time, with the client's own id: both must be guessed to forge a reply.
-async fn ask(server: SocketAddr, question: &[u8], stream: bool) -> io::Result<Vec<u8>> {
-    if stream {
-        let mut tcp = TcpStream::connect(server).await?;
-        let length = u16::try_from(question.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-        tcp.write_u16(length).await?;
-        tcp.write_all(question).await?;
-        let mut reply = vec![0; usize::from(tcp.read_u16().await?)];
-        tcp.read_exact(&mut reply).await?;
-        return Ok(reply);
-    }
-    let any: SocketAddr = if server.is_ipv4() {
-        (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+/// The next question; `None` at the end.
+async fn read(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
+    let length = match stream.read_u16().await {
+        Ok(length) => length,
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
     };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(server).await?;
-    socket.send(question).await?;
-    let mut reply = vec![0; MAX_DATAGRAM];
-    let length = socket.recv(&mut reply).await?;
-    reply.truncate(length);
-    Ok(reply)
+    let mut query = vec![0; usize::from(length)];
+    stream.read_exact(&mut query).await?;
+    Ok(Some(query))
 }

@@ -1,291 +1,402 @@
-//! From a question to a reply, without a socket.
+//! What is answered to a question: bytes in, bytes out, nothing waited for.
 
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV};
+use hickory_proto::rr::rdata::{CNAME, PTR, SOA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use snapshot::{Answer, Endpoint, Index};
+use model::Protocol;
+use snapshot::{Answer, Endpoint, Index, Service};
 
-/// How long a client may keep an answer, in seconds: endpoints change.
-const TTL: u32 = 5;
-/// What fits into a datagram where the client does not say (RFC 1035).
-const PLAIN_DATAGRAM: u16 = 512;
-/// The largest datagram that is sent, whatever the client says (RFC 9715).
-const MAX_DATAGRAM: u16 = 1232;
-/// ExternalName may lead to ExternalName.
-const MAX_CHAIN: usize = 8;
+/// How long an answer may be kept, in seconds: as cluster DNS has it.
+pub(super) const TTL: u32 = 5;
 
-/// Who asks, and how.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asker<'a> {
-    /// The namespace that short names are of.
-    pub(crate) namespace: &'a str,
-    /// Whether it asks over TCP, where every reply fits.
-    pub(crate) stream: bool,
-    /// Whether other names are asked elsewhere.
-    pub(crate) forwards: bool,
+/// The largest answer over UDP, whatever the asker takes: what passes everywhere without fragments.
+pub(super) const MAX_UDP: u16 = 1232;
+
+/// The largest answer over UDP to an asker that says nothing (RFC 1035, 4.2.1).
+const MIN_UDP: u16 = 512;
+
+/// The most records of one answer.
+const MAX_RECORDS: usize = 1000;
+
+/// ExternalName may point to ExternalName; a chain longer than this is taken as a loop.
+const MAX_ALIASES: usize = 8;
+
+/// By what a question came, which says how long an answer may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
 }
 
-/// What to do with a question.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Verdict {
-    /// Send this.
+/// What becomes of a question.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// This is the answer.
     Reply(Vec<u8>),
-    /// Send this: the name is not the cluster's, and nobody else is asked.
+    /// It is about a name of the world outside, and there is nobody to ask: this is the answer.
     Refused(Vec<u8>, String),
-    /// Ask the configured servers.
-    Forward,
-    /// Say nothing: it is not a question.
-    Silence,
+    /// Somebody else is to be asked.
+    Forward(Box<Forward>),
+    /// It deserves no answer: it is too short to have an id, or is an answer itself.
+    Ignored,
 }
 
-/// Answers a question from a snapshot. Never panics, whatever the bytes are.
-pub(crate) fn answer(question: &[u8], asker: Asker<'_>, index: Option<&Index>) -> Verdict {
-    let Ok(asked) = Message::from_vec(question) else {
-        return malformed(question);
+/// A question that somebody else knows the answer to.
+#[derive(Debug)]
+pub(super) struct Forward {
+    /// The answer as far as it goes: the asker's question, and aliases that lead out of the cluster.
+    reply: Message,
+    /// What to ask.
+    pub(super) question: Query,
+    limit: usize,
+}
+
+impl Forward {
+    /// The answer with what the other server said.
+    pub(super) fn with(mut self, other: Message) -> Vec<u8> {
+        self.reply.metadata.response_code = other.metadata.response_code;
+        self.reply.metadata.authoritative = false;
+        self.reply
+            .answers
+            .extend(other.answers.into_iter().take(MAX_RECORDS));
+        self.reply
+            .authorities
+            .extend(other.authorities.into_iter().take(MAX_RECORDS));
+        encode(&self.reply, self.limit)
+    }
+
+    /// Nobody answered.
+    pub(super) fn failed(mut self) -> Vec<u8> {
+        self.reply.answers.clear();
+        self.reply.metadata.response_code = ResponseCode::ServFail;
+        encode(&self.reply, self.limit)
+    }
+}
+
+/// Answers a question of a workload in `namespace`, as cluster DNS does. Without an index there is no answer yet; with
+/// `upstreams`, names that are not the cluster's are somebody else's to answer.
+pub(super) fn answer(
+    query: &[u8],
+    namespace: &str,
+    index: Option<&Index>,
+    transport: Transport,
+    upstreams: bool,
+) -> Outcome {
+    let Some(id) = question_id(query) else {
+        return Outcome::Ignored;
     };
-    if asked.metadata.message_type != MessageType::Query {
-        return Verdict::Silence;
-    }
-    let mut reply = response(&asked);
-    let [query] = asked.queries.as_slice() else {
-        return finish(&mut reply, ResponseCode::FormErr, &asked, asker);
+    let Ok(message) = Message::from_vec(query) else {
+        let broken = Message::error_msg(id, OpCode::Query, ResponseCode::FormErr);
+        return Outcome::Reply(encode(&broken, usize::from(MIN_UDP)));
     };
-    if asked.metadata.op_code != OpCode::Query {
-        return finish(&mut reply, ResponseCode::NotImp, &asked, asker);
+    let limit = limit(&message, transport);
+    let mut reply = reply_to(&message, upstreams);
+    let refuse = |mut reply: Message, code| {
+        reply.metadata.response_code = code;
+        Outcome::Reply(encode(&reply, limit))
+    };
+    if message.edns.as_ref().is_some_and(|e| e.version() > 0) {
+        return refuse(reply, ResponseCode::BADVERS);
     }
-    if query.query_class() != DNSClass::IN {
-        return finish(&mut reply, ResponseCode::Refused, &asked, asker);
+    if message.metadata.op_code != OpCode::Query {
+        return refuse(reply, ResponseCode::NotImp);
     }
-    // Before its first snapshot a proxy knows nobody: the client asks again.
+    let [question] = message.queries.as_slice() else {
+        return refuse(reply, ResponseCode::FormErr);
+    };
+    if question.query_class() != DNSClass::IN {
+        return refuse(reply, ResponseCode::Refused);
+    }
     let Some(index) = index else {
-        return finish(&mut reply, ResponseCode::ServFail, &asked, asker);
+        return refuse(reply, ResponseCode::ServFail);
     };
-    let code = match query.query_type() {
-        RecordType::PTR => reverse(query, index, &mut reply),
-        RecordType::SRV => service(query, index, asker, &mut reply),
-        _ => addresses(query, index, asker, &mut reply),
-    };
-    match code {
-        Some(code) => {
-            if reply.answers.is_empty() {
-                reply.add_authority(authority(index));
-            }
-            finish(&mut reply, code, &asked, asker)
-        }
-        None if asker.forwards => Verdict::Forward,
-        None => {
-            let name = text(query.name());
-            match finish(&mut reply, ResponseCode::Refused, &asked, asker) {
-                Verdict::Reply(bytes) => Verdict::Refused(bytes, name),
-                other => other,
-            }
-        }
-    }
-}
-
-/// Whether a reply is one to this question.
-pub(super) fn replies(question: &[u8], reply: &[u8]) -> bool {
-    let (Ok(asked), Ok(said)) = (Message::from_vec(question), Message::from_vec(reply)) else {
-        return false;
-    };
-    said.metadata.message_type == MessageType::Response
-        && said.metadata.id == asked.metadata.id
-        && said.queries == asked.queries
-}
-
-/// The reply where everybody who was asked failed.
-pub(super) fn failed(question: &[u8]) -> Option<Vec<u8>> {
-    let asked = Message::from_vec(question).ok()?;
-    let mut reply = response(&asked);
-    reply.metadata.response_code = ResponseCode::ServFail;
-    reply.to_vec().ok()
-}
-
-/// A, AAAA, CNAME and types that no name here has. `None`: the name is not the cluster's.
-fn addresses(query: &Query, index: &Index, asker: Asker<'_>, reply: &mut Message) -> Option<ResponseCode> {
-    let mut name = text(query.name());
-    let mut owner = query.name().clone();
-    let v6 = query.query_type() == RecordType::AAAA;
-    for _ in 0..MAX_CHAIN {
-        match index.resolve(&name, asker.namespace, v6) {
-            Answer::Addresses(found) => {
-                if matches!(query.query_type(), RecordType::A | RecordType::AAAA) {
-                    for address in found {
-                        reply.add_answer(record(&owner, data(address)));
-                    }
-                }
-                return Some(ResponseCode::NoError);
-            }
-            Answer::NoData => return Some(ResponseCode::NoError),
-            Answer::NxDomain if reply.answers.is_empty() => return Some(ResponseCode::NXDomain),
-            Answer::NotOurs if reply.answers.is_empty() => return None,
-            // The alias is ours, and what it stands for is not.
-            Answer::NxDomain | Answer::NotOurs => return Some(ResponseCode::NoError),
-            Answer::Cname(alias) => {
-                let Ok(target) = Name::from_str(&format!("{}.", alias.as_str().trim_end_matches('.'))) else {
-                    return Some(ResponseCode::ServFail);
-                };
-                reply.add_answer(record(&owner, RData::CNAME(CNAME(target.clone()))));
-                if query.query_type() == RecordType::CNAME {
-                    return Some(ResponseCode::NoError);
-                }
-                name = text(&target);
-                owner = target;
-            }
-        }
-    }
-    Some(ResponseCode::ServFail)
-}
-
-/// PTR: of a Service's cluster address its name, of a pod's the name that DNS knows it by.
-fn reverse(query: &Query, index: &Index, reply: &mut Message) -> Option<ResponseCode> {
-    let Ok(network) = query.name().parse_arpa_name() else {
-        return Some(ResponseCode::NXDomain);
-    };
-    let address = network.addr();
-    let domain = &index.mesh().cluster_domain;
-    let host = match (index.vip(address, 0), index.pod(address)) {
-        (Some((service, _)), _) => Some(service.host.as_str().to_owned()),
-        (None, Some(pod)) => {
-            let dashed = address.to_string().replace(['.', ':'], "-");
-            Some(format!("{dashed}.{}.pod.{domain}", pod.pod.namespace()))
-        }
-        (None, None) => None,
-    };
-    let name = host.and_then(|host| Name::from_str(&format!("{}.", host.trim_end_matches('.'))).ok())?;
-    reply.add_answer(record(query.name(), RData::PTR(PTR(name))));
-    Some(ResponseCode::NoError)
-}
-
-/// SRV of a named port: `_http._tcp.web.ns.svc.cluster.local` (Kubernetes DNS specification 2.3.2, 2.4.2).
-fn service(query: &Query, index: &Index, asker: Asker<'_>, reply: &mut Message) -> Option<ResponseCode> {
-    let name = text(query.name());
-    let mut parts = name.splitn(3, '.');
-    let (Some(port), Some(transport), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
-        return addresses(query, index, asker, reply);
-    };
-    let (Some(port), Some(transport)) = (port.strip_prefix('_'), transport.strip_prefix('_')) else {
-        return addresses(query, index, asker, reply);
-    };
-    let Some(service) = index.service_by_host(rest, asker.namespace) else {
-        let known = index.resolve(rest, asker.namespace, false);
-        return (known != Answer::NotOurs).then_some(ResponseCode::NXDomain);
-    };
-    let udp = transport.eq_ignore_ascii_case("udp");
-    let found = service
-        .ports
-        .iter()
-        .find(|p| p.name.eq_ignore_ascii_case(port) && (p.protocol == model::Protocol::Udp) == udp);
-    let Some(found) = found else {
-        return Some(ResponseCode::NXDomain);
-    };
-    let host = service.host.as_str().trim_end_matches('.');
-    if service.headless {
-        let named = |e: &&Endpoint| e.ready && e.ports.contains_key(&found.port);
-        for endpoint in service.endpoints.iter().filter(named) {
-            let own = endpoint.hostname.clone().or_else(|| {
-                let first = endpoint.addresses.first()?;
-                Some(first.to_string().replace(['.', ':'], "-"))
-            });
-            let target = own.and_then(|own| Name::from_str(&format!("{own}.{host}.")).ok());
-            let port = endpoint.ports.get(&found.port).copied().unwrap_or(found.port);
-            if let Some(target) = target {
-                reply.add_answer(record(query.name(), RData::SRV(SRV::new(0, 100, port, target))));
-            }
-        }
-    } else if let Ok(target) = Name::from_str(&format!("{host}.")) {
-        reply.add_answer(record(
-            query.name(),
-            RData::SRV(SRV::new(0, 100, found.port, target)),
-        ));
-    }
-    Some(ResponseCode::NoError)
-}
-
-fn response(asked: &Message) -> Message {
-    let mut reply = Message::response(asked.metadata.id, asked.metadata.op_code);
-    reply.metadata.recursion_desired = asked.metadata.recursion_desired;
-    reply.metadata.recursion_available = true;
     reply.metadata.authoritative = true;
-    // As it was written, letter by letter: clients check it.
-    reply.add_queries(asked.queries.iter().take(1).cloned());
-    if asked.edns.is_some() {
+    let zone = Zone { index, namespace };
+    match zone.look_up(question, &mut reply) {
+        Found::Yes => {
+            reply.answers.truncate(MAX_RECORDS);
+            Outcome::Reply(encode(&reply, limit))
+        }
+        Found::NoData => Outcome::Reply(encode(&zone.negative(reply, ResponseCode::NoError), limit)),
+        Found::No => Outcome::Reply(encode(&zone.negative(reply, ResponseCode::NXDomain), limit)),
+        Found::Elsewhere(name) if upstreams => {
+            let question = Query::query(name, question.query_type());
+            Outcome::Forward(Box::new(Forward {
+                reply,
+                question,
+                limit,
+            }))
+        }
+        // What is known of the way there is said: an alias that leads out of the cluster.
+        Found::Elsewhere(_) if !reply.answers.is_empty() => Outcome::Reply(encode(&reply, limit)),
+        Found::Elsewhere(name) => {
+            reply.metadata.authoritative = false;
+            reply.metadata.response_code = ResponseCode::Refused;
+            Outcome::Refused(encode(&reply, limit), name.to_ascii())
+        }
+    }
+}
+
+/// The id, where there is a whole header and it is a question's.
+fn question_id(query: &[u8]) -> Option<u16> {
+    let header = query.first_chunk::<12>()?;
+    let [high, low, flags, ..] = *header;
+    (flags & 0x80 == 0).then(|| u16::from_be_bytes([high, low]))
+}
+
+fn limit(message: &Message, transport: Transport) -> usize {
+    let takes = match transport {
+        Transport::Tcp => u16::MAX,
+        Transport::Udp => message
+            .edns
+            .as_ref()
+            .map_or(MIN_UDP, |e| e.max_payload().clamp(MIN_UDP, MAX_UDP)),
+    };
+    usize::from(takes)
+}
+
+fn reply_to(message: &Message, upstreams: bool) -> Message {
+    let mut reply = Message::response(message.metadata.id, message.metadata.op_code);
+    reply.metadata.recursion_desired = message.metadata.recursion_desired;
+    reply.metadata.recursion_available = upstreams;
+    // The asker's own spelling comes back: some tell a forged answer by it.
+    reply.queries.clone_from(&message.queries);
+    if message.edns.is_some() {
         let mut edns = Edns::new();
-        edns.set_max_payload(MAX_DATAGRAM);
-        reply.set_edns(edns);
+        edns.set_max_payload(MAX_UDP);
+        reply.edns = Some(edns);
     }
     reply
 }
 
-fn finish(reply: &mut Message, code: ResponseCode, asked: &Message, asker: Asker<'_>) -> Verdict {
-    reply.metadata.response_code = code;
-    let Ok(bytes) = reply.to_vec() else {
-        return Verdict::Silence;
+/// What does not fit is not sent in part: the asker comes again over TCP.
+fn encode(message: &Message, limit: usize) -> Vec<u8> {
+    let whole = message.to_vec().unwrap_or_default();
+    if !whole.is_empty() && whole.len() <= limit {
+        return whole;
+    }
+    let mut short = message.truncate();
+    short.additionals.clear();
+    short.metadata.message_type = MessageType::Response;
+    short.edns.clone_from(&message.edns);
+    short.to_vec().unwrap_or_default()
+}
+
+/// What was found of a name; records are in the reply.
+enum Found {
+    Yes,
+    NoData,
+    No,
+    Elsewhere(Name),
+}
+
+struct Zone<'a> {
+    index: &'a Index,
+    namespace: &'a str,
+}
+
+impl Zone<'_> {
+    fn look_up(&self, question: &Query, reply: &mut Message) -> Found {
+        let name = question.name();
+        if let Some(address) = reverse(name) {
+            return self.reverse(name, address, question.query_type(), reply);
+        }
+        let Some(text) = text(name) else {
+            return self.foreign(name);
+        };
+        if text.starts_with('_') {
+            return self.port(name, &text, question.query_type(), reply);
+        }
+        match question.query_type() {
+            RecordType::A => self.addresses(name, text, false, reply),
+            RecordType::AAAA => self.addresses(name, text, true, reply),
+            kind => match self.index.resolve(&text, self.namespace, false) {
+                Answer::Cname(target) if kind == RecordType::CNAME => {
+                    let Some(target) = absolute(target.as_str()) else {
+                        return Found::NoData;
+                    };
+                    reply.add_answer(record(name, RData::CNAME(CNAME(target))));
+                    Found::Yes
+                }
+                Answer::NotOurs => self.foreign(name),
+                Answer::NxDomain => Found::No,
+                Answer::Addresses(_) | Answer::NoData | Answer::Cname(_) => Found::NoData,
+            },
+        }
+    }
+
+    fn addresses(&self, name: &Name, text: String, v6: bool, reply: &mut Message) -> Found {
+        let (mut name, mut text) = (name.clone(), text);
+        for _ in 0..MAX_ALIASES {
+            match self.index.resolve(&text, self.namespace, v6) {
+                Answer::Addresses(found) => {
+                    for address in found.into_iter().take(MAX_RECORDS) {
+                        reply.add_answer(record(&name, RData::from(address)));
+                    }
+                    return Found::Yes;
+                }
+                Answer::Cname(target) => {
+                    let Some(target_name) = absolute(target.as_str()) else {
+                        return Found::NoData;
+                    };
+                    reply.add_answer(record(&name, RData::CNAME(CNAME(target_name.clone()))));
+                    (name, text) = (target_name, target.as_str().to_owned());
+                }
+                Answer::NoData => return Found::NoData,
+                Answer::NxDomain => return Found::No,
+                Answer::NotOurs => return self.foreign(&name),
+            }
+        }
+        Found::NoData
+    }
+
+    /// A name without a dot is one of a search path, and nobody's outside; one below our zone is ours to deny.
+    fn foreign(&self, name: &Name) -> Found {
+        let ours = absolute(&self.index.mesh().cluster_domain).is_some_and(|zone| zone.zone_of(name));
+        if ours || name.num_labels() < 2 {
+            return Found::No;
+        }
+        Found::Elsewhere(name.clone())
+    }
+
+    fn reverse(&self, name: &Name, address: IpAddr, kind: RecordType, reply: &mut Message) -> Found {
+        let domain = &self.index.mesh().cluster_domain;
+        let target = match (self.index.vip(address, 0), self.index.pod(address)) {
+            (Some((service, _)), _) => service.host.as_str().to_owned(),
+            (None, Some(pod)) => pod_name(address, pod.pod.namespace(), domain),
+            (None, None) => return Found::Elsewhere(name.clone()),
+        };
+        match absolute(&target) {
+            Some(target) if kind == RecordType::PTR => {
+                reply.add_answer(record(name, RData::PTR(PTR(target))));
+                Found::Yes
+            }
+            _ => Found::NoData,
+        }
+    }
+
+    /// `_PORT._PROTOCOL.SERVICE.NAMESPACE.svc…` (Kubernetes DNS specification 2.3.2, 2.4.2).
+    fn port(&self, name: &Name, text: &str, kind: RecordType, reply: &mut Message) -> Found {
+        let mut labels = text.splitn(3, '.');
+        let (Some(port), Some(transport), Some(host)) = (labels.next(), labels.next(), labels.next()) else {
+            return self.foreign(name);
+        };
+        let port = port.strip_prefix('_').unwrap_or(port).to_ascii_lowercase();
+        let udp = transport.eq_ignore_ascii_case("_udp");
+        if !udp && !transport.eq_ignore_ascii_case("_tcp") {
+            return self.foreign(name);
+        }
+        let Some(service) = self.index.service_by_host(host, self.namespace) else {
+            return self.foreign(name);
+        };
+        let is = |p: &&snapshot::ServicePort| p.name == port && (p.protocol == Protocol::Udp) == udp;
+        let Some(port) = service.ports.iter().find(is).filter(|_| !port.is_empty()) else {
+            return Found::No;
+        };
+        if kind != RecordType::SRV {
+            return Found::NoData;
+        }
+        if service.headless {
+            self.endpoints(name, &service, port.port, reply)
+        } else {
+            self.target(name, service.host.as_str(), port.port, &service.vips, reply)
+        }
+        if reply.answers.is_empty() {
+            return Found::No;
+        }
+        Found::Yes
+    }
+
+    fn endpoints(&self, name: &Name, service: &Service, port: u16, reply: &mut Message) {
+        let ready = service.endpoints.iter().filter(|e| e.ready);
+        for endpoint in ready.take(MAX_RECORDS) {
+            let Some(port) = endpoint.ports.get(&port) else {
+                continue;
+            };
+            if let Some(target) = self.endpoint_name(service, endpoint) {
+                self.target(name, &target, *port, &endpoint.addresses, reply);
+            }
+        }
+    }
+
+    fn endpoint_name(&self, service: &Service, endpoint: &Endpoint) -> Option<String> {
+        if let Some(hostname) = &endpoint.hostname {
+            return Some(format!("{hostname}.{}", service.host.as_str()));
+        }
+        let address = *endpoint.addresses.first()?;
+        let pod = self.index.pod(address)?;
+        let domain = &self.index.mesh().cluster_domain;
+        Some(pod_name(address, pod.pod.namespace(), domain))
+    }
+
+    fn target(&self, name: &Name, target: &str, port: u16, addresses: &[IpAddr], reply: &mut Message) {
+        let Some(target) = absolute(target) else {
+            return;
+        };
+        for address in addresses {
+            reply.add_additional(record(&target, RData::from(*address)));
+        }
+        reply.add_answer(record(name, RData::SRV(SRV::new(0, 100, port, target))));
+    }
+
+    fn negative(&self, mut reply: Message, code: ResponseCode) -> Message {
+        reply.metadata.response_code = code;
+        let domain = &self.index.mesh().cluster_domain;
+        let names = (
+            absolute(domain),
+            absolute(&format!("ns.dns.{domain}")),
+            absolute(&format!("hostmaster.{domain}")),
+        );
+        if let (Some(zone), Some(server), Some(contact)) = names {
+            let soa = SOA::new(server, contact, 1, 7200, 1800, 86_400, TTL);
+            reply.add_authority(record(&zone, RData::SOA(soa)));
+        }
+        reply
+    }
+}
+
+fn record(name: &Name, data: RData) -> Record {
+    Record::from_rdata(name.clone(), TTL, data)
+}
+
+/// `10-77-0-2.NAMESPACE.pod.DOMAIN`.
+fn pod_name(address: IpAddr, namespace: &str, domain: &str) -> String {
+    let dashed = match address {
+        IpAddr::V4(v4) => v4.to_string().replace('.', "-"),
+        // Written out: a label may neither begin nor end with a dash.
+        IpAddr::V6(v6) => v6.segments().map(|s| format!("{s:x}")).join("-"),
     };
-    let offered = asked.edns.as_ref().map_or(PLAIN_DATAGRAM, Edns::max_payload);
-    let limit = usize::from(offered.clamp(PLAIN_DATAGRAM, MAX_DATAGRAM));
-    if asker.stream || bytes.len() <= limit {
-        return Verdict::Reply(bytes);
-    }
-    // What does not fit is asked again over TCP.
-    match reply.truncate().to_vec() {
-        Ok(bytes) => Verdict::Reply(bytes),
-        Err(_) => Verdict::Silence,
-    }
+    format!("{dashed}.{namespace}.pod.{domain}")
 }
 
-/// FORMERR for what has at least a query's header; nothing for the rest, which may be a reply to somebody else's forgery.
-fn malformed(question: &[u8]) -> Verdict {
-    let (Some(id), Some(flags)) = (
-        question.get(..2).and_then(|b| b.first_chunk::<2>()),
-        question.get(2),
-    ) else {
-        return Verdict::Silence;
-    };
-    if question.len() < 12 || flags & 0x80 != 0 {
-        return Verdict::Silence;
+fn absolute(text: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(text).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
+/// The name as text, where its labels are such as the cluster has: a dot within a label would be read as two.
+fn text(name: &Name) -> Option<String> {
+    let mut text = String::with_capacity(name.len());
+    for label in name.iter() {
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        if !label.iter().all(plain) {
+            return None;
+        }
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text.push_str(std::str::from_utf8(label).ok()?);
     }
-    let reply = Message::error_msg(u16::from_be_bytes(*id), OpCode::Query, ResponseCode::FormErr);
-    reply.to_vec().map_or(Verdict::Silence, Verdict::Reply)
+    (!text.is_empty()).then_some(text)
 }
 
-fn record(owner: &Name, data: RData) -> Record {
-    Record::from_rdata(owner.clone(), TTL, data)
-}
-
-fn data(address: IpAddr) -> RData {
-    match address {
-        IpAddr::V4(v4) => RData::A(A(v4)),
-        IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
-    }
-}
-
-/// What a negative answer is kept by (RFC 2308).
-fn authority(index: &Index) -> Record {
-    let domain = index.mesh().cluster_domain.trim_end_matches('.');
-    let name = |text: String| Name::from_str(&text).unwrap_or_else(|_| Name::root());
-    let soa = SOA::new(
-        name(format!("ns.dns.{domain}.")),
-        name(format!("hostmaster.{domain}.")),
-        1,
-        7200,
-        1800,
-        86400,
-        TTL,
-    );
-    Record::from_rdata(name(format!("{domain}.")), TTL, RData::SOA(soa))
-}
-
-/// The name as text without the last dot.
-fn text(name: &Name) -> String {
-    let mut text = name.to_ascii();
-    if text.ends_with('.') {
-        text.pop();
-    }
-    text
+/// The address that a whole name below `in-addr.arpa` or `ip6.arpa` stands for.
+fn reverse(name: &Name) -> Option<IpAddr> {
+    let net = name.parse_arpa_name().ok()?;
+    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
 }
 
 #[cfg(test)]

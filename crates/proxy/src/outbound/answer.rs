@@ -88,6 +88,27 @@ impl Failure {
         }
     }
 
+    /// For an endpoint that did not take the connection.
+    pub(super) fn refused(error: &std::io::Error) -> Self {
+        let text = error.to_string();
+        let text = text.split(" (os error").next().unwrap_or_default();
+        Self::unreachable(Reason::ConnectFailed, &format!("delayed connect error: {text}"))
+    }
+
+    /// It is what the last of several attempts ended with, and there are to be no more.
+    pub(super) fn retried(mut self) -> Self {
+        self.flags = match self.flags {
+            "UF" => "UF,URX",
+            "UC" => "UC,URX",
+            other => other,
+        };
+        self.text = Cow::Owned(
+            self.text
+                .replace(". reset reason:", ". retried and the latest reset reason:"),
+        );
+        self
+    }
+
     pub(super) fn because(mut self, message: &str) -> Self {
         self.message = Some(message.into());
         self

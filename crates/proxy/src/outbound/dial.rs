@@ -111,7 +111,7 @@ impl Outbound {
         let dialled = self.dial.dial(Self::source(client, hop), hop.address);
         let io = match tokio::time::timeout(limit, dialled).await {
             Ok(Ok(io)) => io,
-            Ok(Err(error)) => return Err(Failure::unreachable(Reason::ConnectFailed, &error.to_string())),
+            Ok(Err(error)) => return Err(Failure::refused(&error)),
             Err(_) => return Err(Failure::unreachable(Reason::Timeout, "no answer in time")),
         };
         self.secure(client, hop.tls.as_ref(), io, alpn).await

@@ -23,7 +23,8 @@ use crate::relay::relay;
 #[derive(Default)]
 pub(super) struct Hold {
     pub(super) lease: Option<Lease>,
-    pub(super) loaded: Option<Loaded<SocketAddr>>,
+    /// Its share of what is under way to the endpoint.
+    pub(super) _loaded: Option<Loaded<SocketAddr>>,
     /// The caller's end of an upgrade that it asks for.
     pub(super) upgrade: Option<Upgrade>,
 }

@@ -4,6 +4,10 @@ use meshward_http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header
 
 /// What workloads must not say of themselves: their proxy's word alone counts at the other end (SANITIZE).
 const FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
+/// Fields between Envoys.
+const ENVOY: &str = "x-envoy-";
+/// Those of them that Envoy itself never passes on.
+const NEVER_PASSED: [&str; 2] = ["x-envoy-retry-on", "x-envoy-internal"];
 const REQUEST_ID: &str = "x-request-id";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
@@ -46,7 +50,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// Makes the fields of a request those of the next hop, and returns its id.
 pub(super) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> String {
-    headers.remove(FORWARDED_CLIENT_CERT);
+    silence(headers, strict);
     // The codec has promised the caller its `100 Continue`; nobody after it is asked.
     headers.remove(header::EXPECT);
     leave_hop(headers, upgrade);
@@ -62,6 +66,20 @@ pub(super) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> 
             }
             id
         }
+    }
+}
+
+/// Removes what a workload says in its proxy's place (O-15). Many a backend reads `_` as `-`, so both are the same here.
+fn silence(headers: &mut HeaderMap, strict: bool) {
+    let speaks_for_proxy = |name: &HeaderName| {
+        let dashed = name.as_str().replace('_', "-");
+        dashed == FORWARDED_CLIENT_CERT
+            || (strict && dashed.starts_with(ENVOY))
+            || NEVER_PASSED.contains(&dashed.as_str())
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|n| speaks_for_proxy(n)).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 
@@ -118,13 +136,25 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_cannot_speak_for_its_proxy() {
-        let mut map = headers(&[
+    fn o_15_a_workload_cannot_speak_for_its_proxy() {
+        let said = [
             ("x-forwarded-client-cert", "By=a"),
             ("x-forwarded-client-cert", "URI=b"),
-        ]);
-        outgoing(&mut map, false, true);
-        assert!(!map.contains_key("x-forwarded-client-cert"));
+            ("x_forwarded-client_cert", "URI=c"),
+            ("x-envoy-internal", "true"),
+            ("x-envoy-original-path", "/a"),
+            ("x-forwarded-for", "1.2.3.4"),
+        ];
+        for (strict, expect) in [
+            (true, ["x-forwarded-for"].as_slice()),
+            (false, &["x-envoy-original-path", "x-forwarded-for"]),
+        ] {
+            let mut map = headers(&said);
+            silence(&mut map, strict);
+            let mut left: Vec<_> = map.keys().map(HeaderName::as_str).collect();
+            left.sort_unstable();
+            assert_eq!(left, expect);
+        }
     }
 
     #[test]

@@ -206,7 +206,8 @@ impl Outbound {
                     tried.push(hop.address);
                     request = *again;
                 }
-                Err(Failed(failure, _)) => return Err(failure),
+                Err(Failed(failure, _)) if tried.is_empty() => return Err(failure),
+                Err(Failed(failure, _)) => return Err(failure.retried()),
             }
         }
     }
@@ -221,7 +222,7 @@ impl Outbound {
         let way = self.way(attempts.index, hop);
         record.hop(attempts.index, hop, way.wire(hop));
         let mut hold = Hold {
-            loaded: Some(self.load.add(hop.address)),
+            _loaded: Some(self.load.add(hop.address)),
             upgrade: attempts.upgrade.clone(),
             ..Hold::default()
         };

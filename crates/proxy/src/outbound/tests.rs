@@ -93,7 +93,10 @@ async fn another_identity_at_the_other_end_is_refused() {
     let answer = world.ask(VIP, Version::Http1, get(HOST, "/")).await;
     assert_eq!(answer.status, 503);
     let event = world.event().await;
-    assert_eq!((event.flags, event.reason), ("UF", Some(Reason::PeerIdentity)));
+    assert_eq!(
+        (event.flags, event.reason),
+        ("UF,URX", Some(Reason::PeerIdentity))
+    );
 }
 
 #[tokio::test]
@@ -202,19 +205,36 @@ async fn another_endpoint_is_tried_where_one_cannot_be_reached() {
 }
 
 #[tokio::test]
-async fn nothing_can_be_reached() {
+async fn o_14_nothing_can_be_reached() {
     let world = web(Protocol::Http, Kind::Closed).await;
     let answer = world.ask(VIP, Version::Http1, get(HOST, "/")).await;
     assert_eq!(answer.status, 503);
-    assert!(
-        answer
-            .body
-            .starts_with("upstream connect error or disconnect/reset before headers"),
-        "{}",
-        answer.body
-    );
     let event = world.event().await;
-    assert_eq!(event.flags, "UF");
+    assert_eq!(
+        (event.flags, event.reason),
+        ("UF,URX", Some(Reason::TlsHandshake))
+    );
+    assert_eq!(world.sources().len(), 3);
+
+    let server = pod("web-2", "10.77.1.7", Some("web"));
+    world.with(service(
+        "full/dead",
+        "10.96.0.25:80",
+        Protocol::Http,
+        vec![endpoint(&server, 80, 8080)],
+    ));
+    world.with(server);
+    let answer = world
+        .ask("10.96.0.25:80", Version::Http1, get("dead.full", "/"))
+        .await;
+    let text = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: \
+        remote connection failure, transport failure reason: delayed connect error: connection refused";
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (503, text));
+    let event = world.event().await;
+    assert_eq!(
+        (event.flags, event.reason),
+        ("UF,URX", Some(Reason::ConnectFailed))
+    );
 }
 
 #[tokio::test]

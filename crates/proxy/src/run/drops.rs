@@ -1,13 +1,16 @@
 //! What capture dropped: counted by the kernel, told here.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use capture::nflog::{Report, Reports};
 use capture::node::{DropReason, Drops};
 use telemetry::{Decision, Event, EventKind, Peer, Reporter};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::locals::Locals;
 use crate::shared::{Shared, Standing};
 
 /// How often the counters are read.
@@ -22,8 +25,19 @@ pub(super) async fn watch(shared: Arc<Shared>, standing: Arc<Standing>) -> Resul
     let mut failing = false;
     let mut poll = tokio::time::interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Reports explain, counters count: without the former an event says less.
+    let mut reports = Reports::open()
+        .inspect_err(|error| tracing::warn!("drops are counted and not explained: {error}"))
+        .ok();
+    let mut latest: BTreeMap<DropReason, Report> = BTreeMap::new();
     loop {
-        poll.tick().await;
+        tokio::select! {
+            _ = poll.tick() => {}
+            report = next(&mut reports) => {
+                latest.insert(report.reason, report);
+                continue;
+            }
+        }
         gauges(&shared, &standing);
         let read = tokio::task::spawn_blocking(capture::node::drops);
         match read.await.map_err(|error| error.to_string())? {
@@ -33,7 +47,10 @@ pub(super) async fn watch(shared: Arc<Shared>, standing: Arc<Standing>) -> Resul
                 shared.telemetry.drops(&counts);
                 standing.dropped(counts);
                 for grown in told.grown(&drops, Instant::now()) {
-                    shared.telemetry.emit(event(&grown));
+                    let report = latest.remove(&grown.reason);
+                    shared
+                        .telemetry
+                        .emit(event(&grown, report.as_ref(), &shared.locals));
                 }
             }
             // Counting is not carrying: what passes is decided all the same.
@@ -44,6 +61,18 @@ pub(super) async fn watch(shared: Arc<Shared>, standing: Arc<Standing>) -> Resul
             Err(_) => {}
         }
     }
+}
+
+/// The next report; none comes any more once reading them has failed.
+async fn next(reports: &mut Option<Reports>) -> Report {
+    if let Some(open) = reports {
+        match open.next().await {
+            Ok(report) => return report,
+            Err(error) => tracing::warn!("drops are not explained any more: {error}"),
+        }
+    }
+    *reports = None;
+    std::future::pending().await
 }
 
 fn gauges(shared: &Shared, standing: &Standing) {
@@ -88,20 +117,36 @@ impl Told {
     }
 }
 
-fn event(drops: &Drops) -> Event {
-    let nobody = Arc::new(Peer::default());
+/// The report is of one of the packets.
+fn event(drops: &Drops, report: Option<&Report>, locals: &Locals) -> Event {
+    let pod = report.and_then(|r| locals.all().into_iter().find(|l| l.mark == r.mark));
+    let peer = |address: Option<SocketAddr>, is_pod: bool| {
+        let pod = pod.as_deref().filter(|_| is_pod);
+        // Dropped is what nobody has proven: the identity stays out of it.
+        Arc::new(Peer {
+            address,
+            namespace: pod.map(|p| p.namespace.as_str()).unwrap_or_default().into(),
+            pod: pod.map(|p| p.pod.as_str()).unwrap_or_default().into(),
+            ..Peer::default()
+        })
+    };
+    let packet = report.and_then(|r| r.packet.as_ref());
+    let (from, to) = packet.and_then(|p| p.ports).unwrap_or_default();
+    let source = packet.map(|p| SocketAddr::new(p.source, from));
+    let destination = packet.map(|p| SocketAddr::new(p.destination, to));
     // The callee's proxy speaks where packets were on their way to a workload.
-    let reporter = match drops.reason {
-        DropReason::ToPodNotTcp | DropReason::NodeToPod => Reporter::Destination,
-        _ => Reporter::Source,
+    let (reporter, inwards) = match drops.reason {
+        DropReason::ToPodNotTcp | DropReason::NodeToPod => (Reporter::Destination, true),
+        _ => (Reporter::Source, false),
     };
     let mut event = Event::new(
         EventKind::Drop,
         reporter,
         SystemTime::now(),
-        Arc::clone(&nobody),
-        nobody,
+        peer(source, !inwards),
+        peer(destination, inwards),
     );
+    event.port = to;
     event.decision = Decision::Deny;
     event.protocol = "packets";
     event.details = drops.reason.name().into();
@@ -136,11 +181,42 @@ mod tests {
     }
 
     #[test]
-    fn the_event_says_how_many_and_why() {
-        let event = event(&udp(3));
-        assert!(event.denied());
-        assert_eq!(event.details, "udp");
-        assert_eq!(event.message.as_deref(), Some("3 packets dropped: udp"));
-        assert_eq!(event.bytes_received, 30);
+    fn the_event_says_how_many_and_why_and_whose() {
+        let unexplained = event(&udp(3), None, &Locals::default());
+        assert!(unexplained.denied());
+        assert_eq!(unexplained.details, "udp");
+        assert_eq!(unexplained.message.as_deref(), Some("3 packets dropped: udp"));
+        assert_eq!(unexplained.bytes_received, 30);
+        assert_eq!(unexplained.source.address, None);
+
+        let locals = Locals::of([crate::Registration {
+            mark: 0x100,
+            uid: model::WorkloadUid::new("u"),
+            namespace: "full".to_owned(),
+            pod: "web-1".to_owned(),
+            identity: None,
+            addresses: vec![],
+            token: "/t".into(),
+        }]);
+        let report = Report {
+            reason: DropReason::Udp,
+            interface: 1,
+            mark: 0x100,
+            packet: Some(capture::nflog::Packet {
+                source: [10, 77, 0, 2].into(),
+                destination: [10, 77, 0, 3].into(),
+                protocol: 17,
+                ports: Some((4000, 123)),
+                length: 30,
+            }),
+        };
+        let explained = event(&udp(3), Some(&report), &locals);
+        assert_eq!(&*explained.source.pod, "web-1");
+        assert_eq!(&*explained.destination.pod, "");
+        assert_eq!(
+            explained.destination.address,
+            Some("10.77.0.3:123".parse().unwrap())
+        );
+        assert_eq!(explained.port, 123);
     }
 }

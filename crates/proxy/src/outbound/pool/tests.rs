@@ -267,3 +267,56 @@ async fn an_upgrade_is_nobody_elses() {
     }
     assert_eq!(dialled.count(), 2);
 }
+
+#[tokio::test]
+async fn where_one_had_ended_the_others_are_not_tried() {
+    let (pool, dialled) = (Arc::new(Pool::default()), Dialled::default());
+    let ask = || lease(&pool, key("a", Speak::Http1), &dialled, Version::Http1);
+    let (a, b) = (ask().await.unwrap(), ask().await.unwrap());
+    exchange(a).await;
+    exchange(b).await;
+    ask().await.unwrap().distrust();
+    assert_eq!(dialled.count(), 2);
+    ask().await.unwrap();
+    assert_eq!(dialled.count(), 3);
+}
+
+fn believing(root: &str) -> Index {
+    use super::super::tests::world::mesh;
+    use snapshot::{Egress, Resource, Resources};
+    let resources: Resources = [
+        Resource::from(mesh(Egress::RegistryOnly)),
+        Resource::Roots(vec![root.to_owned()]),
+    ]
+    .into_iter()
+    .collect();
+    Index::build(&resources).unwrap()
+}
+
+#[tokio::test]
+async fn what_was_opened_while_trust_changed_is_not_used() {
+    let (pool, dialled) = (Arc::new(Pool::default()), Dialled::default());
+    pool.follow(&believing("old"));
+    let (open, opened) = watch::channel(false);
+    let slow = pool.lease(key("a", Speak::Http2), || {
+        let (dialled, mut opened) = (dialled.clone(), opened.clone());
+        async move {
+            let _ = opened.wait_for(|told| *told).await;
+            dialled.open(Version::Http2).await
+        }
+    });
+    let change = async {
+        tokio::task::yield_now().await;
+        pool.follow(&believing("new"));
+        open.send_replace(true);
+    };
+    let (held, ()) = tokio::join!(slow, change);
+    assert!(held.is_ok());
+    assert_eq!(dialled.count(), 2);
+    // The same snapshot again changes nothing.
+    pool.follow(&believing("new"));
+    let _kept = lease(&pool, key("a", Speak::Http2), &dialled, Version::Http2)
+        .await
+        .unwrap();
+    assert_eq!(dialled.count(), 2);
+}

@@ -122,6 +122,15 @@ async fn an_upgrade_that_nobody_asked_for_is_none() {
 }
 
 #[tokio::test]
+async fn http1_connections_are_kept_for_the_next_request() {
+    let world = web(Protocol::Auto, Kind::MeshHttp("web")).await;
+    for _ in 0..3 {
+        assert_eq!(world.ask(VIP, Version::Http1, get(HOST, "/")).await.status, 200);
+    }
+    assert_eq!(world.sources().len(), 1);
+}
+
+#[tokio::test]
 async fn connect_is_refused() {
     let world = web(Protocol::Http, Kind::MeshHttp("web")).await;
     let request = b"CONNECT web.full:80 HTTP/1.1\r\nhost: web.full:80\r\n\r\n";
@@ -137,7 +146,10 @@ async fn o_16_a_refusal_of_our_certificate_is_told_as_one() {
     let answer = world.ask(VIP, Version::Http1, get(HOST, "/")).await;
     assert_eq!(answer.status, 503);
     let event = world.event().await;
-    assert_eq!((event.flags, event.reason), ("UF", Some(Reason::TlsHandshake)));
+    assert_eq!(
+        (event.flags, event.reason),
+        ("UF,URX", Some(Reason::TlsHandshake))
+    );
     let message = event.message.as_deref().unwrap();
     assert!(message.contains("refused by the peer"), "{message}");
 }
