@@ -9,7 +9,7 @@ mod answer;
 mod dial;
 mod event;
 mod exchange;
-mod headers;
+pub(crate) mod headers;
 mod hop;
 mod http;
 mod local;

@@ -101,6 +101,7 @@ fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, Stri
         locals: Locals::new(config.workloads.clone()),
         identities,
         registry: Registry::default(),
+        apps: inbound::Apps::default(),
         telemetry,
         draining,
         config,

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Config;
+use crate::inbound::Apps;
 use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::store::Store;
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) identities: identity::Store,
     /// Open connections and requests.
     pub(crate) registry: Registry,
+    /// Connections to applications of this node.
+    pub(crate) apps: Apps,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
     /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.

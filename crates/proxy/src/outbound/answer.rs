@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
-use meshward_http::{Body, HeaderMap, HeaderValue, Response, StatusCode, header};
+use meshward_http::{Body, HeaderValue, Response, StatusCode, header};
 use model::Reason;
 use telemetry::Decision;
+
+use super::headers;
 
 /// Why something was not carried, in every form that somebody wants to hear it in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -134,7 +136,7 @@ impl Failure {
     pub(super) fn response(&self, grpc: bool) -> Response {
         let mut response = Response::new(Body::empty());
         if grpc {
-            *response.headers_mut() = grpc_headers(self.status, &self.text);
+            *response.headers_mut() = headers::grpc_answer(self.status, &self.text);
             return response;
         }
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
@@ -145,30 +147,6 @@ impl Failure {
         }
         response
     }
-}
-
-/// The status of gRPC that stands for one of HTTP.
-pub(super) fn grpc_status(status: u16) -> u32 {
-    match status {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    }
-}
-
-fn grpc_headers(status: u16, text: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(grpc_status(status)));
-    if let Ok(text) = HeaderValue::try_from(text.replace('%', "%25"))
-        && !text.is_empty()
-    {
-        headers.insert("grpc-message", text);
-    }
-    headers
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use meshward_http::{
 };
 use model::Reason;
 
-use super::answer::{Failure, grpc_status};
+use super::answer::Failure;
 use super::event::Record;
 use super::headers;
 use super::hop::Loaded;
@@ -69,7 +69,7 @@ impl Exchange {
         let response = failure.response(self.grpc);
         self.record.http(|http| {
             http.code = response.status().as_u16();
-            http.grpc_status = self.grpc.then(|| grpc_status(failure.status));
+            http.grpc_status = self.grpc.then(|| headers::grpc_status(failure.status));
         });
         self.record.failed(failure);
         response

@@ -23,13 +23,13 @@ const HOP_BY_HOP: [&str; 6] = [
 
 /// What a request that asks for an upgrade asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Asks {
+pub(crate) enum Asks {
     Nothing,
     WebSocket,
     Other,
 }
 
-pub(super) fn asks(request: &Request) -> Asks {
+pub(crate) fn asks(request: &Request) -> Asks {
     let mut wanted = request.headers().get_all(header::UPGRADE).iter();
     match (version_of(request), wanted.next(), wanted.next()) {
         (Version::Http2, ..) | (_, None, _) => Asks::Nothing,
@@ -41,7 +41,7 @@ pub(super) fn asks(request: &Request) -> Asks {
 }
 
 /// Whether the caller speaks gRPC.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         let value = value.as_bytes();
         value.starts_with(b"application/grpc") && !value.starts_with(b"application/grpc-web")
@@ -49,7 +49,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Makes the fields of a request those of the next hop, and returns its id.
-pub(super) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> String {
+pub(crate) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> String {
     silence(headers, strict);
     // The codec has promised the caller its `100 Continue`; nobody after it is asked.
     headers.remove(header::EXPECT);
@@ -57,6 +57,21 @@ pub(super) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> 
     if strict || !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
+    identified(headers)
+}
+
+/// Makes the fields of a request those that an application gets, and returns its id. Who calls is said elsewhere.
+pub(crate) fn incoming(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> String {
+    headers.remove(header::EXPECT);
+    leave_hop(headers, upgrade);
+    if strict || !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    identified(headers)
+}
+
+/// The id of a request, made where it has none.
+fn identified(headers: &mut HeaderMap) -> String {
     match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
         Some(id) if !id.is_empty() => id.to_owned(),
         _ => {
@@ -67,6 +82,51 @@ pub(super) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> 
             id
         }
     }
+}
+
+/// The request in the version of the connection that it goes by, its framing said where the codec would guess it.
+pub(crate) fn versioned(mut request: Request, version: Version) -> Request {
+    let unsized_body = !request.body().is_over() && !request.headers().contains_key(header::CONTENT_LENGTH);
+    match version {
+        Version::Http1 => {
+            *request.version_mut() = http::Version::HTTP_11;
+            // Without it the body of a GET would be taken for none.
+            if unsized_body {
+                let chunked = HeaderValue::from_static("chunked");
+                request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+            }
+        }
+        Version::Http2 => {
+            *request.version_mut() = http::Version::HTTP_2;
+            request.headers_mut().remove(header::TRANSFER_ENCODING);
+        }
+    }
+    request
+}
+
+/// The status of gRPC that stands for one of HTTP.
+pub(crate) fn grpc_status(status: u16) -> u32 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+/// An answer of gRPC in trailers-only form.
+pub(crate) fn grpc_answer(status: u16, text: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(grpc_status(status)));
+    if let Ok(text) = HeaderValue::try_from(text.replace('%', "%25"))
+        && !text.is_empty()
+    {
+        headers.insert("grpc-message", text);
+    }
+    headers
 }
 
 /// Removes what a workload says in its proxy's place (O-15). Many a backend reads `_` as `-`, so both are the same here.
@@ -84,7 +144,7 @@ fn silence(headers: &mut HeaderMap, strict: bool) {
 }
 
 /// Removes what belongs to the connection that the message came by. An upgrade keeps asking for itself.
-pub(super) fn leave_hop(headers: &mut HeaderMap, upgrade: bool) {
+pub(crate) fn leave_hop(headers: &mut HeaderMap, upgrade: bool) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use meshward_http::{
-    Abort, BodyEnd, Fault, Handler, HeaderValue, Protocol as Read, Request, Response, Rewind, ServeOptions,
+    Abort, BodyEnd, Fault, Handler, Protocol as Read, Request, Response, Rewind, ServeOptions,
     Tap, Unsent, Upgrade, Version, header, version_of,
 };
 use model::{Protocol, Reason};
@@ -249,7 +249,7 @@ impl Outbound {
         if let Some(peer) = lease.peer() {
             record.proven(peer);
         }
-        let request = versioned(request, lease.sender.version());
+        let request = headers::versioned(request, lease.sender.version());
         match lease.sender.send(request).await {
             Ok(response) => {
                 hold.lease = Some(lease);
@@ -407,26 +407,6 @@ fn speak(protocol: Protocol, version: Version, upgrades: bool) -> Speak {
         (Protocol::Http | Protocol::GrpcWeb, Version::Http1) => Speak::Either,
         (_, Version::Http1) => Speak::Http1,
     }
-}
-
-/// The request in the version of the connection that it goes by, its framing said where the codec would guess it.
-fn versioned(mut request: Request, version: Version) -> Request {
-    let unsized_body = !request.body().is_over() && !request.headers().contains_key(header::CONTENT_LENGTH);
-    match version {
-        Version::Http1 => {
-            *request.version_mut() = ::http::Version::HTTP_11;
-            // Without it the body of a GET would be taken for none.
-            if unsized_body {
-                let chunked = HeaderValue::from_static("chunked");
-                request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
-            }
-        }
-        Version::Http2 => {
-            *request.version_mut() = ::http::Version::HTTP_2;
-            request.headers_mut().remove(header::TRANSFER_ENCODING);
-        }
-    }
-    request
 }
 
 /// Counts the bytes of a request's body.

@@ -214,6 +214,7 @@ impl World {
             locals: crate::locals::Locals::default(),
             identities: identities.clone(),
             registry: crate::registry::Registry::default(),
+            apps: crate::inbound::Apps::default(),
             telemetry,
             draining,
         });
