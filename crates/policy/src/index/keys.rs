@@ -99,8 +99,8 @@ impl<'a> Key<'a> {
                 Some(values.all().iter().map(key).collect())
             }
             Test::Namespaces(values) => {
-                let key = |ns: &Box<str>| Self::exact(Kind::Namespace, &[ns]);
-                Some(values.exact()?.iter().map(key).collect())
+                let all = values.exact()?.iter();
+                Some(all.map(|ns| Self::exact(Kind::Namespace, &[ns])).collect())
             }
             Test::TrustDomains(values) => Self::all_exact(Kind::TrustDomain, values),
             Test::Methods(values) => Self::all_exact(Kind::Method, values),
@@ -195,12 +195,14 @@ pub(super) type Cover<'a> = Vec<Key<'a>>;
 /// A way to find a rule: all alternatives of one of its parts, each with the covers to choose from.
 pub(super) type Way<'a> = Vec<(Part, Vec<Cover<'a>>)>;
 
+/// The sources or the operations of a rule, and which part each is.
+type Alternatives<'a> = (&'a [Box<[Field]>], fn(u32) -> Part);
+
 /// All ways to find a rule. `http` says whether requests are looked up, or connections.
 pub(super) fn ways(rule: &Rule, http: bool) -> Vec<Way<'_>> {
     let condition = |field| Some(vec![(Part::Whole, vec![Key::of_field(field, http)?])]);
     let mut ways: Vec<Way<'_>> = rule.conditions.iter().filter_map(condition).collect();
-    let parts: [(&[Box<[Field]>], fn(u32) -> Part); 2] =
-        [(&rule.sources, Part::Source), (&rule.operations, Part::Operation)];
+    let parts: [Alternatives<'_>; 2] = [(&rule.sources, Part::Source), (&rule.operations, Part::Operation)];
     for (alternatives, part) in parts {
         let each = (0..).zip(alternatives).map(|(at, fields)| {
             let keys = fields.iter().filter_map(|field| Key::of_field(field, http));

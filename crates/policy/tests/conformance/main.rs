@@ -2,10 +2,14 @@
 //!
 //! `MESHWARD_CONFORMANCE` names their directory, `MESHWARD_CONFORMANCE_SETS` those to run.
 #![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
     clippy::print_stdout,
     clippy::disallowed_macros,
     clippy::disallowed_methods,
-    reason = "a test reports"
+    reason = "tests may panic and report"
 )]
 
 mod ambient;
@@ -13,6 +17,7 @@ mod goldens;
 mod oracle;
 mod paths;
 mod world;
+mod yaml;
 
 use std::fs;
 use std::path::{Path, PathBuf};

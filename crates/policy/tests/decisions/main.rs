@@ -1,15 +1,22 @@
 //! Every decision of semantics 2, row by row, and properties that hold of all decisions.
 #![allow(
+    clippy::cloned_ref_to_slice_refs,
+    clippy::type_complexity,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
     clippy::print_stdout,
     clippy::disallowed_macros,
     clippy::disallowed_methods,
-    reason = "tests report"
+    reason = "tests may panic and report, and tables of rows have types of their own"
 )]
 
 mod algebra;
 mod forms;
 mod property;
 mod reference;
+mod requests;
 mod secure;
 mod speed;
 mod tcp;

@@ -25,6 +25,33 @@ fn specs(count: usize, action: &str) -> Vec<Arc<PolicySpec>> {
         .collect()
 }
 
+/// Pages of memory that are held, of 4 KiB.
+fn pages() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or_default()
+}
+
+/// All of one caller and one method, told apart by their paths alone; or by nothing that is indexed.
+fn crowded(count: usize, paths: bool) -> Vec<Arc<PolicySpec>> {
+    let operation = |i: usize| match paths {
+        true => json!({"methods": ["GET"], "paths": [format!("/api/v1/team{i}/*")]}),
+        false => json!({"methods": ["GET"]}),
+    };
+    (0..count)
+        .map(|i| {
+            let rule = json!({
+                "from": [{"source": {"principals": ["cluster.local/ns/n0/sa/s0"]}}],
+                "to": [{"operation": operation(i)}],
+                "when": [{"key": "request.headers[x-team]", "values": [format!("{i}")]}],
+            });
+            named(&format!("p{i:05}"), "DENY", json!([rule]))
+        })
+        .collect()
+}
+
 fn nanos(set: &PolicySet, requests: &[Request]) -> u128 {
     let mut best = u128::MAX;
     for _ in 0..5 {
@@ -67,4 +94,17 @@ fn speed() {
             );
         }
     }
+    let here = [request(0, "/api/v1/team77/x".to_owned())];
+    for (what, paths) in [("by path", true), ("by a header only", false)] {
+        let set = compile(Compat::Secure, &crowded(10_000, paths));
+        println!(
+            "10000 DENY of one caller, told apart {what}: {} ns",
+            nanos(&set, &here)
+        );
+    }
+    let specs = specs(10_000, "ALLOW");
+    let before = pages();
+    let set = compile(Compat::Secure, &specs);
+    println!("memory: {} bytes a policy", (pages() - before) * 4096 / 10_000);
+    drop(set);
 }
