@@ -23,6 +23,15 @@ impl ClaimValues {
         }
     }
 
+    /// Where the claim is found.
+    pub(crate) fn path(&self) -> &[String] {
+        &self.path
+    }
+
+    pub(crate) fn texts(&self) -> &Texts {
+        &self.texts
+    }
+
     pub(crate) fn matches(&self, claims: &dyn ClaimLookup, bias: Bias) -> bool {
         claims.any(&self.path, &mut |claim| match claim {
             Claim::Text(text) => self.texts.matches(text.as_bytes(), bias),

@@ -69,6 +69,11 @@ fn nanos(set: &PolicySet, requests: &[Request]) -> u128 {
 #[test]
 #[ignore = "a measurement, for release builds"]
 fn speed() {
+    let many = specs(10_000, "ALLOW");
+    let before = pages();
+    let set = compile(Compat::Secure, &many);
+    println!("memory: {} bytes a policy", (pages() - before) * 4096 / 10_000);
+    drop((set, many));
     let request = |i: usize, path: String| Request {
         path,
         ..peer(&format!("cluster.local/ns/n{}/sa/s{}", i % 100, i / 100))
@@ -102,9 +107,4 @@ fn speed() {
             nanos(&set, &here)
         );
     }
-    let specs = specs(10_000, "ALLOW");
-    let before = pages();
-    let set = compile(Compat::Secure, &specs);
-    println!("memory: {} bytes a policy", (pages() - before) * 4096 / 10_000);
-    drop(set);
 }
