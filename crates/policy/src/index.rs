@@ -14,7 +14,7 @@ use crate::facts::Facts;
 use crate::path::without_query;
 use affix::Affixes;
 use hash::BuildIdentity;
-use keys::{Cover, Key, Kinds, Lengths, Way};
+use keys::{Cover, Key, Kinds, Lengths, Names, Way};
 
 /// A run of entries.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +33,7 @@ pub(crate) struct Index {
     table: HashMap<u64, Postings, BuildIdentity>,
     kinds: Kinds,
     lengths: Lengths,
+    names: Names,
     path_prefixes: Affixes,
     path_suffixes: Affixes,
     host_suffixes: Affixes,
@@ -104,6 +105,14 @@ impl Index {
                     self.lengths.add(kind, v4, length);
                     by_hash.entry(hash).or_default().extend(run);
                 }
+                Key::Header(hash, name) => {
+                    self.names.add_header(name);
+                    by_hash.entry(hash).or_default().extend(run);
+                }
+                Key::Claim(hash, path) => {
+                    self.names.add_claim(path);
+                    by_hash.entry(hash).or_default().extend(run);
+                }
                 Key::PathPrefix(text) => prefixes.push((text.as_bytes().into(), post(run))),
                 Key::PathSuffix(text) => suffixes.push((backwards(text), post(run))),
                 Key::HostSuffix(text) => hosts.push((backwards(text), post(run))),
@@ -144,7 +153,7 @@ impl Index {
             }
         };
         if !self.table.is_empty() {
-            keys::lookups(facts, self.kinds, &self.lengths, |hash| {
+            keys::lookups(facts, self.kinds, &self.lengths, &self.names, |hash| {
                 if let Some(postings) = self.table.get(&hash) {
                     run(*postings);
                 }

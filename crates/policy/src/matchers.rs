@@ -56,7 +56,7 @@ impl Address {
 }
 
 /// Where a header of a rule is found.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum HeaderName {
     Method,
     /// `:authority`, and `host`, which HTTP/2 knows by that name.

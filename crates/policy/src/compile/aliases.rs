@@ -65,10 +65,17 @@ pub(super) fn trust_domain(value: &str, known: &[TrustDomain]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// TD-01 to TD-14: trust domain, aliases, values, result.
+    /// Trust domain, aliases, values, result.
+    type Row = (
+        &'static str,
+        &'static [&'static str],
+        &'static [&'static str],
+        &'static [&'static str],
+    );
+
     #[test]
     fn td_01_to_14_principals() {
-        let rows: &[(&str, &[&str], &[&str], &[&str])] = &[
+        let rows: &[Row] = &[
             (
                 "cluster.local",
                 &[],

@@ -30,6 +30,10 @@ fn text(mut state: u64, text: &[u8], fold: bool) -> u64 {
     mix(state, load(words.remainder()))
 }
 
+pub(super) fn bytes(kind: u8, bytes: &[u8]) -> u64 {
+    finish(text(mix(0, kind.into()), bytes, false))
+}
+
 pub(super) fn texts(kind: u8, parts: &[&str]) -> u64 {
     finish(
         parts

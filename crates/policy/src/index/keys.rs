@@ -6,8 +6,8 @@ use model::Cidr;
 
 use super::hash;
 use crate::compile::{Part, Rule};
-use crate::facts::Facts;
-use crate::matchers::{Address, Field, Form, Test, Texts};
+use crate::facts::{Claim, Facts};
+use crate::matchers::{Address, Field, Form, HeaderName, Test, Texts};
 use crate::path::without_query;
 
 /// What a table entry is of. A request has at most one key of each, but for the blocks.
@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Source,
     Remote,
     Destination,
+    Header,
+    Claim,
 }
 
 impl Kind {
@@ -71,6 +73,8 @@ pub(super) enum Key<'a> {
     PathPrefix(&'a str),
     PathSuffix(&'a str),
     HostSuffix(&'a str),
+    Header(u64, &'a HeaderName),
+    Claim(u64, &'a [String]),
     Block {
         hash: u64,
         kind: Kind,
@@ -99,8 +103,8 @@ impl<'a> Key<'a> {
                 Some(values.all().iter().map(key).collect())
             }
             Test::Namespaces(values) => {
-                let key = |ns: &Box<str>| Self::exact(Kind::Namespace, &[ns]);
-                Some(values.exact()?.iter().map(key).collect())
+                let all = values.exact()?.iter();
+                Some(all.map(|ns| Self::exact(Kind::Namespace, &[ns])).collect())
             }
             Test::TrustDomains(values) => Self::all_exact(Kind::TrustDomain, values),
             Test::Methods(values) => Self::all_exact(Kind::Method, values),
@@ -142,13 +146,24 @@ impl<'a> Key<'a> {
                     .map(|block| Self::of_block(*address, block.base(), block.len()))
                     .collect(),
             ),
-            Test::RequestPrincipals(_) | Test::Header(..) | Test::Claim(_) | Test::Never => None,
+            Test::Header(name, values) => Self::each_exact(values, |text| {
+                Key::Header(hash::bytes(Kind::Header.code(), text.as_bytes()), name)
+            }),
+            Test::Claim(claim) => Self::each_exact(claim.texts(), |text| {
+                Key::Claim(hash::bytes(Kind::Claim.code(), text.as_bytes()), claim.path())
+            }),
+            Test::RequestPrincipals(_) | Test::Never => None,
         }
     }
 
-    fn all_exact(kind: Kind, values: &Texts) -> Option<Vec<Self>> {
+    fn all_exact(kind: Kind, values: &'a Texts) -> Option<Vec<Self>> {
+        Self::each_exact(values, |text| Self::exact(kind, &[text]))
+    }
+
+    /// `None` where a value has a wildcard.
+    fn each_exact(values: &'a Texts, key: impl Fn(&'a str) -> Self) -> Option<Vec<Self>> {
         let key = |form| match form {
-            Form::Exact(text) => Some(Self::exact(kind, &[text])),
+            Form::Exact(text) => Some(key(text)),
             _ => None,
         };
         values.forms()?.map(key).collect()
@@ -195,12 +210,14 @@ pub(super) type Cover<'a> = Vec<Key<'a>>;
 /// A way to find a rule: all alternatives of one of its parts, each with the covers to choose from.
 pub(super) type Way<'a> = Vec<(Part, Vec<Cover<'a>>)>;
 
+/// The sources or the operations of a rule, and which part each is.
+type Alternatives<'a> = (&'a [Box<[Field]>], fn(u32) -> Part);
+
 /// All ways to find a rule. `http` says whether requests are looked up, or connections.
 pub(super) fn ways(rule: &Rule, http: bool) -> Vec<Way<'_>> {
     let condition = |field| Some(vec![(Part::Whole, vec![Key::of_field(field, http)?])]);
     let mut ways: Vec<Way<'_>> = rule.conditions.iter().filter_map(condition).collect();
-    let parts: [(&[Box<[Field]>], fn(u32) -> Part); 2] =
-        [(&rule.sources, Part::Source), (&rule.operations, Part::Operation)];
+    let parts: [Alternatives<'_>; 2] = [(&rule.sources, Part::Source), (&rule.operations, Part::Operation)];
     for (alternatives, part) in parts {
         let each = (0..).zip(alternatives).map(|(at, fields)| {
             let keys = fields.iter().filter_map(|field| Key::of_field(field, http));
@@ -214,7 +231,13 @@ pub(super) fn ways(rule: &Rule, http: bool) -> Vec<Way<'_>> {
 }
 
 /// Visits the hash of everything that the facts can be looked up by.
-pub(super) fn lookups(facts: &Facts<'_>, kinds: Kinds, lengths: &Lengths, mut visit: impl FnMut(u64)) {
+pub(super) fn lookups(
+    facts: &Facts<'_>,
+    kinds: Kinds,
+    lengths: &Lengths,
+    names: &Names,
+    mut visit: impl FnMut(u64),
+) {
     let mut exact = |kind: Kind, parts: &[&str]| {
         if kinds.has(kind) {
             visit(hash::texts(kind.code(), parts));
@@ -237,6 +260,21 @@ pub(super) fn lookups(facts: &Facts<'_>, kinds: Kinds, lengths: &Lengths, mut vi
         if kinds.has(Kind::Host) {
             visit(hash::folded(Kind::Host.code(), http.authority));
         }
+        for name in &names.headers {
+            name.any(http, &mut |value| {
+                visit(hash::bytes(Kind::Header.code(), value));
+                false
+            });
+        }
+        if let Some(claims) = http.claims {
+            for path in &names.claims {
+                claims.any(path, &mut |claim| {
+                    let (Claim::Text(text) | Claim::Scalar(text)) = claim;
+                    visit(hash::bytes(Kind::Claim.code(), text.as_bytes()));
+                    false
+                });
+            }
+        }
     }
     if kinds.has(Kind::Port) {
         visit(hash::number(Kind::Port.code(), facts.destination_port.into()));
@@ -249,6 +287,27 @@ pub(super) fn lookups(facts: &Facts<'_>, kinds: Kinds, lengths: &Lengths, mut vi
                     visit(block_hash(Kind::of(address).code(), block.base(), length));
                 }
             }
+        }
+    }
+}
+
+/// The headers and claims that rules are found by.
+#[derive(Default, Debug)]
+pub(super) struct Names {
+    headers: Vec<HeaderName>,
+    claims: Vec<Box<[String]>>,
+}
+
+impl Names {
+    pub(super) fn add_header(&mut self, name: &HeaderName) {
+        if !self.headers.contains(name) {
+            self.headers.push(name.clone());
+        }
+    }
+
+    pub(super) fn add_claim(&mut self, path: &[String]) {
+        if !self.claims.iter().any(|known| **known == *path) {
+            self.claims.push(path.into());
         }
     }
 }

@@ -23,6 +23,15 @@ impl ClaimValues {
         }
     }
 
+    /// Where the claim is found.
+    pub(crate) fn path(&self) -> &[String] {
+        &self.path
+    }
+
+    pub(crate) fn texts(&self) -> &Texts {
+        &self.texts
+    }
+
     pub(crate) fn matches(&self, claims: &dyn ClaimLookup, bias: Bias) -> bool {
         claims.any(&self.path, &mut |claim| match claim {
             Claim::Text(text) => self.texts.matches(text.as_bytes(), bias),
@@ -34,34 +43,32 @@ impl ClaimValues {
 /// One value of `requestPrincipals`.
 #[derive(Debug)]
 struct RequestPrincipal {
-    issuer: Box<str>,
-    subject: Box<str>,
-    /// The value as it stands, where a subject may hold slashes (R11).
-    whole: Option<Box<str>>,
+    value: Box<str>,
+    /// Where a subject may hold slashes (R11).
+    slashes: bool,
 }
 
 impl RequestPrincipal {
-    /// Split at the last slash (RP-01 to RP-11).
-    fn parse(value: &str, slashes: bool) -> Self {
-        let (issuer, subject) = match value.rsplit_once('/') {
-            Some(halves) => halves,
-            None if value == "*" => ("*", "*"),
-            None if value.starts_with('*') => ("*", value),
-            None if value.ends_with('*') => (value, "*"),
-            None => (value, ""),
-        };
-        Self {
-            issuer: issuer.into(),
-            subject: subject.into(),
-            whole: (slashes && !value.starts_with('*')).then(|| value.into()),
+    /// Issuer and subject: split at the last slash, and of the two only the end that has the star is a pattern, so that
+    /// `*/*` asks for the subject `*` (RP-01 to RP-11).
+    fn halves(&self) -> (Form<'_>, Form<'_>) {
+        let value = &*self.value;
+        match value.rsplit_once('/') {
+            Some((issuer, subject)) if value.starts_with('*') => (Form::of(issuer), Form::Exact(subject)),
+            Some((issuer, subject)) => (Form::Exact(issuer), Form::of(subject)),
+            None if value == "*" => (Form::Presence, Form::Presence),
+            None if value.starts_with('*') => (Form::Presence, Form::of(value)),
+            None if value.ends_with('*') => (Form::of(value), Form::Presence),
+            None => (Form::Exact(value), Form::Exact("")),
         }
     }
 
     fn matches(&self, issuer: &str, subject: &str) -> bool {
         // The issuer is one that the mesh verifies tokens of, so that what follows it can only be the subject.
-        let rest = || self.whole.as_deref()?.strip_prefix(issuer)?.strip_prefix('/');
-        (Form::of(&self.issuer).matches(issuer) && Form::of(&self.subject).matches(subject))
-            || rest().is_some_and(|rest| Form::of(rest).matches(subject))
+        let rest = || self.value.strip_prefix(issuer)?.strip_prefix('/');
+        let (of_issuer, of_subject) = self.halves();
+        (of_issuer.matches(issuer) && of_subject.matches(subject))
+            || (self.slashes && rest().is_some_and(|rest| Form::of(rest).matches(subject)))
     }
 }
 
@@ -76,7 +83,12 @@ pub(crate) struct RequestPrincipals {
 impl RequestPrincipals {
     pub(crate) fn new<'a>(values: impl Iterator<Item = &'a str>, slashes: bool) -> Self {
         Self {
-            values: values.map(|v| RequestPrincipal::parse(v, slashes)).collect(),
+            values: values
+                .map(|value| RequestPrincipal {
+                    value: value.into(),
+                    slashes,
+                })
+                .collect(),
             issuer: ["iss".to_owned()],
             subject: ["sub".to_owned()],
         }

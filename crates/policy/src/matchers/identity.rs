@@ -198,8 +198,8 @@ impl Namespaces {
 
     /// The namespaces without wildcard; `None` where one has any, or may match something else.
     pub(crate) fn exact(&self) -> Option<&[Box<str>]> {
-        let plain = |v: &Box<str>| !v.contains(['*', '/']) && !(self.anywhere && **v == *"sa");
-        self.values.iter().all(plain).then_some(&self.values)
+        let special = |v: &str| v.contains(['*', '/']) || (self.anywhere && v == "sa");
+        (!self.values.iter().any(|v| special(v))).then_some(&self.values)
     }
 }
 

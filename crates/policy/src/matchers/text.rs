@@ -108,19 +108,19 @@ impl Texts {
     }
 
     fn plain(&self, text: &[u8]) -> bool {
-        let exact = |value: &Box<str>| value.as_bytes().cmp(text);
-        self.exact.binary_search_by(exact).is_ok()
+        let find = self.exact.binary_search_by(|value| value.as_bytes().cmp(text));
+        find.is_ok()
             || self.prefixes.iter().any(|p| text.starts_with(p.as_bytes()))
             || self.suffixes.iter().any(|s| text.ends_with(s.as_bytes()))
     }
 
     fn folded(&self, text: &[u8]) -> bool {
         let lower = || text.iter().map(u8::to_ascii_lowercase);
-        let exact = |value: &Box<str>| value.bytes().cmp(lower());
+        let find = self.exact.binary_search_by(|value| value.bytes().cmp(lower()));
         let same = |part: Option<&[u8]>, value: &str| {
             part.is_some_and(|part| part.eq_ignore_ascii_case(value.as_bytes()))
         };
-        self.exact.binary_search_by(exact).is_ok()
+        find.is_ok()
             || self.prefixes.iter().any(|p| same(text.get(..p.len()), p))
             || self
                 .suffixes

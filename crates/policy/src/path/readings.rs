@@ -68,7 +68,8 @@ fn is_ambiguous(path: &[u8]) -> bool {
             b';' | b'\\' => return true,
             b'/' if before == b'/' => return true,
             b'.' if before == b'/' && is_dots(tail) => return true,
-            b'%' if matches!(escape(rest), None | Some(b'/' | b'\\' | b'.' | b'%' | b';')) => return true,
+            b'%' if matches!(escape(rest), None | Some(b'/' | b'\\' | b'.' | b';')) => return true,
+            b'%' if nested(rest) => return true,
             _ => {}
         }
         before = b;
@@ -83,15 +84,22 @@ fn is_dots(tail: &[u8]) -> bool {
     matches!(tail.first(), None | Some(b'/' | b'%'))
 }
 
-/// `%25` becomes `%`.
+/// Whether the escape of a `%` stands before two hex digits.
+fn nested(rest: &[u8]) -> bool {
+    let inner = rest.get(2..).unwrap_or_default();
+    escape(rest) == Some(b'%')
+        && matches!(inner, [_, a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
+}
+
+/// `%25` becomes `%` where that makes an escape.
 fn unescape_percent(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&b, tail)) = rest.split_first() {
         out.push(b);
-        rest = match escape(rest) {
-            Some(b'%') => rest.get(3..).unwrap_or_default(),
-            _ => tail,
+        rest = match nested(rest) {
+            true => rest.get(3..).unwrap_or_default(),
+            false => tail,
         };
     }
     out
