@@ -233,3 +233,50 @@ impl fmt::Debug for Body {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    struct Told(Sender<String>, bool);
+
+    impl Tap for Told {
+        fn poll_stop(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            if self.1 { Poll::Ready(()) } else { Poll::Pending }
+        }
+
+        fn data(&mut self, length: usize) {
+            self.0.send(length.to_string()).unwrap();
+        }
+
+        fn end(self: Box<Self>, how: BodyEnd) {
+            self.0.send(format!("{how:?}")).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_watch_are_told_everything() {
+        let (tell, told) = channel();
+        let watched = Body::from("hello")
+            .tapped(Told(tell.clone(), false))
+            .tapped(Told(tell, false));
+        watched.collect().await.unwrap();
+        assert_eq!(told.iter().collect::<Vec<_>>(), ["5", "5", "Whole", "Whole"]);
+    }
+
+    #[tokio::test]
+    async fn any_of_them_may_end_it() {
+        for stops in [[true, false], [false, true]] {
+            let (tell, told) = channel();
+            let watched = Body::from("hello")
+                .tapped(Told(tell.clone(), stops[0]))
+                .tapped(Told(tell, stops[1]));
+            assert!(matches!(watched.collect().await, Err(BodyError::Stopped)));
+            assert_eq!(told.iter().collect::<Vec<_>>(), ["Stopped", "Stopped"]);
+        }
+    }
+}

@@ -33,7 +33,7 @@ use crate::registry::Entry;
 use crate::shared::Shared;
 use dial::{Dial, Kernel};
 use event::Record;
-use hop::Load;
+use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;
 
@@ -42,6 +42,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many other attempts follow one of which nobody has seen a byte (Istio's default).
 const RETRIES: usize = 2;
+
+/// How much one workload may have open, connections and requests: what the proxy as a whole may have open must not be
+/// one workload's to use up.
+const MAX_OPEN_OF_ONE: usize = 20_000;
 
 /// How often connections that nobody uses are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -70,7 +74,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             },
             _ = sweep.tick() => outbound.pool.sweep(),
             // A sender that is gone is a proxy that is going.
-            _ = draining.wait_for(|told| *told) => return,
+            () = async { drop(draining.wait_for(|told| *told).await) } => return,
         }
     }
 }
@@ -79,7 +83,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 struct Outbound {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
-    load: Load,
+    /// What is under way to each address.
+    load: Load<SocketAddr>,
+    /// What each workload has open, connections and requests.
+    open: Load<u32>,
     dial: Arc<dyn Dial>,
 }
 
@@ -121,6 +128,7 @@ impl Outbound {
             shared,
             pool: Arc::new(Pool::default()),
             load: Load::default(),
+            open: Load::default(),
             dial,
         }
     }
@@ -163,6 +171,10 @@ impl Outbound {
                 return record.refuse(reason);
             }
         };
+        let Ok(_share) = self.share(&client) else {
+            stream.reset();
+            return record.refuse(Reason::LimitReached);
+        };
         // Registered before it is decided. As long as it is not known to be TCP there is nothing to close: each request
         // has an entry of its own.
         let kept = Arc::new(Kept::default());
@@ -181,7 +193,12 @@ impl Outbound {
         );
         let http10 = index.mesh().http10;
         drop(index);
-        match plan::sniff(stream, read, http10).await {
+        let mut draining = self.shared.draining.clone();
+        let sniffed = tokio::select! {
+            sniffed = plan::sniff(stream, read, http10) => sniffed,
+            () = async { drop(draining.wait_for(|told| *told).await) } => return record.refuse(Reason::Draining),
+        };
+        match sniffed {
             Ok((stream, Spoken::Http)) => self.http(record, client, stream, http10).await,
             Ok((stream, Spoken::Bytes)) => self.stream(record, client, &kept, &entry, stream).await,
             Ok((stream, Spoken::Refused(reason, why))) => {
@@ -219,6 +236,15 @@ impl Outbound {
             dialled,
             source,
         })
+    }
+
+    /// Counts one more thing that a workload has open.
+    fn share(&self, client: &Client) -> Result<Loaded<u32>, Reason> {
+        let mark = client.local.mark;
+        if self.open.of(mark) >= MAX_OPEN_OF_ONE {
+            return Err(Reason::LimitReached);
+        }
+        Ok(self.open.add(mark))
     }
 
     /// Takes a place in the registry for what goes where `kept` will say.

@@ -7,3 +7,4 @@
 )]
 
 mod observed;
+mod security;

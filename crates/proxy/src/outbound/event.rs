@@ -157,7 +157,11 @@ impl Record {
                 "upstream_reset_after_response_started{connection_termination}",
             ),
             Reason::TlsHandshake | Reason::PeerIdentity => ("UF", "upstream_tls_refused"),
-            Reason::PolicyChanged | Reason::Draining => ("-", "closed"),
+            Reason::PolicyChanged
+            | Reason::Draining
+            | Reason::EgressUnknown
+            | Reason::HostMismatch
+            | Reason::NoRoute => ("-", "closed"),
             // The callee's side of this node refused it: to the caller that is a connection that breaks.
             _ => (
                 "UC",

@@ -1,6 +1,7 @@
 //! A request and its response, from the moment it came to the last byte of the answer.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,7 +23,7 @@ use crate::relay::relay;
 #[derive(Default)]
 pub(super) struct Hold {
     pub(super) lease: Option<Lease>,
-    pub(super) loaded: Option<Loaded>,
+    pub(super) loaded: Option<Loaded<SocketAddr>>,
     /// The caller's end of an upgrade that it asks for.
     pub(super) upgrade: Option<Upgrade>,
 }
@@ -31,6 +32,8 @@ pub(super) struct Hold {
 pub(super) struct Exchange {
     pub(super) record: Record,
     pub(super) entry: Option<Arc<Entry>>,
+    /// Its share of what the workload may have open.
+    pub(super) share: Option<Loaded<u32>>,
     grpc: bool,
 }
 
@@ -44,6 +47,7 @@ impl Exchange {
         Self {
             record,
             entry: None,
+            share: None,
             grpc,
         }
     }
@@ -73,6 +77,10 @@ impl Exchange {
     /// Passes the response on; the event comes when the last of it has gone by.
     pub(super) fn respond(mut self, mut response: Response, hold: Hold) -> Response {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if upgraded && hold.upgrade.is_none() {
+            let failure = Failure::of(Reason::UpstreamReset);
+            return self.refuse(&failure.because("the other side switched protocols unasked"));
+        }
         headers::leave_hop(response.headers_mut(), upgraded);
         self.record.http(|http| {
             http.code = response.status().as_u16();

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use meshward_http::{
-    Abort, BodyEnd, Fault, Handler, Protocol as Read, Request, Response, Rewind, ServeOptions, Tap, Unsent,
-    Upgrade, Version, header, version_of,
+    Abort, BodyEnd, Fault, Handler, HeaderValue, Protocol as Read, Request, Response, Rewind, ServeOptions,
+    Tap, Unsent, Upgrade, Version, header, version_of,
 };
 use model::{Protocol, Reason};
 use snapshot::{Destination, Index, PathNormalization};
@@ -22,6 +22,9 @@ use super::plan::Kept;
 use super::pool::{Key, Lease, Opened, Speak};
 use super::{Client, Downstream, Outbound, RETRIES};
 use crate::inbound;
+
+/// How long to wait before the same endpoint is tried again (Istio's base interval).
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
 impl Outbound {
     /// Serves a connection whose client speaks HTTP.
@@ -129,6 +132,7 @@ impl Outbound {
             return Err(Failure::of(Reason::MethodRefused).because("only upgrades to websocket are carried"));
         }
         let authority = authority(&request);
+        exchange.share = Some(self.share(client).map_err(Failure::of)?);
         let kept = Arc::new(Kept::default());
         let entry = self
             .register(client, &kept, Some(&authority))
@@ -196,6 +200,9 @@ impl Outbound {
             match self.attempt(&attempts, record, &hop, request).await {
                 Ok(done) => return Ok(done),
                 Err(Failed(_, Some(again))) if tried.len() < RETRIES => {
+                    if tried.contains(&hop.address) {
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
                     tried.push(hop.address);
                     request = *again;
                 }
@@ -401,12 +408,23 @@ fn speak(protocol: Protocol, version: Version, upgrades: bool) -> Speak {
     }
 }
 
-/// The request in the version of the connection that it goes by.
+/// The request in the version of the connection that it goes by, its framing said where the codec would guess it.
 fn versioned(mut request: Request, version: Version) -> Request {
-    *request.version_mut() = match version {
-        Version::Http1 => ::http::Version::HTTP_11,
-        Version::Http2 => ::http::Version::HTTP_2,
-    };
+    let unsized_body = !request.body().is_over() && !request.headers().contains_key(header::CONTENT_LENGTH);
+    match version {
+        Version::Http1 => {
+            *request.version_mut() = ::http::Version::HTTP_11;
+            // Without it the body of a GET would be taken for none.
+            if unsized_body {
+                let chunked = HeaderValue::from_static("chunked");
+                request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+            }
+        }
+        Version::Http2 => {
+            *request.version_mut() = ::http::Version::HTTP_2;
+            request.headers_mut().remove(header::TRANSFER_ENCODING);
+        }
+    }
     request
 }
 

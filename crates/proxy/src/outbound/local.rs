@@ -141,3 +141,85 @@ impl Handler for Requests {
         tracing::debug!(%fault, "our own proxy sent a request that it does not take");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hop::Tls;
+    use super::super::tests::world::{World, address, pod, registration};
+    use super::*;
+
+    fn callee(account: &str) -> Callee {
+        Callee {
+            local: Arc::new(registration(account, "10.77.0.3")),
+            workload: Arc::new(pod(account, "10.77.0.3", Some(account))),
+            address: address("10.77.0.3:8080"),
+            service: None,
+            destination: Arc::default(),
+        }
+    }
+
+    fn hop(expected: &[&str]) -> Hop {
+        let id = |account: &&str| {
+            format!("spiffe://cluster.local/ns/full/sa/{account}")
+                .parse()
+                .unwrap()
+        };
+        Hop {
+            address: address("10.77.0.3:8080"),
+            tls: Some(Tls {
+                sni: Arc::from("outbound_.80_._.web.full.svc.cluster.local"),
+                expected: expected.iter().map(id).collect(),
+            }),
+            inside: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn both_ends_of_a_hand_over_are_proven() {
+        let world = World::empty().await;
+        let (outbound, client) = (world.outbound(), world.client());
+        let caller = outbound.caller(&client, &hop(&["web"]), &callee("web")).unwrap();
+        let peer = caller.peer.unwrap();
+        assert_eq!(peer.id(), &client.id);
+        assert_eq!((caller.wire, caller.address), (Wire::Local, client.address));
+        assert_eq!(
+            caller.sni.as_deref(),
+            Some("outbound_.80_._.web.full.svc.cluster.local")
+        );
+        let refused = outbound.caller(&client, &hop(&["web"]), &callee("other"));
+        assert_eq!(refused.unwrap_err().reason, Reason::PeerIdentity);
+        let refused = outbound.caller(&client, &hop(&[]), &callee("web"));
+        assert_eq!(refused.unwrap_err().reason, Reason::PeerIdentity);
+    }
+
+    #[tokio::test]
+    async fn cm_07_plaintext_proves_nothing_inside_the_process_either() {
+        let world = World::empty().await;
+        let plaintext = Hop {
+            tls: None,
+            ..hop(&["web"])
+        };
+        let caller = world
+            .outbound()
+            .caller(&world.client(), &plaintext, &callee("web"))
+            .unwrap();
+        assert_eq!(
+            (caller.peer, caller.sni, caller.wire),
+            (None, None, Wire::Plaintext)
+        );
+    }
+
+    #[tokio::test]
+    async fn local_tls_proves_both_ends_by_a_handshake() {
+        let world = World::empty().await;
+        let (outbound, client) = (world.outbound(), world.client());
+        for (expected, proven) in [("web", true), ("other", false)] {
+            let io = looped(&outbound.shared, &client, callee("web"));
+            let hop = hop(&[expected]);
+            let link = outbound
+                .secure(&client, hop.tls.as_ref(), io, &[b"istio-h2"])
+                .await;
+            assert_eq!(link.is_ok(), proven, "{expected}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use meshward_http::Rewind;
-use meshward_http::limits::HEAD_TIMEOUT;
+use meshward_http::limits::IDLE_TIMEOUT;
 use meshward_http::sniff::{self, classify};
 use model::{Protocol, Reason, ServiceName, WorkloadUid};
 use snapshot::{Destination, Index};
@@ -84,7 +84,7 @@ where
         Read::Opaque => Spoken::Bytes,
         Read::Refused(reason) => Spoken::Refused(reason, "the port is declared as UDP"),
         Read::Http => declared(
-            collect(&mut stream, &mut first, HEAD_TIMEOUT, |b| !b.is_empty()).await?,
+            collect(&mut stream, &mut first, IDLE_TIMEOUT, |b| !b.is_empty()).await?,
             &first,
         ),
         Read::Sniff(limit) => {

@@ -108,7 +108,7 @@ struct Slot {
     shared: Vec<Arc<Connection>>,
     idle: Vec<(Sender, Arc<Connection>)>,
     /// The dial that all who miss wait for.
-    dialling: Option<watch::Receiver<Option<Result<(), Failure>>>>,
+    dialling: Option<Told>,
     /// What the other end has agreed to before.
     version: Option<Version>,
     /// Connections, kept or in use.
@@ -140,11 +140,17 @@ pub(super) struct Lease {
 /// One request under way on a connection.
 struct InUse(Arc<Connection>);
 
+/// How a dial that several wait for has ended, once it has.
+type Outcome = Option<Result<Arc<Connection>, Failure>>;
+type Told = watch::Receiver<Outcome>;
+
 enum Found {
     Lease(Box<Lease>),
-    Wait(watch::Receiver<Option<Result<(), Failure>>>),
-    /// To be dialled; where a sender is given, others wait for it.
-    Dial(Option<watch::Sender<Option<Result<(), Failure>>>>, u64),
+    Wait(Told),
+    /// To be dialled, and others wait for it too.
+    Share(watch::Sender<Outcome>, Told, u64),
+    /// To be dialled for this request alone.
+    Dial(u64),
 }
 
 impl Pool {
@@ -157,34 +163,50 @@ impl Pool {
         F: Future<Output = Result<Opened, Failure>> + Send + 'static,
     {
         loop {
-            match self.find(&key)? {
+            let mut told = match self.find(&key)? {
                 Found::Lease(lease) => return Ok(*lease),
-                Found::Wait(mut told) => {
-                    // Else it is there, or whoever dialled has gone away: look again.
-                    if let Ok(Some(Err(failure))) = told.wait_for(Option::is_some).await.as_deref() {
-                        return Err(failure.clone());
-                    }
-                }
-                Found::Dial(None, generation) => {
+                Found::Wait(told) => told,
+                Found::Dial(generation) => {
                     let opened = open().await?;
                     return Ok(self.take(&key, opened, generation));
                 }
-                Found::Dial(Some(tell), generation) => {
+                Found::Share(tell, told, generation) => {
                     // On a task of its own, so that the others need not begin anew when this caller leaves.
-                    let (pool, key, opening) = (Arc::clone(self), key.clone(), open());
-                    tokio::spawn(async move {
-                        let opened = opening.await;
-                        let told = opened.map(|opened| pool.keep(&key, opened, generation));
-                        pool.with(|slots| {
-                            if let Some(slot) = slots.by_key.get_mut(&key) {
-                                slot.dialling = None;
-                            }
-                        });
-                        tell.send_replace(Some(told));
-                    });
+                    tokio::spawn(Arc::clone(self).share(key.clone(), open(), tell, generation));
+                    told
+                }
+            };
+            // Without an outcome the task has died: look again. So where it cannot be shared, is full already, or
+            // what is believed has changed meanwhile.
+            if let Ok(Some(outcome)) = told.wait_for(Option::is_some).await.as_deref() {
+                let connection = outcome.as_ref().map_err(Clone::clone)?;
+                let newest = self.with(|slots| slots.generation);
+                match connection.share().filter(|_| connection.generation == newest) {
+                    Some(sender) => return Ok(self.used(&key, sender, Arc::clone(connection))),
+                    None if connection.is_lost() => return Err(connection.lost()),
+                    None => {}
                 }
             }
         }
+    }
+
+    /// Opens a connection for all who wait for it.
+    async fn share(
+        self: Arc<Self>,
+        key: Key,
+        opening: impl Future<Output = Result<Opened, Failure>>,
+        tell: watch::Sender<Outcome>,
+        generation: u64,
+    ) {
+        let opened = opening.await;
+        let outcome = self.with(|slots| {
+            let outcome = opened.map(|opened| self.keep(slots, &key, opened, generation));
+            if let Some(slot) = slots.by_key.get_mut(&key) {
+                slot.dialling = None;
+            }
+            outcome
+        });
+        tell.send_replace(Some(outcome));
     }
 
     /// A connection that is not shared with anybody, before or after.
@@ -224,12 +246,12 @@ impl Pool {
             }
             let may_share =
                 matches!(key.speak, Speak::Http2 | Speak::Either) && slot.version != Some(Version::Http1);
-            let tell = may_share.then(|| {
-                let (tell, told) = watch::channel(None);
-                slot.dialling = Some(told);
-                tell
-            });
-            Ok(Found::Dial(tell, generation))
+            if !may_share {
+                return Ok(Found::Dial(generation));
+            }
+            let (tell, told) = watch::channel(None);
+            slot.dialling = Some(told.clone());
+            Ok(Found::Share(tell, told, generation))
         })
     }
 
@@ -240,18 +262,13 @@ impl Pool {
     }
 
     /// Puts what was just opened where all who wait for it find it.
-    fn keep(self: &Arc<Self>, key: &Key, opened: Opened, generation: u64) {
-        self.with(|slots| {
-            let (sender, connection) = self.admit(slots, key, opened, generation);
-            if connection.sender.is_none() {
-                slots
-                    .by_key
-                    .entry(key.clone())
-                    .or_default()
-                    .idle
-                    .push((sender, connection));
-            }
-        });
+    fn keep(&self, slots: &mut Slots, key: &Key, opened: Opened, generation: u64) -> Arc<Connection> {
+        let (sender, connection) = self.admit(slots, key, opened, generation);
+        if connection.sender.is_none() {
+            let slot = slots.by_key.entry(key.clone()).or_default();
+            slot.idle.push((sender, Arc::clone(&connection)));
+        }
+        connection
     }
 
     fn admit(
@@ -299,7 +316,8 @@ impl Pool {
                 slots.generation += 1;
                 slots.by_key.clear();
             }
-            let stays = |key: &Key| key.tls.is_none() || known.contains(&key.to.ip());
+            let outside = |key: &Key| key.from == From::Node && key.tls.is_none();
+            let stays = |key: &Key| outside(key) || known.contains(&key.to.ip());
             slots.by_key.retain(|key, _| stays(key));
         });
     }
@@ -331,11 +349,8 @@ impl Pool {
 impl Slot {
     fn pick(&mut self, generation: u64) -> Option<(Sender, Arc<Connection>)> {
         self.shared.retain(|c| c.is_usable(generation));
-        let limit = usize::try_from(MAX_STREAMS).unwrap_or(usize::MAX);
         for connection in &self.shared {
-            if connection.streams.load(Ordering::Relaxed) < limit
-                && let Some(sender) = connection.sender.as_ref().and_then(Sender::share)
-            {
+            if let Some(sender) = connection.share() {
                 return Some((sender, Arc::clone(connection)));
             }
         }
@@ -348,6 +363,26 @@ impl Slot {
 }
 
 impl Connection {
+    /// A sender for one more request, where it is of a version that is shared and has room.
+    fn share(&self) -> Option<Sender> {
+        let limit = usize::try_from(MAX_STREAMS).unwrap_or(usize::MAX);
+        let sender = self.sender.as_ref().filter(|sender| !sender.is_closed())?;
+        (self.streams.load(Ordering::Relaxed) < limit).then(|| sender.share())?
+    }
+
+    /// Whether it would be shared, and has ended.
+    fn is_lost(&self) -> bool {
+        self.sender.as_ref().is_some_and(Sender::is_closed)
+    }
+
+    /// Why it ended as soon as it was there.
+    fn lost(&self) -> Failure {
+        match self.late.refusal() {
+            Some(refusal) => Failure::unreachable(Reason::TlsHandshake, &format!("TLS error: {refusal}")),
+            None => Failure::of(Reason::UpstreamReset).because("closed as soon as it was opened"),
+        }
+    }
+
     fn is_usable(&self, generation: u64) -> bool {
         self.generation == generation && self.sender.as_ref().is_some_and(|s| !s.is_closed())
     }

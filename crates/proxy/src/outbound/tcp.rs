@@ -43,6 +43,7 @@ impl Outbound {
         record.destination(&destination);
         let limit = std::time::Duration::from_millis(index.mesh().connect_timeout_ms);
         let mut tried = Vec::new();
+        let mut last = None;
         loop {
             let v6 = client.dialled.is_ipv6();
             let hop = match hop::next(&index, &destination, v6, &tried, hop::random(), &self.load) {
@@ -52,6 +53,11 @@ impl Outbound {
                     return record.refuse(reason);
                 }
             };
+            // The same endpoint is not asked again: who opened the connection can do that itself.
+            if let Some(failure) = last.take_if(|_| tried.contains(&hop.address)) {
+                stream.reset();
+                return record.failed(&failure);
+            }
             let way = self.way(&index, &hop);
             record.hop(&index, &hop, way.wire(&hop));
             let _loaded = self.load.add(hop.address);
@@ -71,7 +77,10 @@ impl Outbound {
             };
             match linked {
                 Ok(link) => return carry(record, link, entry, stream).await,
-                Err(_) if tried.len() < RETRIES => tried.push(hop.address),
+                Err(failure) if tried.len() < RETRIES => {
+                    tried.push(hop.address);
+                    last = Some(failure);
+                }
                 Err(failure) => {
                     stream.reset();
                     return record.failed(&failure);

@@ -1,5 +1,6 @@
 //! Whole connections of a workload, through everything but the kernel: servers stand behind a dial of our own.
 
+mod messages;
 pub(super) mod world;
 
 use std::time::Duration;
@@ -374,4 +375,61 @@ async fn a_caller_that_leaves_is_told_of() {
     drop(near);
     let event = world.event().await;
     assert_eq!((event.flags, event.reason), ("DC", Some(Reason::DownstreamReset)));
+}
+
+#[tokio::test]
+async fn one_workload_cannot_use_up_what_all_may_have_open() {
+    let world = web(Protocol::Http, Kind::MeshHttp("web")).await;
+    let outbound = world.outbound();
+    let client = world.client();
+    let held: Vec<_> = (0..super::MAX_OPEN_OF_ONE)
+        .map(|_| outbound.share(&client).unwrap())
+        .collect();
+    assert_eq!(world.say(VIP, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await, b"");
+    assert_eq!(world.event().await.reason, Some(Reason::LimitReached));
+    drop(held);
+    assert_eq!(world.ask(VIP, Version::Http1, get(HOST, "/")).await.status, 200);
+}
+
+#[tokio::test]
+async fn p_55_what_left_the_registry_is_closed_when_nothing_may_leave_it_any_more() {
+    let resources = vec![
+        mesh(Egress::AllowAny).into(),
+        // So that port 80 is read as HTTP outside too.
+        service("full/web", VIP, Protocol::Http, vec![]).into(),
+    ];
+    let world = World::new(
+        resources,
+        &[("1.2.3.4:443", Kind::Echo), ("1.2.3.4:80", Kind::Http)],
+    )
+    .await;
+    let mut tcp = world.open("1.2.3.4:443");
+    tcp.write_all(b"hello").await.unwrap();
+    let mut heard = [0; 5];
+    tcp.read_exact(&mut heard).await.unwrap();
+    let mut http = world.open("1.2.3.4:80");
+    http.write_all(b"GET /never HTTP/1.1\r\nhost: example.com\r\n\r\n")
+        .await
+        .unwrap();
+    world.reached("1.2.3.4:80").await;
+
+    world.change(mesh(Egress::AllowAny)).await;
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), tcp.read(&mut heard))
+            .await
+            .is_err()
+    );
+
+    world.change(mesh(Egress::RegistryOnly)).await;
+    assert_eq!(tcp.read(&mut heard).await.unwrap(), 0);
+    let mut answer = vec![0; 12];
+    http.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 502");
+    for _ in 0..2 {
+        let event = world.event().await;
+        assert_eq!(
+            (event.reason, event.decision),
+            (Some(Reason::EgressUnknown), Decision::Deny)
+        );
+    }
 }

@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::super::dial::{Dial, Dialling, From, Io};
-use super::super::{Downstream, Outbound};
+use super::super::{Client, Downstream, Outbound};
 use crate::Registration;
 use crate::shared::Shared;
 
@@ -34,6 +34,8 @@ pub(in crate::outbound) const CLIENT: &str = "10.77.0.2";
 pub(in crate::outbound) enum Kind {
     /// HTTP over mutual TLS, by this service account.
     MeshHttp(&'static str),
+    /// HTTP over mutual TLS, by one who believes nobody's certificate.
+    Distrustful,
     /// Bytes, sent back, over mutual TLS.
     MeshEcho(&'static str),
     /// `ready`, at once, over mutual TLS.
@@ -168,6 +170,19 @@ pub(in crate::outbound) fn service(
     }
 }
 
+/// A workload of this node.
+pub(in crate::outbound) fn registration(account: &str, address: &str) -> Registration {
+    Registration {
+        mark: 0x100,
+        uid: WorkloadUid::new(account),
+        namespace: "full".to_owned(),
+        pod: account.to_owned(),
+        identity: Some(id(account)),
+        addresses: vec![address.parse().unwrap()],
+        token: "/nowhere".into(),
+    }
+}
+
 impl World {
     /// Without a snapshot.
     pub(in crate::outbound) async fn empty() -> Self {
@@ -175,14 +190,20 @@ impl World {
         let token = tokens.path().join("token");
         std::fs::write(&token, "t").unwrap();
         let (authority, root) = Authority::new();
-        let identities = identity::Store::new(Arc::new(authority), StoreOptions::default());
-        identities.set_roots(&[root]).unwrap();
-        identities.set_trust_domains("cluster.local".parse().unwrap(), vec![]);
-        for account in ["client", "web", "other"] {
-            identities
-                .ensure(&id(account), TokenFile(token.clone()))
-                .await
-                .unwrap();
+        let authority = Arc::new(authority);
+        let [identities, distrustful] = ["cluster.local", "elsewhere"].map(|domain| {
+            let store = identity::Store::new(Arc::clone(&authority) as _, StoreOptions::default());
+            store.set_roots(std::slice::from_ref(&root)).unwrap();
+            store.set_trust_domains(domain.parse().unwrap(), vec![]);
+            store
+        });
+        for store in [&identities, &distrustful] {
+            for account in ["client", "web", "other"] {
+                store
+                    .ensure(&id(account), TokenFile(token.clone()))
+                    .await
+                    .unwrap();
+            }
         }
         let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
         let events = telemetry.subscribe().live;
@@ -198,6 +219,7 @@ impl World {
         });
         let servers = Arc::new(Servers {
             identities,
+            distrustful,
             kinds: Mutex::default(),
             dialled: Mutex::default(),
             reached: Notify::new(),
@@ -237,6 +259,14 @@ impl World {
         self.outbound.follow();
     }
 
+    /// Puts another set of resources into force, and asks what is open whether it may go on.
+    pub(in crate::outbound) async fn change(&self, resource: impl Into<Resource>) {
+        self.with(resource);
+        let shared = &self.outbound.shared;
+        let index = shared.store.current().unwrap();
+        shared.registry.recheck(&index).await;
+    }
+
     pub(in crate::outbound) fn serve(&self, at: &str, kind: Kind) {
         self.servers.kinds.lock().unwrap().insert(address(at), kind);
     }
@@ -259,18 +289,25 @@ impl World {
             .unwrap()
     }
 
+    pub(in crate::outbound) fn outbound(&self) -> Arc<Outbound> {
+        Arc::clone(&self.outbound)
+    }
+
+    /// The workload, as if it had dialled something.
+    pub(in crate::outbound) fn client(&self) -> Client {
+        Client {
+            local: Arc::new(registration("client", CLIENT)),
+            id: id("client"),
+            address: SocketAddr::new(CLIENT.parse().unwrap(), 40_000),
+            dialled: address("10.96.0.20:80"),
+            source: Arc::default(),
+        }
+    }
+
     /// A connection of the workload.
     pub(in crate::outbound) fn open(&self, dialled: &str) -> DuplexStream {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let local = Arc::new(Registration {
-            mark: 0x100,
-            uid: WorkloadUid::new("client"),
-            namespace: "full".to_owned(),
-            pod: "client".to_owned(),
-            identity: Some(id("client")),
-            addresses: vec![CLIENT.parse().unwrap()],
-            token: "/nowhere".into(),
-        });
+        let local = Arc::new(registration("client", CLIENT));
         let from = SocketAddr::new(CLIENT.parse().unwrap(), 40_000);
         let outbound = Arc::clone(&self.outbound);
         tokio::spawn(outbound.carry(far, Some(local), from, address(dialled)));
@@ -336,6 +373,7 @@ fn config() -> crate::Config {
 
 struct Servers {
     identities: identity::Store,
+    distrustful: identity::Store,
     kinds: Mutex<HashMap<SocketAddr, Kind>>,
     dialled: Mutex<Vec<Option<IpAddr>>>,
     reached: Notify,
@@ -366,8 +404,13 @@ async fn serve(servers: Arc<Servers>, io: DuplexStream, kind: Kind) {
         Kind::Http => return http(&servers, io, [String::new(), String::new()]).await,
         Kind::Echo => return echo(io).await,
         Kind::Closed => return,
+        Kind::Distrustful => ("web", &[b"istio-h2"]),
     };
-    let Ok(accepted) = servers.identities.accept(&id(account), io, alpn).await else {
+    let identities = match kind {
+        Kind::Distrustful => &servers.distrustful,
+        _ => &servers.identities,
+    };
+    let Ok(accepted) = identities.accept(&id(account), io, alpn).await else {
         return;
     };
     match kind {
@@ -414,10 +457,28 @@ struct Seen {
 }
 
 impl Handler for Seen {
-    async fn request(&self, request: Request) -> Result<Response, Abort> {
-        if request.uri().path() == "/never" {
-            self.servers.reached.notify_one();
-            std::future::pending::<()>().await;
+    async fn request(&self, mut request: Request) -> Result<Response, Abort> {
+        match request.uri().path() {
+            "/never" => {
+                self.servers.reached.notify_one();
+                std::future::pending::<()>().await;
+            }
+            "/break" => return Err(Abort),
+            "/101" => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                return Ok(response);
+            }
+            "/ws" => return Ok(upgraded(&mut request)),
+            // Sends back what comes, trailers and all, as it comes.
+            "/echo" => {
+                let mut response = Response::new(request.into_body());
+                response
+                    .headers_mut()
+                    .insert("trailer", HeaderValue::from_static("grpc-status"));
+                return Ok(response);
+            }
+            _ => {}
         }
         let mut response = Response::new(Body::from("hello"));
         let mut tell = |name: &str, value: &str| {
@@ -436,6 +497,21 @@ impl Handler for Seen {
     }
 
     fn refused(&self, _: Fault) {}
+}
+
+/// Takes an upgrade, and sends back what comes by it.
+fn upgraded(request: &mut Request) -> Response {
+    let mut response = Response::new(Body::empty());
+    let upgrade = meshward_http::take_upgrade(request.extensions_mut()).unwrap();
+    assert_eq!(request.headers()["connection"], "Upgrade");
+    tokio::spawn(async move { echo(upgrade.wait().await.unwrap()).await });
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in [("connection", "Upgrade"), ("upgrade", "websocket")] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Signs what it is asked to sign.
