@@ -71,7 +71,7 @@ impl Held {
         let reference = key.reference();
         let own = |problem: &&Problem| problem.object.as_ref() == Some(&reference);
         let problems = problems.iter().filter(own).cloned().collect();
-        let digest = digest(object.json.to_string().as_bytes());
+        let digest = object_digest(&object, &object.json);
         if object.meta.creation.is_none() {
             object.meta.creation = Some(first_seen(&key));
         }
@@ -98,6 +98,12 @@ impl Held {
         let origin = &self.object.origin;
         format!("{}:{}:{}", origin.file, origin.line, origin.column)
     }
+}
+
+/// Of what was written. A key that stands twice leaves no trace in the value, so that soundness counts too.
+pub(crate) fn object_digest(object: &Object, json: &serde_json::Value) -> String {
+    let sound = object.invalid.is_none();
+    digest(format!("{sound} {json}").as_bytes())
 }
 
 /// A digest that fits into a file name.

@@ -3,23 +3,25 @@
 //! All of it happens on one thread. While a compilation runs, changes wait in the queue; the next compilation takes all
 //! that wait at once. A change that comes to an idle plane is compiled at once.
 
+mod by_hand;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use admin::Failure;
-use api::{Object, Problem, Severity};
+use api::{Object, Parsed, Problem, Severity};
 use identity::{Clock, SystemClock};
 use model::{Profile, TrustDomain};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use xds::server::Server;
 
-use crate::layers::{Above, Below, Held, Key, below_digest, merge};
+use crate::layers::{Above, Below, Held, Key, merge};
 use crate::source::{Change, Now};
-use crate::state::{Ages, Applied, Directory, MAX_ABOVE};
+use crate::state::{Ages, Directory, Kept};
 use crate::view::View;
-use crate::world::{FileEntry, Frozen, Reported};
+use crate::world::{FileEntry, Frozen, Reported, parse};
 
 /// How many objects the files may hold together.
 const MAX_OBJECTS: usize = 100_000;
@@ -111,7 +113,7 @@ impl Plane {
         view: watch::Sender<Arc<View>>,
     ) -> Self {
         let restored = directory.restore(now());
-        Self {
+        let mut plane = Self {
             server,
             directory,
             profile: config.profile,
@@ -135,7 +137,24 @@ impl Plane {
             unwritten: None,
             revision: 0,
             dirty: true,
+        };
+        for Kept { path, shown, text } in restored.kept {
+            let parsed = parse(&shown, text.as_bytes());
+            let entry = plane.read(FileEntry::default(), (shown, Arc::from(text)), parsed);
+            plane.files.insert(
+                path,
+                FileEntry {
+                    is_old: true,
+                    ..entry
+                },
+            );
         }
+        plane
+    }
+
+    /// Files that something is known of before they are read.
+    pub(crate) fn expected(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.files.keys().cloned()
     }
 
     /// Works until nobody can send changes any more. `first` is what there is when it begins: nothing is published
@@ -201,37 +220,55 @@ impl Plane {
     fn take_files(&mut self, changes: Vec<Change>) {
         for Change { path, now: change } in changes {
             let entry = self.files.remove(&path).unwrap_or_default();
+            let was_old = entry.is_old;
             let entry = match change {
-                Now::Gone => continue,
-                Now::Unreadable(problem) => FileEntry {
-                    objects: entry.objects,
-                    problems: vec![*problem],
-                },
-                Now::File(parsed) => {
-                    let others: usize = self.files.values().map(|entry| entry.objects.len()).sum();
-                    if others + parsed.objects.len() > MAX_OBJECTS {
-                        FileEntry {
-                            objects: entry.objects,
-                            problems: too_many(parsed.problems, &path),
-                        }
-                    } else {
-                        let (ages, at) = (&mut self.ages, now());
-                        entry.next(*parsed, |object, problems| {
-                            Arc::new(Held::new(object, problems, |key| ages.of(key, at)))
-                        })
-                    }
-                }
+                Now::Gone => None,
+                Now::Unreadable(problem) => Some(entry.stays(vec![*problem])),
+                Now::File { shown, text, parsed } => Some(self.read(entry, (shown, text), *parsed)),
             };
-            self.files.insert(path, entry);
+            let is_old = entry.as_ref().is_some_and(|entry| entry.is_old);
+            let kept = match &entry {
+                Some(FileEntry {
+                    good: Some((shown, text)),
+                    ..
+                }) if is_old && !was_old => {
+                    let (shown, text) = (shown.clone(), text.to_string());
+                    self.directory.keep(&Kept {
+                        path: path.clone(),
+                        shown,
+                        text,
+                    })
+                }
+                _ if was_old && !is_old => self.directory.unkeep(&path),
+                _ => Ok(()),
+            };
+            if let Err(error) = kept {
+                tracing::error!(%error, path = %path.display(), "its last good text does not outlive a restart");
+            }
+            self.files.extend(entry.map(|entry| (path, entry)));
         }
+        self.gather();
+        self.lay();
+    }
+
+    fn read(&mut self, before: FileEntry, text: (String, Arc<str>), parsed: Parsed) -> FileEntry {
+        let others: usize = self.files.values().map(|entry| entry.objects.len()).sum();
+        if others + parsed.objects.len() > MAX_OBJECTS {
+            return before.stays(too_many(parsed.problems, &text.0));
+        }
+        let (ages, at) = (&mut self.ages, now());
+        before.next(text, parsed, |object, problems| {
+            Arc::new(Held::new(object, problems, |key| ages.of(key, at)))
+        })
+    }
+
+    /// The objects of all files, by key.
+    fn gather(&mut self) {
         self.below.clear();
         for held in self.files.values().flat_map(|entry| &entry.objects) {
-            self.below
-                .entry(held.key.clone())
-                .or_default()
-                .push(Arc::clone(held));
+            let same = self.below.entry(held.key.clone()).or_default();
+            same.push(Arc::clone(held));
         }
-        self.lay();
     }
 
     fn take_roots(&mut self, read: Result<String, String>) {
@@ -263,126 +300,6 @@ impl Plane {
         let values: Vec<&Value> = self.pods.iter().map(|reported| &reported.value).collect();
         let written = self.directory.write_pods(&values);
         self.note(written);
-    }
-
-    fn apply(&mut self, given: Vec<Given>) -> Result<Vec<(Key, &'static str)>, Failure> {
-        let (changes, entries) = self.plan(given);
-        let more = entries
-            .keys()
-            .filter(|key| !self.above.contains_key(*key))
-            .count();
-        if self.above.len() + more > MAX_ABOVE {
-            return Err(Failure::no(format!(
-                "nothing was applied: at most {MAX_ABOVE} objects may be applied; put them into files of the source"
-            )));
-        }
-        self.directory
-            .write(&entries)
-            .map_err(|error| unwritten("applied", &error))?;
-        for (key, (over, applied)) in entries {
-            let object = applied.map(|applied| applied.held);
-            self.above.insert(key, Above { over, object });
-        }
-        self.lay();
-        Ok(changes)
-    }
-
-    /// What applying would do: compiled, and nothing kept or published.
-    fn rehearse(&mut self, given: Vec<Given>) -> Done {
-        let (changes, entries) = self.plan(given);
-        let mut above = self.above.clone();
-        for (key, (over, applied)) in entries {
-            let object = applied.map(|applied| applied.held);
-            above.insert(key, Above { over, object });
-        }
-        let merged = merge(&self.below, &above, &self.hidden);
-        let frozen = self.freeze(merged.in_force, &above);
-        let before = Arc::clone(&self.view.borrow());
-        let after = Arc::new(View::compile(Arc::new(frozen), None));
-        Done {
-            changes,
-            before,
-            after,
-        }
-    }
-
-    /// What is to be written, and the word for each object. Of several with one name the last one counts.
-    #[expect(
-        clippy::type_complexity,
-        reason = "the two halves of one result, used where they are made"
-    )]
-    fn plan(
-        &mut self,
-        given: Vec<Given>,
-    ) -> (
-        Vec<(Key, &'static str)>,
-        BTreeMap<Key, (Option<String>, Option<Applied>)>,
-    ) {
-        let (mut changes, mut entries) = (BTreeMap::new(), BTreeMap::new());
-        let at = now();
-        for Given {
-            object,
-            problems,
-            text,
-        } in given
-        {
-            let held = Arc::new(Held::new(object, &problems, |key| self.ages.of(key, at)));
-            let key = held.key.clone();
-            let digest = self.in_force_digest(&key);
-            let change = match digest {
-                Some(digest) if digest == held.digest => "unchanged",
-                Some(_) => "configured",
-                None => "created",
-            };
-            changes.insert(key.clone(), change);
-            if change == "unchanged" {
-                entries.remove(&key);
-                continue;
-            }
-            let over = below_digest(&self.below, &key);
-            entries.insert(key, (over, Some(Applied { held, text })));
-        }
-        (changes.into_iter().collect(), entries)
-    }
-
-    fn delete(&mut self, targets: Vec<Vec<Key>>) -> Result<Vec<(Key, &'static str)>, Failure> {
-        let (mut changes, mut tombstones, mut removed) = (Vec::new(), BTreeMap::new(), Vec::new());
-        for candidates in targets {
-            let there: Vec<_> = candidates
-                .iter()
-                .filter(|key| self.in_force_digest(key).is_some())
-                .cloned()
-                .collect();
-            if there.is_empty() {
-                changes.extend(candidates.into_iter().take(1).map(|key| (key, "")));
-            }
-            for key in there {
-                match below_digest(&self.below, &key) {
-                    Some(over) => drop(tombstones.insert(key.clone(), (Some(over), None))),
-                    None => removed.push(key.clone()),
-                }
-                changes.push((key, "deleted"));
-            }
-        }
-        let more = tombstones
-            .keys()
-            .filter(|key| !self.above.contains_key(*key))
-            .count();
-        if self.above.len() + more > MAX_ABOVE {
-            return Err(Failure::no(format!(
-                "nothing was deleted: at most {MAX_ABOVE} objects of files may be deleted; take them out of their files"
-            )));
-        }
-        self.directory
-            .write(&tombstones)
-            .and_then(|()| self.directory.remove(removed.iter()))
-            .map_err(|error| unwritten("deleted", &error))?;
-        removed.iter().for_each(|key| drop(self.above.remove(key)));
-        for (key, (over, _)) in tombstones {
-            self.above.insert(key, Above { over, object: None });
-        }
-        self.lay();
-        Ok(changes)
     }
 
     fn in_force_digest(&self, key: &Key) -> Option<&str> {
@@ -455,21 +372,13 @@ impl Plane {
     }
 }
 
-fn too_many(mut problems: Vec<Problem>, path: &std::path::Path) -> Vec<Problem> {
+fn too_many(mut problems: Vec<Problem>, shown: &str) -> Vec<Problem> {
     let message =
         format!("the files hold more than {MAX_OBJECTS} objects; what this one held before stays in force");
     let mut problem = Problem::new(Severity::Error, TOO_MANY, message).remedy("give fewer");
-    problem.file = problems
-        .first()
-        .map_or_else(|| path.display().to_string(), |first| first.file.clone());
+    problem.file = shown.to_owned();
     problems.push(problem);
     problems
-}
-
-fn unwritten(what: &str, error: &std::io::Error) -> Failure {
-    Failure::undecided(format!(
-        "nothing was {what}: the state cannot be written: {error}"
-    ))
 }
 
 /// Milliseconds since 1970.

@@ -76,8 +76,9 @@ pub(crate) async fn start(
     let plane_server = server.clone();
     let first_roots = roots.clone();
     let (scanner, plane, first) = tokio::task::spawn_blocking(move || {
-        let scan = scanner.scan(|_| false);
         let plane = Plane::new(&plane_config, directory, plane_server, view);
+        scanner.expect(plane.expected());
+        let scan = scanner.scan(|_| false);
         let first = vec![Command::Files(scan.changes), Command::Roots(first_roots)];
         (scanner, plane, first)
     })

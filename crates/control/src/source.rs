@@ -8,6 +8,7 @@ mod scan;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Parsed, Problem};
@@ -26,6 +27,8 @@ const MAX_DIRECTORIES: usize = 4_096;
 const QUIET: Duration = Duration::from_millis(5);
 /// How soon a file is looked at again that was not complete.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long a file that was changed in its place must be as it is before it is read.
+const SETTLE: Duration = Duration::from_millis(5);
 /// How often to look without a notice.
 const POLL: Duration = Duration::from_secs(2);
 /// The same, where the kernel gives no notices.
@@ -42,8 +45,12 @@ pub(crate) struct Change {
 /// What there is now.
 #[derive(Debug)]
 pub(crate) enum Now {
-    /// A file was read.
-    File(Box<Parsed>),
+    /// A file was read: what it is called, its text, and what that holds.
+    File {
+        shown: String,
+        text: Arc<str>,
+        parsed: Box<Parsed>,
+    },
     /// A file or directory cannot be read; what it held stays.
     Unreadable(Box<Problem>),
     /// It is not there.
@@ -54,15 +61,10 @@ pub(crate) enum Now {
 pub(crate) async fn follow(mut scanner: Scanner, to: mpsc::Sender<Vec<Change>>) {
     let notices = Notices::new();
     // The first look was before anything was watched.
-    let mut again = true;
+    let mut again = Some(Duration::ZERO);
     loop {
-        let pause = if again {
-            AGAIN
-        } else if notices.complete() {
-            POLL
-        } else {
-            POLL_ALONE
-        };
+        let poll = if notices.complete() { POLL } else { POLL_ALONE };
+        let pause = again.unwrap_or(poll);
         let noticed = tokio::time::timeout(pause, notices.next()).await.is_ok();
         if noticed {
             tokio::time::sleep(QUIET).await;

@@ -13,16 +13,20 @@ use api::{Origin, Problem, Severity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::layers::{Above, Held, Key, digest};
+use crate::layers::{Above, Held, Key, digest, object_digest};
 
 /// How many objects may be applied or deleted by hand.
 pub(crate) const MAX_ABOVE: usize = 10_000;
 /// How many names' ages are kept.
 const MAX_AGES: usize = 200_000;
-/// The longest text that is kept whole beside its object, in bytes; of a longer one only the object is kept.
-const MAX_TEXT: usize = 256 * 1024;
+/// The longest document that is kept as it was written, in bytes; of a longer one only the object is kept.
+const MAX_TEXT: usize = 16 * 1024;
+
+/// Lines above a document that are stood in for, at most.
+const MAX_LINES: usize = 1_000_000;
 
 const RECORDS: &str = "objects";
+const KEPT: &str = "kept";
 const AGES: &str = "ages.json";
 const PODS: &str = "pods.json";
 
@@ -31,6 +35,16 @@ const PODS: &str = "pods.json";
 pub(crate) struct Applied {
     pub(crate) held: Arc<Held>,
     pub(crate) text: Arc<str>,
+}
+
+/// The last good text of a file that is broken now.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kept {
+    pub(crate) path: PathBuf,
+    /// What messages call it.
+    pub(crate) shown: String,
+    pub(crate) text: String,
 }
 
 /// One file of the directory.
@@ -47,6 +61,8 @@ struct Record {
 #[serde(deny_unknown_fields)]
 struct Text {
     origin: Origin,
+    /// The line of the user's file that `text` begins at, from 1.
+    line: u32,
     text: String,
 }
 
@@ -88,6 +104,7 @@ pub(crate) struct Restored {
     pub(crate) above: BTreeMap<Key, Above>,
     pub(crate) ages: Ages,
     pub(crate) pods: Vec<Value>,
+    pub(crate) kept: Vec<Kept>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -97,10 +114,10 @@ impl Directory {
     /// # Errors
     /// It cannot be made.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root.join(RECORDS))?;
+        for part in [RECORDS, KEPT] {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(root.join(part))?;
+        }
         Ok(Self {
             root: root.to_owned(),
         })
@@ -114,35 +131,46 @@ impl Directory {
             restored.ages.seen = pairs.into_iter().take(MAX_AGES).collect();
         }
         restored.pods = self.read(PODS, &mut restored.problems).unwrap_or_default();
-        let names = match fs::read_dir(self.root.join(RECORDS)) {
-            Ok(entries) => entries.flatten().map(|entry| entry.file_name()),
-            Err(error) => {
-                restored.problems.push(broken(&self.root, &error.to_string()));
-                return restored;
-            }
-        };
-        let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
-        names.sort();
-        for name in names
-            .iter()
-            .filter(|name| name.ends_with(".json"))
-            .take(MAX_ABOVE)
-        {
-            let Some(record) = self.read::<Record>(&format!("{RECORDS}/{name}"), &mut restored.problems)
-            else {
+        for name in self.names(KEPT, &mut restored.problems) {
+            let kept = self.read(&name, &mut restored.problems);
+            restored.kept.extend(kept);
+        }
+        for name in self.names(RECORDS, &mut restored.problems) {
+            let Some(record) = self.read::<Record>(&name, &mut restored.problems) else {
                 continue;
             };
             match entry(&record, &mut restored.ages, now) {
                 Some(entry) => {
                     restored.above.insert(record.key, entry);
                 }
-                None => restored.problems.push(broken(
-                    &self.root.join(RECORDS).join(name),
-                    "it does not hold its object",
-                )),
+                None => restored
+                    .problems
+                    .push(broken(&self.root.join(name), "it does not hold its object")),
             }
         }
         restored
+    }
+
+    /// The files of a part, in order.
+    fn names(&self, part: &str, problems: &mut Vec<Problem>) -> Vec<String> {
+        let path = self.root.join(part);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) => {
+                problems.push(broken(&path, &error.to_string()));
+                return Vec::new();
+            }
+        };
+        let names = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<_> = names
+            .filter(|name| name.ends_with(".json"))
+            .map(|name| format!("{part}/{name}"))
+            .take(MAX_ABOVE)
+            .collect();
+        names.sort();
+        names
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str, problems: &mut Vec<Problem>) -> Option<T> {
@@ -187,13 +215,8 @@ impl Directory {
 
     /// Removes records; one that is not there is no error.
     pub(crate) fn remove<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> io::Result<()> {
-        for key in keys {
-            match fs::remove_file(self.root.join(record_name(key))) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        let mut paths = keys.map(|key| self.root.join(record_name(key)));
+        paths.try_for_each(|path| remove(&path))
     }
 
     /// Writes the ages, where they have changed.
@@ -208,6 +231,16 @@ impl Directory {
     /// Writes the pods.
     pub(crate) fn write_pods(&self, pods: &[&Value]) -> io::Result<()> {
         self.replace(PODS, &pods)
+    }
+
+    /// Writes the last good text of a file that has broken.
+    pub(crate) fn keep(&self, kept: &Kept) -> io::Result<()> {
+        self.replace(&kept_name(&kept.path), kept)
+    }
+
+    /// Removes it; one that is not there is no error.
+    pub(crate) fn unkeep(&self, path: &Path) -> io::Result<()> {
+        remove(&self.root.join(kept_name(path)))
     }
 
     fn replace(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
@@ -235,6 +268,17 @@ impl Directory {
     }
 }
 
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn kept_name(path: &Path) -> String {
+    format!("{KEPT}/{}.json", digest(path.as_os_str().as_encoded_bytes()))
+}
+
 fn record_name(key: &Key) -> String {
     let Key {
         group,
@@ -246,34 +290,71 @@ fn record_name(key: &Key) -> String {
     format!("{RECORDS}/{}.json", digest(whole.as_bytes()))
 }
 
+/// What an object is read from again: its document as it was written, where that is short; else its value, which has not
+/// the places of its fields; and the whole text where neither gives the same object: what is broken must stay so.
 fn text(applied: &Applied) -> Text {
     let object = &applied.held.object;
-    let text = if applied.text.len() <= MAX_TEXT {
-        applied.text.to_string()
-    } else {
-        object.json.to_string()
-    };
-    Text {
-        origin: object.origin.clone(),
-        text,
+    let origin = || object.origin.clone();
+    let (line, document) = document(&applied.text, object.origin.line);
+    let mut unstamped = object.json.clone();
+    let metadata = unstamped.get_mut("metadata").and_then(Value::as_object_mut);
+    if let Some(metadata) = metadata {
+        metadata.remove("creationTimestamp");
     }
+    let short = (document.len() <= MAX_TEXT).then_some((line, document));
+    let values = [&unstamped, &object.json].map(|value| (object.origin.line, value.to_string()));
+    let same = |text: &Text| {
+        let found = find(text, &applied.held.key);
+        found.is_some_and(|(found, _)| object_digest(&found, &found.json) == applied.held.digest)
+    };
+    let candidates = short.into_iter().chain(values);
+    let mut texts = candidates.map(|(line, text)| Text {
+        origin: origin(),
+        line,
+        text,
+    });
+    texts.find(same).unwrap_or_else(|| Text {
+        origin: origin(),
+        line: 1,
+        text: applied.text.to_string(),
+    })
+}
+
+/// The document of a text that holds the line, and the line that it begins at.
+fn document(text: &str, line: u32) -> (u32, String) {
+    let is_border = |text: &str| text.starts_with("---") || text.starts_with("...");
+    let numbered = || (1_u32..).zip(text.split_inclusive('\n'));
+    let first = numbered()
+        .filter(|(number, text)| *number <= line && is_border(text))
+        .last()
+        .map_or(1, |(number, _)| number);
+    let document = numbered()
+        .skip_while(|(number, _)| *number < first)
+        .take_while(|(number, text)| *number <= line || !is_border(text));
+    (first, document.map(|(_, text)| text).collect())
+}
+
+/// The object in a text, with every place as in the user's file.
+fn find(Text { origin, line, text }: &Text, key: &Key) -> Option<(api::Object, Vec<Problem>)> {
+    let above = usize::try_from(line.saturating_sub(1))
+        .unwrap_or_default()
+        .min(MAX_LINES);
+    let padded = format!("{}{text}", "\n".repeat(above));
+    let parsed = crate::world::parse(&origin.file, padded.as_bytes());
+    // The last one of a name is the one that was taken.
+    let mut objects = parsed.objects.into_iter();
+    let mut object = objects.rfind(|object| Key::of(object) == *key)?;
+    object.origin = origin.clone();
+    Some((object, parsed.problems))
 }
 
 /// What a record says; `None` where its text does not hold the object.
 fn entry(record: &Record, ages: &mut Ages, now: u64) -> Option<Above> {
     let object = match &record.applied {
         None => None,
-        Some(Text { origin, text }) => {
-            let parsed = crate::world::parse(&origin.file, text.as_bytes());
-            // The last one of a name is the one that was taken.
-            let mut object = parsed
-                .objects
-                .into_iter()
-                .rfind(|object| Key::of(object) == record.key)?;
-            object.origin = origin.clone();
-            Some(Arc::new(Held::new(object, &parsed.problems, |key| {
-                ages.of(key, now)
-            })))
+        Some(text) => {
+            let (object, problems) = find(text, &record.key)?;
+            Some(Arc::new(Held::new(object, &problems, |key| ages.of(key, now))))
         }
     };
     Some(Above {

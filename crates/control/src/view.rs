@@ -1,6 +1,6 @@
 //! What is in force, as one value that never changes: answers are read from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use admin::verbs::ProblemLine;
@@ -12,6 +12,10 @@ use xds::server::Server;
 use crate::layers::{Held, Key};
 use crate::world::Frozen;
 
+/// How many problems are told at once.
+const MAX_PROBLEMS: usize = 10_000;
+/// There is more than is told.
+const TOO_MANY: &str = "MW0605";
 /// A snapshot cannot be published.
 const UNPUBLISHED: &str = "MW0606";
 /// A kind that is not acted on; told by the reader once a file.
@@ -27,6 +31,8 @@ pub(crate) struct View {
     /// Of the texts, of the compiler, and our own; each once.
     pub(crate) problems: Vec<Problem>,
     pub(crate) mesh: Option<Arc<Mesh>>,
+    /// Places in `problems`.
+    by_object: HashMap<ObjectRef, Vec<usize>>,
 }
 
 impl View {
@@ -51,8 +57,13 @@ impl View {
                 }
             }
         }
-        let mut told = BTreeSet::new();
-        problems.retain(|problem| told.insert(key(problem)));
+        let problems = bound(problems);
+        let mut by_object: HashMap<ObjectRef, Vec<usize>> = HashMap::new();
+        for (at, problem) in problems.iter().enumerate() {
+            if let Some(object) = &problem.object {
+                by_object.entry(object.clone()).or_default().push(at);
+            }
+        }
         let mesh = compiled.nodes.values().next().and_then(|resources| {
             resources
                 .iter()
@@ -67,6 +78,7 @@ impl View {
             versions,
             problems,
             mesh,
+            by_object,
         }
     }
 
@@ -86,11 +98,12 @@ impl View {
 
     /// What was found about an object beyond its own text.
     pub(crate) fn findings(&self, held: &Held) -> Vec<&Problem> {
-        let reference = held.key.reference();
-        let about = |problem: &&Problem| {
-            problem.object.as_ref() == Some(&reference) && !held.problems.contains(problem)
-        };
-        self.problems.iter().filter(about).collect()
+        let places = self.by_object.get(&held.key.reference());
+        let about = places
+            .into_iter()
+            .flatten()
+            .filter_map(|at| self.problems.get(*at));
+        about.filter(|problem| !held.problems.contains(problem)).collect()
     }
 
     /// Nodes that a change of the object concerns, seen from the view before.
@@ -128,6 +141,20 @@ impl View {
     }
 }
 
+/// Each problem once, and no more than can be told; errors are the last to be left out.
+fn bound(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let mut told = BTreeSet::new();
+    problems.retain(|problem| told.insert(key(problem)));
+    if problems.len() > MAX_PROBLEMS {
+        let more = problems.len() - MAX_PROBLEMS;
+        problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+        problems.truncate(MAX_PROBLEMS);
+        let message = format!("{more} more problems are not shown");
+        problems.push(Problem::new(Severity::Warning, TOO_MANY, message).remedy("mend those that are"));
+    }
+    problems
+}
+
 /// What makes a problem another one.
 pub(crate) fn key(problem: &Problem) -> (String, u32, u32, String, String) {
     let (file, message) = (problem.file.clone(), problem.message.clone());
@@ -138,4 +165,23 @@ pub(crate) fn key(problem: &Problem) -> (String, u32, u32, String, String) {
         problem.code.to_string(),
         message,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_told_once_and_errors_are_left_out_last() {
+        let warning = |n: usize| Problem::new(Severity::Warning, "MW0001", n.to_string());
+        let error = || Problem::new(Severity::Error, "MW0002", "broken");
+        let few = bound(vec![warning(1), error(), warning(1)]);
+        assert_eq!(few, [warning(1), error()]);
+        let mut many: Vec<_> = (0..MAX_PROBLEMS).map(warning).collect();
+        many.push(error());
+        let told = bound(many);
+        assert_eq!(told.len(), MAX_PROBLEMS + 1);
+        assert_eq!(told[0], error());
+        assert_eq!(told[MAX_PROBLEMS].message, "1 more problems are not shown");
+    }
 }

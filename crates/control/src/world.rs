@@ -18,6 +18,10 @@ const TRUST_DOMAIN: &str = "MW0603";
 pub(crate) struct FileEntry {
     pub(crate) objects: Vec<Arc<Held>>,
     pub(crate) problems: Vec<Problem>,
+    /// What messages call the file, and the text that the objects are from.
+    pub(crate) good: Option<(String, Arc<str>)>,
+    /// Whether the objects are from a text that is not there any more, because the one that is cannot be used.
+    pub(crate) is_old: bool,
 }
 
 /// A key stands twice in a map: the one such mistake in YAML that leaves an object to speak of.
@@ -87,17 +91,18 @@ fn is_security(object: &api::Object) -> bool {
 impl FileEntry {
     /// What a file holds now that its text is another one. A text that breaks leaves what there was in force; where
     /// there was nothing, the objects that are sound are used, and none of a text that cannot be read to its end.
-    pub(crate) fn next(self, parsed: Parsed, hold: impl FnMut(api::Object, &[Problem]) -> Arc<Held>) -> Self {
+    pub(crate) fn next(
+        self,
+        (shown, text): (String, Arc<str>),
+        parsed: Parsed,
+        mut hold: impl FnMut(api::Object, &[Problem]) -> Arc<Held>,
+    ) -> Self {
         let soundness = soundness(&parsed);
         if soundness != Soundness::Sound && !self.objects.is_empty() {
             let mut problems = parsed.problems;
-            problems.extend(problems.first().map(|first| kept(&first.file)));
-            return Self {
-                objects: self.objects,
-                problems,
-            };
+            problems.push(kept(&shown));
+            return self.stays(problems);
         }
-        let mut hold = hold;
         let objects = match soundness {
             Soundness::Unreadable => Vec::new(),
             _ => parsed
@@ -109,6 +114,17 @@ impl FileEntry {
         Self {
             objects,
             problems: parsed.problems,
+            good: Some((shown, text)),
+            is_old: false,
+        }
+    }
+
+    /// The same objects, although the file cannot be used as it is.
+    pub(crate) fn stays(self, problems: Vec<Problem>) -> Self {
+        Self {
+            problems,
+            is_old: !self.objects.is_empty(),
+            ..self
         }
     }
 }

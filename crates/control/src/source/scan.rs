@@ -5,14 +5,15 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use api::{MAX_BYTES, Problem, Severity};
 
-use super::{Change, MAX_DEPTH, MAX_DIRECTORIES, MAX_FILES, Now};
+use super::{AGAIN, Change, MAX_DEPTH, MAX_DIRECTORIES, MAX_FILES, Now, SETTLE};
 use crate::config::Source;
 
-/// Within this time after a change a file may change again without its metadata showing it.
+/// Within this time after a change a file may change again without its metadata showing it, and one that was emptied
+/// is not taken for empty.
 const YOUNG: Duration = Duration::from_millis(100);
 /// What is read of a directory.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
@@ -28,6 +29,8 @@ pub(crate) struct Scanner {
     recursive: bool,
     /// Files, as they were when they were read.
     seen: BTreeMap<PathBuf, Seen>,
+    /// Files that were changed in place and not read since, as they were found and when that was.
+    changing: BTreeMap<PathBuf, (Signature, Instant)>,
     /// What could not be looked at, and was told.
     told: BTreeSet<PathBuf>,
 }
@@ -63,8 +66,14 @@ pub(crate) struct Scan {
     pub(crate) changes: Vec<Change>,
     /// Directories whose changes matter.
     pub(crate) directories: Vec<PathBuf>,
-    /// Whether to look again soon: something was not complete.
-    pub(crate) again: bool,
+    /// How soon to look again, where something was not complete.
+    pub(crate) again: Option<Duration>,
+}
+
+impl Scan {
+    fn look_again(&mut self, within: Duration) {
+        self.again = Some(self.again.map_or(within, |again| again.min(within)));
+    }
 }
 
 /// What is to be read, gathered before anything is.
@@ -72,6 +81,8 @@ pub(crate) struct Scan {
 struct Listing {
     files: BTreeMap<PathBuf, String>,
     directories: Vec<PathBuf>,
+    /// Device and inode of each: a link may lead back to where it comes from.
+    visited: BTreeSet<(u64, u64)>,
     /// Directories that could not be read: what is known of them stays.
     unreadable: BTreeMap<PathBuf, Problem>,
 }
@@ -82,8 +93,19 @@ impl Scanner {
             sources,
             recursive,
             seen: BTreeMap::new(),
+            changing: BTreeMap::new(),
             told: BTreeSet::new(),
         }
+    }
+
+    /// Files that somebody knows something of already: where they are not there, that is told.
+    pub(crate) fn expect(&mut self, paths: impl Iterator<Item = PathBuf>) {
+        let unknown = Seen {
+            signature: Signature::NONE,
+            unsure: true,
+            content: Content::Unreadable(String::new()),
+        };
+        self.seen.extend(paths.map(|path| (path, unknown.clone())));
     }
 
     /// Looks once. Files that `is_being_written` says so of are left for the next time.
@@ -104,7 +126,7 @@ impl Scanner {
         self.tell(&mut listing, &mut scan);
         for (path, shown) in &listing.files {
             if is_being_written(path) {
-                scan.again = true;
+                scan.look_again(AGAIN);
                 continue;
             }
             self.file(path, shown, &mut scan);
@@ -121,6 +143,7 @@ impl Scanner {
             .collect();
         for path in gone {
             self.seen.remove(&path);
+            self.changing.remove(&path);
             scan.changes.push(Change { path, now: Now::Gone });
         }
         scan
@@ -150,33 +173,45 @@ impl Scanner {
     }
 
     fn file(&mut self, path: &Path, shown: &str, scan: &mut Scan) {
-        let before = self.seen.get(path);
+        let before = self.seen.get(path).cloned();
         let signature = match fs::metadata(path) {
             // Opening anything else may wait for ever.
             Ok(found) if !found.is_file() => return self.unreadable(path, shown, "it is no file", scan),
             Ok(found) => Signature::of(&found),
             // It went away since it was listed; the next look says so.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return scan.again = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return scan.look_again(AGAIN),
             Err(error) => return self.unreadable(path, shown, &error.to_string(), scan),
         };
-        if before.is_some_and(|seen| seen.signature == signature && !seen.unsure) {
+        if before
+            .as_ref()
+            .is_some_and(|seen| seen.signature == signature && !seen.unsure)
+        {
             return;
+        }
+        let in_place = before
+            .as_ref()
+            .is_some_and(|seen| seen.signature.is_rewritten(&signature));
+        if in_place && !self.has_settled(path, signature, SETTLE) {
+            return scan.look_again(SETTLE);
         }
         let bytes = match read(path) {
             Ok(bytes) => bytes,
             Err(why) => return self.unreadable(path, shown, &why, scan),
         };
         if fs::metadata(path).map(|found| Signature::of(&found)).ok() != Some(signature) {
-            return scan.again = true;
+            return scan.look_again(AGAIN);
         }
         let unsure = signature.is_young();
-        scan.again |= unsure;
-        // Truncated, and about to be written anew.
-        if unsure && before.is_some() && bytes.iter().all(u8::is_ascii_whitespace) {
-            return;
+        if unsure {
+            scan.look_again(AGAIN);
         }
+        let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
+        if is_empty && before.is_some() && !self.has_settled(path, signature, YOUNG) {
+            return scan.look_again(AGAIN);
+        }
+        self.changing.remove(path);
         let content = Content::Text(sha256(&bytes));
-        let same = before.is_some_and(|seen| seen.content == content);
+        let same = before.as_ref().is_some_and(|seen| seen.content == content);
         self.seen.insert(
             path.to_owned(),
             Seen {
@@ -186,12 +221,27 @@ impl Scanner {
             },
         );
         if !same {
-            let parsed = Box::new(crate::world::parse(shown, &bytes));
+            let now = Now::File {
+                shown: shown.to_owned(),
+                parsed: Box::new(crate::world::parse(shown, &bytes)),
+                text: String::from_utf8_lossy(&bytes).into(),
+            };
             scan.changes.push(Change {
                 path: path.to_owned(),
-                now: Now::File(parsed),
+                now,
             });
         }
+    }
+
+    /// Whether a file that was changed in its place has been as it is for so long. Whoever writes to it may be in the middle
+    /// of it, and its times may be those from before: it is our own clock that counts.
+    fn has_settled(&mut self, path: &Path, signature: Signature, long: Duration) -> bool {
+        let now = (signature, Instant::now());
+        let first = self.changing.entry(path.to_owned()).or_insert(now);
+        if first.0 != signature {
+            *first = now;
+        }
+        first.1.elapsed() >= long
     }
 
     fn unreadable(&mut self, path: &Path, shown: &str, why: &str, scan: &mut Scan) {
@@ -232,12 +282,20 @@ impl Signature {
         }
     }
 
+    /// Whether it is the same file with another content: not one that was moved to its place, whole.
+    fn is_rewritten(&self, now: &Self) -> bool {
+        self != now && (self.device, self.inode) == (now.device, now.inode)
+    }
+
     fn is_young(&self) -> bool {
         let since = u64::try_from(self.changed.0).unwrap_or_default();
         let part = u32::try_from(self.changed.1).unwrap_or_default();
         let at = SystemTime::UNIX_EPOCH + Duration::new(since, part);
-        // A file from the future never grows old: it is taken for settled.
-        at.elapsed().is_ok_and(|age| age < YOUNG)
+        // A file from the future never grows old: it is taken for settled, but for clocks that differ a little.
+        match at.elapsed() {
+            Ok(age) => age < YOUNG,
+            Err(ahead) => ahead.duration() < YOUNG,
+        }
     }
 }
 
@@ -272,6 +330,11 @@ fn list_directory(path: &Path, shown: &str, depth: usize, listing: &mut Listing)
         listing
             .unreadable
             .insert(path.to_owned(), too_many(shown, MAX_DIRECTORIES, "directories"));
+        return;
+    }
+    // One that cannot be asked cannot be read either, which is told below.
+    let identity = fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    if identity.is_some_and(|identity| !listing.visited.insert(identity)) {
         return;
     }
     listing.directories.push(path.to_owned());

@@ -102,3 +102,80 @@ fn an_object_that_comes_back_is_another_one() {
     ages.forget(&key);
     assert_eq!(ages.of(&key, 9_000), 9_000);
 }
+
+#[test]
+fn the_last_good_text_of_a_file_is_kept_until_it_is_not_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = Directory::open(dir.path()).unwrap();
+    let kept = Kept {
+        path: PathBuf::from("/src/a.yaml"),
+        shown: "src/a.yaml".to_owned(),
+        text: POLICY.to_owned(),
+    };
+    state.keep(&kept).unwrap();
+    assert_eq!(state.restore(1).kept, std::slice::from_ref(&kept));
+    state.unkeep(&kept.path).unwrap();
+    state.unkeep(&kept.path).unwrap();
+    assert_eq!(state.restore(1).kept, []);
+}
+
+#[test]
+fn a_document_is_cut_out_of_its_file_and_keeps_its_places() {
+    let text = format!(
+        "# top\n---\n{}---\n{POLICY}...\n---\na: 1\n",
+        POLICY.replace("name: p", "name: o")
+    );
+    let line = 1 + u32::try_from(text.lines().position(|l| l.contains("name: p,")).unwrap()).unwrap();
+    let (first, document) = document(&text, line);
+    assert_eq!((first, document.as_str()), (8, format!("---\n{POLICY}").as_str()));
+
+    let dir = tempfile::tempdir().unwrap();
+    let state = Directory::open(dir.path()).unwrap();
+    let long = format!("{POLICY}#{}\n---\n{text}", "x".repeat(MAX_TEXT));
+    for text in [&text, &long] {
+        let mut ages = Ages::default();
+        let parsed = crate::world::parse("mine.yaml", text.as_bytes());
+        let mut changes = BTreeMap::new();
+        for object in parsed.objects {
+            let held = Arc::new(Held::new(object, &[], |key| ages.of(key, 7_000)));
+            let applied = Applied {
+                held: Arc::clone(&held),
+                text: Arc::from(text.as_str()),
+            };
+            changes.insert(held.key.clone(), (None, Some(applied)));
+        }
+        state.write(&changes).unwrap();
+        state.write_ages(&mut ages).unwrap();
+        let restored = state.restore(1);
+        assert_eq!(restored.problems, vec![]);
+        for (key, (_, applied)) in changes {
+            let (wanted, found) = (
+                applied.unwrap().held,
+                restored.above[&key].object.clone().unwrap(),
+            );
+            assert_eq!(
+                (&found.object.json, &found.object.origin),
+                (&wanted.object.json, &wanted.object.origin)
+            );
+            assert_eq!(found.object, wanted.object, "every place");
+        }
+    }
+}
+
+#[test]
+fn what_is_broken_is_broken_after_a_restart_however_long_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = Directory::open(dir.path()).unwrap();
+    let twice = POLICY.replace("spec: {}", "spec: {}\nspec: {}");
+    let long = format!("{twice}# {}\n", "x".repeat(MAX_TEXT));
+    for text in [twice, long] {
+        let broken = applied(&text, &mut Ages::default());
+        assert!(broken.held.object.invalid.is_some());
+        let changes = BTreeMap::from([(broken.held.key.clone(), (None, Some(broken.clone())))]);
+        state.write(&changes).unwrap();
+        let restored = state.restore(1);
+        let found = restored.above[&broken.held.key].object.clone().unwrap();
+        assert_eq!(found.object.invalid, broken.held.object.invalid);
+        assert_eq!(found.digest, broken.held.digest);
+    }
+}

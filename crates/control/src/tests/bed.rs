@@ -128,10 +128,14 @@ impl Bed {
         bed
     }
 
-    pub(super) async fn restart(&mut self) {
+    pub(super) async fn stop(&mut self) {
         if let Some(mut tasks) = self.tasks.take() {
             tasks.shutdown().await;
         }
+    }
+
+    pub(super) async fn restart(&mut self) {
+        self.stop().await;
         let authority = Arc::new(Caller(Arc::clone(&self.authority), id(OWN_ACCOUNT)));
         self.tasks = Some(crate::run::start(self.config.clone(), authority).await.unwrap());
         self.until(|status| !status.profile.is_empty()).await;

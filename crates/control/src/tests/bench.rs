@@ -38,3 +38,25 @@ async fn an_apply_is_in_force_at_once() {
     // Far above what is aimed at: the machine may be busy with other tests.
     assert!(at(50) < Duration::from_millis(100), "p50 {:?}", at(50));
 }
+
+/// From an edit of a file to the proxy's having it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_in_force_at_once() {
+    let bed = Bed::start(&["a"], &[("n.yaml", NAMESPACE)]).await;
+    bed.call("report", json!({ "pods": [pod("x", "a", "10.0.0.1")] }))
+        .await
+        .1
+        .unwrap();
+    let mut a = bed.proxy("a").await;
+    a.until("mesh", true).await;
+    let mut times = Vec::new();
+    for turn in 0..50 {
+        let begin = Instant::now();
+        bed.write("p.yaml", &policy(&format!("p{turn}"), "x"));
+        a.until(&format!("policy/demo/p{turn}"), true).await;
+        times.push(begin.elapsed());
+    }
+    times.sort();
+    println!("edit to in force: p50 {:?}, most {:?}", times[25], times[49]);
+    assert!(times[25] < Duration::from_millis(150), "p50 {:?}", times[25]);
+}

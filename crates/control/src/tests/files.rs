@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use admin::verbs::ProblemLine;
 
 use super::bed::{Bed, NAMESPACE, config_map, policy, replace};
@@ -62,13 +64,9 @@ async fn what_cannot_be_read_is_told_and_what_it_held_stays() {
     let file = std::fs::File::create(bed.file("big.yaml")).unwrap();
     file.set_len(size).unwrap();
     drop(file);
-    let status = bed.until(|status| !status.problems.is_empty()).await;
-    assert_eq!(status.problems[0].file, "mesh/big.yaml");
-    assert!(
-        status.problems[0].message.contains("8 MiB"),
-        "{:?}",
-        status.problems
-    );
+    let is_told =
+        |problem: &ProblemLine| problem.file == "mesh/big.yaml" && problem.message.contains("8 MiB");
+    bed.until(|status| status.problems.iter().any(is_told)).await;
     std::fs::remove_file(bed.file("big.yaml")).unwrap();
     bed.until(|status| status.problems.is_empty()).await;
 
@@ -102,4 +100,59 @@ async fn a_mounted_volume_is_swapped_at_once() {
     std::os::unix::fs::symlink("..2", bed.file("..new")).unwrap();
     std::fs::rename(bed.file("..new"), bed.file("..data")).unwrap();
     bed.until_names("cm", &["two"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_good_text_outlives_a_restart_and_ends_with_the_file() {
+    let files = [
+        ("n.yaml", NAMESPACE),
+        ("p.yaml", &policy("p", "x")),
+        ("q.yaml", &policy("q", "x")),
+    ];
+    let mut bed = Bed::start(&["a"], &files).await;
+    bed.write("p.yaml", "kind: [");
+    bed.write("q.yaml", "kind: [");
+    let broken = |status: &admin::verbs::Status| {
+        let errors = status
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == "error");
+        errors.count() == 2
+    };
+    bed.until(broken).await;
+    bed.restart().await;
+    assert_eq!(bed.names("ap").await, ["p", "q"]);
+    bed.until(broken).await;
+    bed.stop().await;
+    bed.write("p.yaml", &policy("r", "x"));
+    std::fs::remove_file(bed.file("q.yaml")).unwrap();
+    bed.restart().await;
+    assert_eq!(bed.names("ap").await, ["r"]);
+    let kept = std::fs::read_dir(bed.config.state.join("kept")).unwrap();
+    assert_eq!(kept.count(), 0, "what is not needed is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_read_when_its_writer_is_done() {
+    use std::io::Write as _;
+    let both = format!("{}---\n{}", config_map("one", "x"), config_map("two", "x"));
+    let bed = Bed::start(&["a"], &[("cm.yaml", &both)]).await;
+    // The first look that watches has to be over.
+    bed.write("sign.yaml", &config_map("sign", "x"));
+    bed.until_names("cm", &["one", "sign", "two"]).await;
+    let mut file = std::fs::File::create(bed.file("cm.yaml")).unwrap();
+    file.write_all(config_map("one", "other").as_bytes()).unwrap();
+    // A writer that pauses for longer than this is not waited for.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(200) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(
+            bed.names("cm").await,
+            ["one", "sign", "two"],
+            "half of a file is no file"
+        );
+    }
+    write!(file, "---\n{}", config_map("three", "x")).unwrap();
+    drop(file);
+    bed.until_names("cm", &["one", "sign", "three"]).await;
 }

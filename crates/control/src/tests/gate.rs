@@ -1,10 +1,14 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use identity::token::AUDIENCE;
 use tokio::time::timeout;
 
-use super::bed::{Bed, NAMESPACE};
+use xds::server::Authenticate;
+
+use super::bed::{Bed, Caller, NAMESPACE, id};
 use crate::config::{NODE_ACCOUNT, OWN_ACCOUNT, SYSTEM_NAMESPACE};
+use crate::tls::Gate;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r39_only_a_nodes_proxy_gets_a_snapshot_and_only_its_own() {
@@ -57,4 +61,40 @@ async fn r39_only_a_nodes_proxy_gets_a_snapshot_and_only_its_own() {
         status.nodes
     );
     assert!(status.nodes[1].connected && status.nodes[1].acknowledged > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_started_says_why() {
+    let bed = Bed::start(&["a"], &[]).await;
+    let taken = crate::run(bed.config.clone()).await.unwrap_err();
+    assert!(taken.contains("cannot listen on 127.0.0.1"), "{taken}");
+    let mut config = bed.config.clone();
+    config.listen.clear();
+    config.state = bed.config.roots.join("state");
+    let state = crate::run(config.clone()).await.unwrap_err();
+    assert!(state.contains("state directory"), "{state}");
+    config.state = bed.dir.path().join("other");
+    let socket = crate::run(config).await.unwrap_err();
+    assert!(socket.contains("is taken"), "{socket}");
+}
+
+#[tokio::test]
+async fn a_token_that_names_no_node_proves_none() {
+    let bed = Bed::start(&["a"], &[]).await;
+    let caller = Caller(Arc::clone(&bed.authority), id(OWN_ACCOUNT));
+    let gate = Gate::new(&bed.config, Arc::new(caller)).unwrap();
+    let node = async |name: &str| {
+        let token = bed.token(SYSTEM_NAMESPACE, NODE_ACCOUNT, name, AUDIENCE);
+        gate.node(&id(NODE_ACCOUNT), &token).await
+    };
+    assert_eq!(node("a").await, Ok("a".to_owned()));
+    assert!(node("").await.is_err());
+    std::fs::write(
+        &bed.config.token_keys,
+        identity::token::Issuer::new("other").unwrap().jwks(),
+    )
+    .unwrap();
+    assert!(node("a").await.is_err(), "keys that were taken out do not count");
+    std::fs::remove_file(&bed.config.token_keys).unwrap();
+    assert!(node("a").await.is_err(), "without keys there is no node");
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use admin::Exit;
-use admin::verbs::{Desired, OutcomeKind};
+use admin::verbs::{Desired, OutcomeKind, Status};
 use serde_json::{Value, json};
 
 use super::bed::{Bed, NAMESPACE, SOON, config_map, pod, policy};
@@ -147,9 +147,9 @@ async fn what_is_broken_is_rejected_with_its_place_and_the_rest_is_taken() {
     let one = |kind: &str| outcomes.iter().find(|outcome| outcome.kind == kind).unwrap();
     assert_eq!(one("ConfigMap").result, OutcomeKind::Accepted);
     assert_eq!(one("VirtualService").result, OutcomeKind::NotInForce);
-    let policy = one("AuthorizationPolicy");
-    assert_eq!(policy.result, OutcomeKind::Rejected);
-    assert!(policy.why[0].starts_with("mine.yaml:"), "{policy:?}");
+    let broken = one("AuthorizationPolicy");
+    assert_eq!(broken.result, OutcomeKind::Rejected);
+    assert!(broken.why[0].starts_with("mine.yaml:"), "{broken:?}");
     let status = bed.status().await.unwrap();
     let invalid = status.objects.iter().find(|object| object.name == "bad").unwrap();
     assert_eq!(
@@ -157,6 +157,13 @@ async fn what_is_broken_is_rejected_with_its_place_and_the_rest_is_taken() {
         (OutcomeKind::Rejected, &["demo/x".to_owned()][..])
     );
     assert_eq!(status.not_acted_on.len(), 1);
+
+    // The value is the same without the second key: it is a change all the same.
+    let mended = bed.apply(&policy("bad", "x"), 0).await;
+    assert_eq!(
+        (mended[0].result, mended[0].change.as_str()),
+        (OutcomeKind::Accepted, "configured")
+    );
 
     let outcomes = bed
         .apply(&format!("{}---\na: [\n", config_map("half", "x")), 0)
@@ -277,4 +284,84 @@ async fn another_trust_domain_waits_for_a_restart() {
     let (_, pods) = bed.call("pods", Value::Null).await;
     let identity = pods.unwrap()[0]["identity"].clone();
     assert_eq!(identity, "spiffe://cluster.local/ns/demo/sa/x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pa_13_an_object_is_as_old_as_it_is_and_no_older() {
+    let bed = with_pods(&["a"], &[("n.yaml", NAMESPACE)]).await;
+    let age = async || {
+        let (items, _) = bed
+            .call("get", json!({"kind": "ap", "namespace": "demo", "name": "p"}))
+            .await;
+        items[0]["object"]["metadata"]["creationTimestamp"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let later = async || tokio::time::sleep(Duration::from_millis(5)).await;
+    let body =
+        json!({"documents": [{"file": "f", "text": policy("p", "nobody")}], "waitMs": 0, "dryRun": true});
+    bed.call("apply", body).await.1.unwrap();
+    let rehearsed = std::time::SystemTime::now();
+    later().await;
+    bed.apply(&policy("p", "nobody"), 0).await;
+    let first = age().await;
+    let seen: api::Meta = serde_json::from_value(json!({"creationTimestamp": first})).unwrap();
+    let rehearsed = rehearsed
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
+    assert!(
+        u128::from(seen.creation.unwrap()) > rehearsed,
+        "a dry run is no birth"
+    );
+    later().await;
+    bed.apply(&policy("p", "no-one"), 0).await;
+    assert_eq!(age().await, first, "a change does not make it younger");
+    bed.delete("ap", "demo", "p").await;
+    later().await;
+    bed.apply(&policy("p", "nobody"), 0).await;
+    assert_ne!(age().await, first, "what comes back is another one");
+}
+
+/// Many at once, by file and by hand: in the end there is what each left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_changes_ends_in_what_was_said_last() {
+    let bed = with_pods(&["a", "b"], &[("n.yaml", NAMESPACE)]).await;
+    let (mut a, _b) = (bed.proxy("a").await, bed.proxy("b").await);
+    let writer = async |n: usize| {
+        let name = format!("w{n}");
+        let text = |port: usize| policy(&name, "x").replace("\"9\"", &format!("\"{port}\""));
+        for turn in 0..15 {
+            match (turn + n) % 3 {
+                0 => bed.write(&format!("{name}.yaml"), &text(turn + 1)),
+                1 => drop(bed.apply(&text(turn + 100), 5_000).await),
+                _ => drop(bed.delete("ap", "demo", &name).await),
+            }
+        }
+        bed.apply(&policy(&format!("last{n}"), "x"), 5_000).await
+    };
+    let outcomes = tokio::join!(writer(0), writer(1), writer(2), writer(3));
+    for outcome in [outcomes.0, outcomes.1, outcomes.2, outcomes.3] {
+        assert_eq!(outcome[0].result, OutcomeKind::Accepted, "{outcome:?}");
+    }
+    for n in 0..4 {
+        a.until(&format!("policy/demo/last{n}"), true).await;
+        bed.write(&format!("w{n}.yaml"), &policy(&format!("w{n}"), "x"));
+        a.until(&format!("policy/demo/w{n}"), true).await;
+    }
+    let wanted = ["last0", "last1", "last2", "last3", "w0", "w1", "w2", "w3"];
+    let named = |status: &Status| {
+        status
+            .objects
+            .iter()
+            .map(|object| object.name.clone())
+            .collect::<Vec<_>>()
+    };
+    let status = bed.until(|status| named(status) == wanted).await;
+    assert!(
+        status.problems.iter().all(|problem| problem.severity != "error"),
+        "{:?}",
+        status.problems
+    );
 }

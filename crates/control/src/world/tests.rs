@@ -1,9 +1,12 @@
 use super::*;
 
 fn entry(before: FileEntry, text: &str) -> FileEntry {
-    before.next(parse("f.yaml", text.as_bytes()), |object, problems| {
-        Arc::new(Held::new(object, problems, |_| 1))
-    })
+    let parsed = parse("f.yaml", text.as_bytes());
+    before.next(
+        ("f.yaml".to_owned(), Arc::from(text)),
+        parsed,
+        |object, problems| Arc::new(Held::new(object, problems, |_| 1)),
+    )
 }
 
 fn names(entry: &FileEntry) -> Vec<&str> {
@@ -41,7 +44,12 @@ fn a_file_that_breaks_keeps_what_it_held() {
             "{name}"
         );
         assert!(now.problems.iter().any(|p| p.code == KEPT), "{name}");
+        assert!(
+            now.is_old && now.good.as_ref().unwrap().1.starts_with(SERVICE),
+            "{name}"
+        );
         let mended = entry(now, OTHER);
+        assert!(!mended.is_old, "{name}");
         assert_eq!(names(&mended), ["a"], "{name}");
         assert!(mended.problems.is_empty(), "{name}");
     }
