@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use meshward_http::{Fault, Front};
 use model::{Cidr, Host, SpiffeId, TrustDomain};
-use policy::path::{Mode, normalize, strict_check};
+use policy::path::{Mode, explain, normalize, strict_check};
 use prost::Message as _;
 use proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use snapshot::{Index, Resource, Resources};
@@ -273,15 +273,21 @@ fn feed(input: &[u8], piece: usize) -> (usize, Option<Fault>) {
     (done, None)
 }
 
+/// What the strict profile lets through has one form: to bring it into that once more changes nothing.
+/// (Without it `/%2e;a` becomes `/.;a`, and that `/`: what others' proxies were seen to do.)
 fn path(input: &[u8]) {
-    let _ = strict_check(input);
+    let strict = strict_check(input).is_ok();
     for mode in [
         Mode::None,
         Mode::Base,
         Mode::MergeSlashes,
         Mode::DecodeAndMergeSlashes,
     ] {
-        if let Ok(once) = normalize(input, mode) {
+        let once = normalize(input, mode);
+        assert_eq!(explain(input, mode).is_ok(), once.is_ok(), "{mode:?}");
+        if let Ok(once) = once
+            && strict
+        {
             let twice = normalize(once.as_bytes(), mode);
             assert_eq!(twice.as_deref(), Ok(&*once), "{mode:?} is not stable");
         }
