@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use meshward_http::{
-    Abort, BodyEnd, Fault, Handler, Protocol as Read, Request, Response, Rewind, ServeOptions,
-    Tap, Unsent, Upgrade, Version, header, version_of,
+    Abort, BodyEnd, Fault, Handler, Protocol as Read, Request, Response, Rewind, ServeOptions, Tap, Unsent,
+    Upgrade, Version, header, version_of,
 };
 use model::{Protocol, Reason};
 use snapshot::{Destination, Index, PathNormalization};

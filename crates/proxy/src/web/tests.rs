@@ -30,7 +30,7 @@ fn shared(locals: Locals) -> Arc<Shared> {
         locals,
         identities: identity::Store::new(Arc::new(Nobody), StoreOptions::default()),
         registry: crate::registry::Registry::default(),
-            apps: crate::inbound::Apps::default(),
+        apps: crate::inbound::Apps::default(),
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
         draining,
     })
