@@ -1,0 +1,6 @@
+//! Words, and whole commands against a mesh of scripted answers.
+
+mod commands;
+mod fake;
+mod terminal;
+mod words;
