@@ -116,8 +116,16 @@ impl Walker<'_, '_> {
             | (Shape::Scalar, Data::Text(_) | Data::Number(..)) => {}
             (Shape::Whole(least, most), Data::Number(number, raw)) => match number.as_i64() {
                 Some(value) if (*least..=*most).contains(&value) => {}
-                Some(_) => self.value(node, path, raw, &format!("`{raw}` is not from {least} to {most}")),
-                None => self.value(node, path, raw, &format!("`{raw}` is not a whole number")),
+                Some(_) => self.value(
+                    (node, path, raw),
+                    shape,
+                    &format!("`{raw}` is not from {least} to {most}"),
+                ),
+                None => self.value(
+                    (node, path, raw),
+                    shape,
+                    &format!("`{raw}` is not a whole number"),
+                ),
             },
             (Shape::OneOf(words), Data::Text(text)) => self.one_of(words, text, node, path),
             (Shape::List(inner), Data::List(items)) => {
@@ -125,6 +133,9 @@ impl Walker<'_, '_> {
                     let path = format!("{path}[{index}]");
                     if item.is_null() {
                         self.wrong(node_or(item, node), &path, "nothing", "an entry");
+                        if let Some(last) = self.report.last() {
+                            last.remedy("write what is meant behind the `-`, or take it out");
+                        }
                     } else {
                         self.shape(inner, item, &path);
                     }
@@ -136,13 +147,13 @@ impl Walker<'_, '_> {
                 }
             }
             (Shape::Fields(fields), Data::Map(_)) => self.fields(&[fields], node, node.span, path),
-            (wanted, _) => self.wrong(node.span, path, node.what(), wanted_words(wanted)),
-        }
-        if let (Shape::Text, Some(raw)) = (shape, node.written())
-            && node.text().is_none()
-            && let Some(last) = self.report.last()
-        {
-            last.remedy(format!("write it in quotes: \"{raw}\""));
+            (wanted, _) => {
+                self.wrong(node.span, path, node.what(), wanted_words(wanted));
+                if let Some(last) = self.report.last() {
+                    last.value(node.written().unwrap_or_default())
+                        .remedy(remedy(wanted, node));
+                }
+            }
         }
     }
 
@@ -194,11 +205,12 @@ impl Walker<'_, '_> {
             .remedy(remedy);
     }
 
-    fn value(&mut self, node: &Node, path: &str, raw: &str, why: &str) {
+    fn value(&mut self, (node, path, raw): (&Node, &str, &str), shape: &Shape, why: &str) {
         self.report
             .error("MW0110", node.span, format!("`{path}`: {why}"))
             .path(path)
-            .value(raw);
+            .value(raw)
+            .remedy(remedy(shape, node));
     }
 
     fn wrong(&mut self, span: Span, path: &str, found: &str, wanted: &str) {
@@ -209,6 +221,28 @@ impl Walker<'_, '_> {
                 format!("`{path}` must be {wanted}, and this is {found}"),
             )
             .path(path);
+    }
+}
+
+/// How to write a value that has the wrong type.
+fn remedy(wanted: &Shape, node: &Node) -> String {
+    match (wanted, node.written(), &node.data) {
+        (Shape::Text | Shape::OneOf(_), Some(raw), _) => format!("write it in quotes: \"{raw}\""),
+        (Shape::List(Shape::Text), Some(raw), _) => {
+            format!("write it as a list: [\"{raw}\"]")
+        }
+        (Shape::List(_), Some(raw), _) => format!("write it as a list: [{raw}]"),
+        (Shape::List(_), _, Data::Map(_)) => "begin each entry with `- `".to_owned(),
+        (Shape::Map(_) | Shape::Fields(_), _, Data::List(_)) => {
+            "write `key: value` lines, without `- ` or brackets".to_owned()
+        }
+        (Shape::Map(_) | Shape::Fields(_), ..) => "write `key: value` lines below it".to_owned(),
+        (Shape::Flag, ..) => "write `true` or `false`, without quotes".to_owned(),
+        (Shape::Whole(least, most), ..) if *most < i64::MAX => {
+            format!("write a number from {least} to {most}, without quotes")
+        }
+        (Shape::Whole(..), ..) => "write a number without quotes".to_owned(),
+        (wanted, ..) => format!("write {} here", wanted_words(wanted)),
     }
 }
 

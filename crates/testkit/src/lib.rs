@@ -4,4 +4,5 @@
 #![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
 
 pub mod conformance;
+pub mod golden;
 pub mod mesh;

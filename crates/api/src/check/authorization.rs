@@ -169,6 +169,10 @@ impl Rule<'_, '_> {
 
     /// AZ-009 to AZ-012: what is written and says nothing would match everything.
     fn empty(&mut self, node: &Node, path: &str) {
+        if node.written().is_some() {
+            // It says something, in the wrong type, which was told of already.
+            return;
+        }
         self.report
             .error(
                 "MW0213",
