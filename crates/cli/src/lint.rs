@@ -14,6 +14,11 @@ use crate::files::{self, File};
 use crate::out::{Done, Out};
 use crate::text::{clean, count};
 
+/// What reading says of two objects of one name in a file.
+const READ_TWICE: &str = "MW0107";
+/// What compiling says of two objects of one name wherever they are.
+const DEFINED_TWICE: &str = "MW0509";
+
 pub(crate) async fn lint(asked: &Lint, out: &mut Out) -> Done {
     let paths: Vec<_> = asked.files.iter().chain(&asked.more).cloned().collect();
     let files = files::read(&paths, asked.recursive).await?;
@@ -74,11 +79,20 @@ fn check(files: &[File], profile: Profile) -> Result<Checked, Failure> {
     };
     let world =
         Offline::new(objects, Vec::new(), options).map_err(|error| Failure::undecided(error.to_string()))?;
+    // Two objects of one name in one file: reading has told of them, with the line of the other.
+    let place = |p: &Problem| (p.file.clone(), p.object.clone());
+    let twice: HashSet<_> = problems
+        .iter()
+        .filter(|p| p.code == READ_TWICE)
+        .map(place)
+        .collect();
+    let told = |p: &&Problem| p.code == DEFINED_TWICE && twice.contains(&place(p));
     problems.extend(
         world
             .compiled()
             .problems
             .iter()
+            .filter(|p| !told(p))
             .cloned()
             .map(|problem| with_source(problem, files)),
     );
@@ -204,6 +218,22 @@ mod tests {
             assert!(shown.contains(part), "{part}: {shown}");
         }
         assert!(picture(&checked.problems[0], true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn two_of_one_name_are_told_once_a_file() {
+        let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a, namespace: m}\n";
+        let twice = file(&format!("{account}---\n{account}"));
+        let codes = |files: &[File]| -> Vec<String> {
+            let checked = check(files, Profile::Secure).unwrap();
+            checked.problems.iter().map(|p| p.code.to_string()).collect()
+        };
+        assert_eq!(codes(std::slice::from_ref(&twice)), [READ_TWICE]);
+        let other = File {
+            shown: "dir/b.yaml".to_owned(),
+            bytes: account.as_bytes().to_vec(),
+        };
+        assert!(codes(&[twice, other]).iter().any(|code| code == DEFINED_TWICE));
     }
 
     #[test]
