@@ -1,11 +1,7 @@
 //! Broken documents, each with the very words that its author reads: file, line, column, the offending text, the remedy.
 //! `UPDATE_GOLDEN=1` rewrites them.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test stops where it fails"
-)]
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 #![expect(clippy::disallowed_methods, reason = "the tests of a pure crate read files")]
 
 use std::fmt::Write as _;

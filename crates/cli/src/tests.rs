@@ -2,5 +2,6 @@
 
 mod commands;
 mod fake;
+mod samples;
 mod terminal;
 mod words;
