@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ConfigMap, Meta};
+use crate::problem::Severity;
 use crate::report::Report;
 use crate::yaml::Node;
 
@@ -164,13 +165,81 @@ pub(crate) fn read(
     let Some(text) = config.data.get("mesh") else {
         return Some(None);
     };
-    let mut inner = Report::new("", text);
+    let span = root.span_at("data.mesh");
+    let mut inner = Report::new("mesh", text);
     let document = crate::yaml::documents(text, &mut inner).into_iter().next();
-    let _ = root;
-    let _ = report;
-    let value = document.map_or(Value::Null, |document| document.root.to_json());
-    if value.is_null() {
+    let mut broken = false;
+    for problem in inner.finish().iter().filter(|p| p.severity == Severity::Error) {
+        broken = true;
+        let message = format!(
+            "the mesh configuration, line {}: {}",
+            problem.line, problem.message
+        );
+        report.error("MW0113", span, message).path("data.mesh");
+    }
+    let Some(document) = document.filter(|_| !broken) else {
+        return (!broken).then(|| Some(MeshConfig::default()));
+    };
+    if document.root.is_null() {
         return Some(Some(MeshConfig::default()));
     }
-    serde_json::from_value(value).ok().map(Some)
+    match serde_json::from_value(document.root.to_json()) {
+        Ok(config) => Some(Some(config)),
+        Err(whole) => {
+            for (field, line, why) in unread(&document.root, &whole) {
+                let message = format!("the mesh configuration, line {line}: `{field}`: {why}");
+                report
+                    .error("MW0113", span, message)
+                    .path(format!("data.mesh.{field}"))
+                    .remedy("write it as Istio's MeshConfig has it; nothing of this one is in force");
+            }
+            None
+        }
+    }
+}
+
+/// The fields that cannot be read, each with its line; the whole where no field is to blame.
+fn unread(root: &Node, whole: &serde_json::Error) -> Vec<(String, u32, String)> {
+    let one = |(key, value): &(crate::yaml::Key, Node)| {
+        let field = serde_json::Map::from_iter([(key.text.clone(), value.to_json())]);
+        let error = serde_json::from_value::<MeshConfig>(Value::Object(field)).err()?;
+        Some((key.text.clone(), key.span.line, error.to_string()))
+    };
+    let found: Vec<_> = root.entries().iter().filter_map(one).collect();
+    if found.is_empty() {
+        return vec![("mesh".to_owned(), root.span.line, whole.to_string())];
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    fn read(mesh: &str) -> Vec<String> {
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n{mesh}"
+        );
+        let parsed = crate::parse("mesh.yaml", text.as_bytes());
+        assert_eq!(parsed.objects.is_empty(), !parsed.rejected.is_empty());
+        parsed
+            .problems
+            .into_iter()
+            .map(|p| format!("{}:{}: {}", p.line, p.code, p.message))
+            .collect()
+    }
+
+    #[test]
+    fn a_mesh_configuration_that_cannot_be_read_is_not_silent() {
+        assert_eq!(read("    trustDomain: a.example\n"), Vec::<String>::new());
+        let said = read(
+            "    trustDomain: a.example\n    outboundTrafficPolicy: {mode: NOTHING}\n    trustDomainAliases: 3\n",
+        );
+        assert_eq!(said.len(), 2, "{said:#?}");
+        assert!(
+            said[0].contains("line 2: `outboundTrafficPolicy`") && said[0].contains("NOTHING"),
+            "{said:#?}"
+        );
+        assert!(said[1].contains("line 3: `trustDomainAliases`"), "{said:#?}");
+        let said = read("    trustDomain: [\n");
+        assert!(!said.is_empty());
+    }
 }
