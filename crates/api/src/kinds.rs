@@ -50,6 +50,6 @@ pub enum Kind {
     AuthorizationPolicy(Box<AuthorizationPolicy>),
     RequestAuthentication(Box<RequestAuthentication>),
     DestinationRule(Box<DestinationRule>),
-    /// A kind without a body of its own here: [`Object::json`] has all there is, [`Object::class`] says what becomes of it.
+    /// A kind without a body of its own here: [`json`](crate::Object::json) has all there is, [`class`](crate::Object::class) says what becomes of it.
     Other,
 }

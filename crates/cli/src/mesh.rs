@@ -36,12 +36,16 @@ impl Mesh {
         }
     }
 
-    /// The words that reach this mesh: what a message tells people to type.
+    /// A command on this mesh, as a message tells people to type it.
     pub(crate) fn command(&self, words: &str) -> String {
-        match self.name.as_str() {
-            "default" => format!("meshward {words}"),
-            name => format!("meshward --name {name} {words}"),
-        }
+        let (verb, rest) = words.split_once(' ').unwrap_or((words, ""));
+        let name = match self.name.as_str() {
+            "default" => String::new(),
+            name => format!("--name {name}"),
+        };
+        let said = ["meshward", verb, &name, rest];
+        let said: Vec<&str> = said.into_iter().filter(|word| !word.is_empty()).collect();
+        said.join(" ")
     }
 
     /// Asks whoever keeps the pods.
@@ -156,4 +160,17 @@ pub(crate) async fn items<T: DeserializeOwned>(mut answer: Answer) -> Result<Vec
     }
     answer.finish().await?;
     Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_messages_name_reach_the_mesh() {
+        let said = |name: &str, words: &str| Mesh::named(name).unwrap().command(words);
+        assert_eq!(said("default", "up DIR"), "meshward up DIR");
+        assert_eq!(said("two", "up DIR"), "meshward up --name two DIR");
+        assert_eq!(said("two", "down"), "meshward down --name two");
+    }
 }

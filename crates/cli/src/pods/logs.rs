@@ -14,8 +14,12 @@ use crate::text::{clean, clean_line};
 
 /// How long a line waits for earlier ones of other nodes.
 const WINDOW: Duration = Duration::from_millis(50);
+/// How long it is silent after the lines that there are already.
+const SILENCE: Duration = Duration::from_millis(100);
 /// How long the lines that there are already may take to come; then what came is printed.
 const BACKLOG: Duration = Duration::from_secs(2);
+/// How many lines wait for earlier ones; then they are printed whatever else may come.
+const MAX_WAITING: usize = 100_000;
 /// How many lines wait to be printed; a proxy whose lines are not taken waits in turn.
 const QUEUE: usize = 1024;
 
@@ -155,10 +159,10 @@ async fn follow(mut lines: mpsc::Receiver<Line>, asked: &Logs, out: &mut Out) ->
     let json = asked.output.is_some();
     let mut merge = Merge::new(asked.tail);
     let mut ended = Ended::Well;
-    let mut flush_at: Option<Instant> = None;
     // The backlog comes in one burst: it is complete when nothing more has come for a while.
     let backlog_until = Instant::now() + BACKLOG;
     let mut backlog = true;
+    let mut flush_at = Some(Instant::now() + SILENCE);
     loop {
         let next = tokio::select! {
             next = lines.recv() => next,
@@ -168,16 +172,16 @@ async fn follow(mut lines: mpsc::Receiver<Line>, asked: &Logs, out: &mut Out) ->
                 continue;
             }
         };
-        let now = Instant::now();
         match next {
             Some(Ok(line)) => {
                 merge.push(stamped(line));
-                let later = now + WINDOW;
-                flush_at = match flush_at {
-                    Some(at) if !backlog => Some(at),
-                    _ if backlog => Some(later.min(backlog_until.max(now))),
-                    _ => Some(later),
-                };
+                let now = Instant::now();
+                flush_at = Some(match flush_at {
+                    _ if merge.len() >= MAX_WAITING => now,
+                    _ if backlog => (now + SILENCE).min(backlog_until),
+                    Some(at) => at,
+                    None => now + WINDOW,
+                });
             }
             Some(Err(Stop::Failed(failure))) => {
                 out.error(&failure.message);

@@ -30,6 +30,10 @@ impl<T> Merge<T> {
         self.waiting.push_back(line);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// All that wait, in the order of their times; those of one time as they came.
     pub(crate) fn take(&mut self) -> Vec<T> {
         let mut batch: Vec<_> = std::mem::take(&mut self.waiting).into();
