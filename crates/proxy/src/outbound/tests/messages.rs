@@ -182,7 +182,6 @@ async fn the_path_that_is_decided_is_the_path_that_leaves() {
 }
 
 #[tokio::test]
-#[ignore = "needs the engine that normalises"]
 async fn ambiguous_paths_do_not_leave() {
     let world = web(Protocol::Http, Kind::MeshHttp("web")).await;
     for path in ["/a/../b", "/a%2fb", "/a%00"] {
