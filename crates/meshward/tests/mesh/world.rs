@@ -38,11 +38,9 @@ pub(crate) fn start(hint: &str, words: &[&str]) -> Option<Mesh> {
         println!("{why}");
         return None;
     }
-    let path = std::env::temp_dir().join(format!("meshward-{hint}-{}.yaml", std::process::id()));
-    std::fs::write(&path, WORLD).unwrap();
-    let mesh = Mesh::start(program(), hint, &[&path], words);
-    let _ = std::fs::remove_file(&path);
-    Some(mesh)
+    // Followed as long as the mesh runs: it stays where it is.
+    let world = own("crates/meshward/tests/mesh/world.yaml");
+    Some(Mesh::start(program(), hint, &[&world], words))
 }
 
 /// What a caller gets, in a word: `ok`, `refused`, `protocol` for an answer that says that it was no HTTP, a status.
