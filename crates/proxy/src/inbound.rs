@@ -7,6 +7,8 @@
 mod app;
 mod chain;
 mod decide;
+mod exchange;
+mod fields;
 mod http;
 mod record;
 mod sniff;
@@ -28,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::Registration;
+use crate::outbound::headers::{self, Asks};
 use crate::relay::Relayed;
 use crate::shared::Shared;
 use chain::{Chain, Inside};
@@ -83,8 +86,8 @@ pub(crate) struct Callee {
     pub(crate) workload: Arc<Workload>,
     /// The workload's address and port.
     pub(crate) address: SocketAddr,
-    /// The Service that declares the port, for events.
-    pub(crate) service: Option<ServiceName>,
+    /// The host of the Service that declares the port, for events.
+    pub(crate) service: Option<Arc<str>>,
     /// For events.
     pub(crate) destination: Arc<Peer>,
 }
@@ -100,7 +103,8 @@ fn callee_of(index: &Index, local: Arc<Registration>, address: SocketAddr) -> Op
     let workload = Arc::clone(index.workload(&local.uid)?);
     let inbound = workload.inbound.as_ref()?;
     let declared = inbound.ports.iter().find(|p| p.port == address.port());
-    let service = declared.and_then(|p| p.service.clone());
+    let service = declared.and_then(|p| p.service.as_ref());
+    let service = service.map(|name| host(index, name));
     let destination = Arc::new(record::peer(&workload, address, Some(&id)));
     Some(Callee {
         local,
@@ -111,6 +115,17 @@ fn callee_of(index: &Index, local: Arc<Registration>, address: SocketAddr) -> Op
     })
 }
 
+/// The host of a Service, also where the snapshot has not got it.
+fn host(index: &Index, name: &ServiceName) -> Arc<str> {
+    match index.service(name) {
+        Some(service) => Arc::from(service.host.as_str()),
+        None => {
+            let domain = &index.mesh().cluster_domain;
+            Arc::from(format!("{}.{}.svc.{domain}", name.name(), name.namespace()))
+        }
+    }
+}
+
 /// Hands one request of a workload of this node over to another one: decides it as any that comes in, and carries it to
 /// the application. Leaves the destination's event.
 pub(crate) async fn request(
@@ -119,17 +134,26 @@ pub(crate) async fn request(
     callee: &Callee,
     request: Request,
 ) -> Result<Response, Abort> {
-    http::request(shared, caller, callee, None, request).await
+    if headers::asks(&request) == Asks::WebSocket {
+        return http::looped(shared, caller, callee, request).await;
+    }
+    let answered = http::request(shared, caller, callee, None, request).await?;
+    Ok(answered.response)
 }
 
 /// Hands a connection of a workload of this node over to another one, where it is not read as HTTP: decides it as any
 /// that comes in, before the application is dialled, and relays. Leaves the destination's event; returns how it ended,
 /// for the source's.
-pub(crate) async fn stream<IO>(shared: &Arc<Shared>, caller: &Caller, callee: &Callee, stream: IO) -> Relayed
+pub(crate) async fn stream<IO>(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    callee: &Callee,
+    mut stream: IO,
+) -> Relayed
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    tcp::carry(shared, caller, callee, stream).await
+    tcp::carry(shared, caller, callee, &mut stream).await
 }
 
 /// Takes what was captured on its way to workloads of this node, until told to drain.
@@ -226,6 +250,10 @@ async fn accept(
         Err(error) => return record.gone(&error.to_string()),
     };
     let chain = chain::select(mode, protocol, &first, http10);
+    if first == sniff::First::Ended && matches!(chain, Chain::Refused(..)) {
+        // A probe, say: nobody was refused anything.
+        return record.gone("closed before a byte");
+    }
     let plain = Caller {
         peer: None,
         address: client,
@@ -337,7 +365,8 @@ async fn mesh(
         }
         Inside::Tcp => {
             record.discard();
-            tcp::carry(&shared, &caller, &callee, accepted.stream).await;
+            let mut stream = accepted.stream;
+            tcp::carry(&shared, &caller, &callee, &mut stream).await;
         }
     }
 }
