@@ -377,3 +377,6 @@ fn reset(stream: &TcpStream) {
         tracing::debug!(%error, "a refused connection is closed without a reset");
     }
 }
+
+#[cfg(test)]
+mod tests;
