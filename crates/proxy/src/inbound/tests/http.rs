@@ -1,7 +1,6 @@
 //! Requests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body_util::BodyExt;
 use meshward_http::{
@@ -11,13 +10,14 @@ use meshward_http::{
 use model::{MtlsMode, Protocol, Reason};
 use policy::{Action, OperationSpec, PolicySpec, SourceSpec};
 use telemetry::{Decision, EventKind, Wire};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::world::{Io, World, anybody, id, mesh, policy};
+use super::world::{Io, World, anybody, id, policy};
 
-const H1: &[&[u8]] = &[b"istio-http/1.1"];
-const H2: &[&[u8]] = &[b"istio-h2"];
+pub(super) const H1: &[&[u8]] = &[b"istio-http/1.1"];
+pub(super) const H2: &[&[u8]] = &[b"istio-h2"];
 
 /// The application: tells what it has seen.
 struct Seen;
@@ -74,17 +74,17 @@ fn switched(request: &mut Request) -> Response {
     response
 }
 
-async fn application(stream: TcpStream) {
+pub(super) async fn application(stream: TcpStream) {
     let detect = meshward_http::Protocol::Detect;
     let options = ServeOptions::default();
     let _ = meshward_http::serve(stream, detect, options, Arc::new(Seen), std::future::pending()).await;
 }
 
-async fn world(mode: MtlsMode, policies: Vec<PolicySpec>) -> World {
+pub(super) async fn world(mode: MtlsMode, policies: Vec<PolicySpec>) -> World {
     World::serving(mode, Protocol::Http, policies, application).await
 }
 
-fn get(path: &str, fields: &[(&'static str, &'static str)]) -> Request {
+pub(super) fn get(path: &str, fields: &[(&'static str, &'static str)]) -> Request {
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = path.parse().unwrap();
     let headers = request.headers_mut();
@@ -96,22 +96,22 @@ fn get(path: &str, fields: &[(&'static str, &'static str)]) -> Request {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
 }
 
 impl Answer {
     /// What the application has seen under that name; empty where nothing.
-    fn seen(&self, name: &str) -> String {
+    pub(super) fn seen(&self, name: &str) -> String {
         let values = self.headers.get_all(format!("seen-{name}"));
         let values: Vec<_> = values.iter().map(|v| v.to_str().unwrap()).collect();
         values.join("|")
     }
 }
 
-async fn answer(response: Response) -> Answer {
+pub(super) async fn answer(response: Response) -> Answer {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Answer {
@@ -121,24 +121,24 @@ async fn answer(response: Response) -> Answer {
     }
 }
 
-async fn speak(stream: impl Io + 'static, version: Version) -> Sender {
+pub(super) async fn speak(stream: impl Io + 'static, version: Version) -> Sender {
     meshward_http::handshake(stream, version).await.unwrap()
 }
 
 /// Sends one request in the name of `client`.
-async fn proven(world: &World, request: Request) -> Answer {
+pub(super) async fn proven(world: &World, request: Request) -> Answer {
     let mut sender = speak(world.mutual(H1).await, Version::Http1).await;
     answer(sender.send(request).await.unwrap()).await
 }
 
 /// Sends one request in plaintext.
-async fn plain(world: &World, request: Request) -> Answer {
+pub(super) async fn plain(world: &World, request: Request) -> Answer {
     let mut sender = speak(world.plain().await, Version::Http1).await;
     answer(sender.send(request).await.unwrap()).await
 }
 
 /// A policy that admits or refuses paths.
-fn paths(name: &str, action: Action, path: &str) -> PolicySpec {
+pub(super) fn paths(name: &str, action: Action, path: &str) -> PolicySpec {
     policy(name, action, |rule| {
         rule.to.push(OperationSpec {
             paths: vec![path.to_owned()],
