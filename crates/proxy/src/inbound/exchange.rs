@@ -195,8 +195,8 @@ impl Tap for Passing {
     }
 
     fn end(mut self: Box<Self>, how: BodyEnd) {
-        if how == BodyEnd::Broken {
-            // A body of the request that was stopped breaks the response: that is the cause, and not the application.
+        if matches!(how, BodyEnd::Broken | BodyEnd::Dropped) {
+            // What had to end breaks where it is looked at first, its request perhaps: that it had to is the cause.
             let _ = self.poll_stop(&mut Context::from_waker(Waker::noop()));
         }
         let Self {
@@ -209,7 +209,7 @@ impl Tap for Passing {
         let reason = match how {
             BodyEnd::Whole => None,
             BodyEnd::Broken => Some(stopped.unwrap_or(Reason::UpstreamReset)),
-            BodyEnd::Dropped => Some(Reason::DownstreamReset),
+            BodyEnd::Dropped => Some(stopped.unwrap_or(Reason::DownstreamReset)),
             BodyEnd::Stopped => Some(stopped.unwrap_or(Reason::PolicyChanged)),
         };
         exchange.record.ended(reason, sent);

@@ -385,3 +385,36 @@ async fn the_application_gets_the_version_that_its_port_declares() {
     let got = answer(sender.send(get("/", &[])).await.unwrap()).await;
     assert_eq!(got.seen("version"), "HTTP/1.1");
 }
+
+#[tokio::test]
+async fn p_55_a_change_cuts_a_request_whose_response_nobody_reads() {
+    let (told, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    let world = World::serving(
+        MtlsMode::Strict,
+        Protocol::Http,
+        vec![anybody()],
+        move |mut stream| {
+            let told = told.clone();
+            async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+                stream.write_all(head).await.unwrap();
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                told.send(()).unwrap();
+            }
+        },
+    )
+    .await;
+    let (_upload, asked) = endless("/").await;
+    let unread = request_of(&world, world.caller(), asked).await.unwrap();
+    world.policies(vec![]).await;
+    tokio::time::timeout(Duration::from_secs(5), ended.recv())
+        .await
+        .unwrap();
+    drop(unread);
+    let event = world.only_event().await;
+    assert_eq!(
+        (event.decision, event.reason),
+        (Decision::Deny, Some(Reason::PolicyChanged))
+    );
+}
