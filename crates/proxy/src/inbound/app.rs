@@ -99,6 +99,12 @@ impl Apps {
         }
     }
 
+    /// How many connections are kept, for tests.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.with(|kept| kept.values().map(|own| own.idle.len()).sum())
+    }
+
     /// Opens a connection.
     pub(super) async fn connect(&self, to: SocketAddr, limit: Duration) -> Result<TcpStream, Failure> {
         let failed = |reason, why: String| Failure { reason, why };

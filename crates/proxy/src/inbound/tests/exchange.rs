@@ -418,3 +418,37 @@ async fn p_55_a_change_cuts_a_request_whose_response_nobody_reads() {
         (Decision::Deny, Some(Reason::PolicyChanged))
     );
 }
+
+#[tokio::test]
+async fn connections_that_nobody_needs_are_closed() {
+    let world = world(MtlsMode::Strict, vec![anybody()]).await;
+    assert_eq!(proven(&world, get("/", &[])).await.status, 200);
+    assert_eq!(world.dialled().await, 1);
+    assert_eq!(world.shared.apps.idle(), 1);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.shared.apps.idle(), 0);
+}
+
+#[tokio::test]
+async fn an_application_that_closes_after_each_answer_is_dialled_anew() {
+    let world = World::serving(
+        MtlsMode::Strict,
+        Protocol::Http,
+        vec![anybody()],
+        |mut stream| async move {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            let _ = stream.write_all(answer).await;
+        },
+    )
+    .await;
+    for _ in 0..10 {
+        let got = proven(&world, get("/", &[])).await;
+        assert_eq!((got.status, got.body.as_str()), (200, "ok"));
+    }
+    assert_eq!(world.dialled().await, 10);
+}
