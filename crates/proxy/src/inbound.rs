@@ -298,6 +298,10 @@ fn find(
 ) -> Result<(Arc<Index>, Callee), Reason> {
     let local = local.ok_or(Reason::UnknownWorkload)?;
     record.registered(&local, to);
+    // What is decided for one workload must not be dialled at another.
+    if !local.addresses.iter().any(|own| canonical_ip(*own) == to.ip()) {
+        return Err(Reason::UnknownWorkload);
+    }
     if is_reserved(to.port()) {
         return Err(Reason::CapturePort);
     }
@@ -366,7 +370,11 @@ async fn mesh(
         Inside::Tcp => {
             record.discard();
             let mut stream = accepted.stream;
-            tcp::carry(&shared, &caller, &callee, &mut stream).await;
+            let relayed = tcp::carry(&shared, &caller, &callee, &mut stream).await;
+            if relayed.reason.is_some() {
+                // Not everybody minds an end without `close_notify`.
+                reset(stream.get_ref().0.get_ref());
+            }
         }
     }
 }

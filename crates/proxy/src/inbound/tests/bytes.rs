@@ -155,6 +155,31 @@ async fn mt_24_25_ports_of_capture_are_not_dialled() {
 }
 
 #[tokio::test]
+async fn what_comes_by_an_interface_for_another_address_is_refused() {
+    let world = world(MtlsMode::Permissive).await;
+    let to = std::net::SocketAddr::new("10.77.0.4".parse().unwrap(), world.port);
+    is_reset(&mut world.captured_at(to).await).await;
+    let event = world.only_event().await;
+    assert_eq!(
+        (event.decision, event.reason),
+        (Decision::Deny, Some(Reason::UnknownWorkload))
+    );
+    assert_eq!(world.dialled().await, 0);
+}
+
+#[tokio::test]
+async fn p_55_under_mutual_tls_too_the_end_is_a_reset() {
+    let world = world(MtlsMode::Strict).await;
+    let mut client = world.mutual(&[b"istio"]).await;
+    client.write_all(b"x").await.unwrap();
+    client.read_u8().await.unwrap();
+    world.policies(vec![]).await;
+    let error = client.read_u8().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(world.only_event().await.reason, Some(Reason::PolicyChanged));
+}
+
+#[tokio::test]
 async fn p_55_a_change_resets_what_is_no_longer_admitted() {
     let world = world(MtlsMode::Permissive).await;
     let mut client = world.plain().await;

@@ -239,11 +239,16 @@ impl World {
 
     /// A connection as it is captured on its way to a port of the workload.
     pub(super) async fn captured(&self, port: u16) -> TcpStream {
+        self.captured_at(SocketAddr::new(WEB.parse().unwrap(), port))
+            .await
+    }
+
+    /// A connection to whatever address, that arrives by the workload's interface.
+    pub(super) async fn captured_at(&self, to: SocketAddr) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let to = SocketAddr::new(WEB.parse().unwrap(), port);
-        let local = self.shared.locals.by_address(to.ip());
+        let local = self.shared.locals.by_mark(0x100).await;
         tokio::spawn(accept(
             Arc::clone(&self.shared),
             stream,
