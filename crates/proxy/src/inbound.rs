@@ -10,6 +10,7 @@ mod decide;
 mod exchange;
 mod fields;
 mod http;
+mod open;
 mod record;
 mod sniff;
 mod tcp;
@@ -34,6 +35,7 @@ use crate::outbound::headers::{self, Asks};
 use crate::relay::Relayed;
 use crate::shared::Shared;
 use chain::{Chain, Inside};
+use open::Open;
 use record::Record;
 
 pub(crate) use app::Apps;
@@ -159,11 +161,12 @@ where
 /// Takes what was captured on its way to workloads of this node, until told to drain.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let mut draining = pin!(told(&shared));
+    let open = Arc::new(Open::default());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    tokio::spawn(captured(Arc::clone(&shared), stream, client));
+                    tokio::spawn(captured(Arc::clone(&shared), Arc::clone(&open), stream, client));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting captured connections failed");
@@ -183,14 +186,20 @@ fn told(shared: &Shared) -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
-async fn captured(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr) {
+async fn captured(shared: Arc<Shared>, open: Arc<Open>, stream: TcpStream, client: SocketAddr) {
     let known = capture::socket::mark(&stream)
         .and_then(|mark| capture::socket::original_dst(&stream).map(|to| (mark, to)));
     let _ = stream.set_nodelay(true);
     match known {
         Ok((mark, to)) => {
+            let (client, to) = (canonical(client), canonical(to));
+            let Some(_share) = open.share(mark) else {
+                reset(&stream);
+                let record = Record::connection(&shared.telemetry, client, to);
+                return record.refuse(Reason::LimitReached);
+            };
             let local = shared.locals.by_mark(mark).await;
-            accept(shared, stream, local, canonical(client), canonical(to)).await;
+            accept(shared, stream, local, client, to).await;
         }
         Err(error) => tracing::debug!(%error, "a captured connection was gone before it was looked at"),
     }

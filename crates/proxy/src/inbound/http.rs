@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use meshward_http::{
-    Abort, Fault, Handler, Protocol as Read, Request, Response, ServeOptions, Upgrade, Version, header,
-    take_upgrade, version_of,
+    Abort, Fault, Handler, Protocol as Read, Request, Response, ServeError, ServeOptions, Upgrade, Version,
+    header, take_upgrade, version_of,
 };
 use model::{Protocol, Reason};
 use snapshot::Index;
@@ -57,7 +57,9 @@ impl Connection {
             return record.discard();
         }
         match served {
+            Ok(()) if *handler.connection.shared.draining.borrow() => record.refuse(Reason::Draining),
             Ok(()) => record.gone("closed before a request"),
+            Err(ServeError::Timeout) => record.refuse(Reason::Timeout),
             Err(error) => record.gone(&error.to_string()),
         }
     }
