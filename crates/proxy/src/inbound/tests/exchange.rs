@@ -452,3 +452,21 @@ async fn an_application_that_closes_after_each_answer_is_dialled_anew() {
     }
     assert_eq!(world.dialled().await, 10);
 }
+
+#[tokio::test]
+async fn the_status_of_grpc_is_told_of_where_it_comes_last() {
+    let world = World::serving(MtlsMode::Strict, Protocol::Grpc, vec![anybody()], application).await;
+    let (mut upload, mut asked) = endless("/echo").await;
+    let grpc = meshward_http::HeaderValue::from_static("application/grpc");
+    asked.headers_mut().insert("content-type", grpc);
+    let said = b"5\r\nhello\r\n0\r\ngrpc-status: 9\r\n\r\n";
+    upload.write_all(said).await.unwrap();
+    let mut sender = speak(world.mutual(H2).await, Version::Http2).await;
+    let response = sender.send(asked).await.unwrap();
+    let whole = response.into_body().collect().await.unwrap();
+    assert_eq!(whole.trailers().unwrap()["grpc-status"], "9");
+    let event = world.only_event().await;
+    assert_eq!((event.protocol, event.reason), ("grpc", None));
+    let http = event.http.as_deref().unwrap();
+    assert_eq!((http.code, http.grpc_status, event.bytes_sent), (200, Some(9), 5));
+}

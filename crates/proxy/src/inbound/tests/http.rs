@@ -283,3 +283,51 @@ async fn id_09_plaintext_says_nothing_of_who_calls() {
     assert_eq!(got.seen("x-forwarded-client-cert"), "");
     assert_eq!(got.seen("x_forwarded_client_cert"), "");
 }
+
+#[tokio::test]
+async fn who_proves_nothing_that_is_believed_is_refused() {
+    let world = world(MtlsMode::Strict, vec![anybody()]).await;
+    world.stranger(H1).await;
+    let event = world.only_event().await;
+    assert_eq!(
+        (event.kind, event.decision, event.sni.as_deref()),
+        (EventKind::Connection, Decision::Deny, Some("outbound_.80_._.web"))
+    );
+    assert!(
+        matches!(event.reason, Some(Reason::TlsHandshake | Reason::PeerIdentity)),
+        "{:?}",
+        event.reason
+    );
+    assert_eq!(event.source.principal, None);
+    assert!(event.message.is_some());
+    assert_eq!(world.dialled().await, 0);
+}
+
+#[tokio::test]
+async fn mt_08_what_is_not_http_is_refused_by_the_codec() {
+    let world = world(MtlsMode::Disable, vec![anybody()]).await;
+    let mut client = world.plain().await;
+    client
+        .write_all(b"\x16\x03\x01\x00\x05hello\r\n\r\n")
+        .await
+        .unwrap();
+    client.shutdown().await.unwrap();
+    let event = world.only_event().await;
+    assert_eq!((event.reason, event.flags), (Some(Reason::ProtocolError), "DPE"));
+    assert_eq!(world.dialled().await, 0);
+}
+
+#[tokio::test]
+async fn plaintext_is_carried_where_it_is_permitted_and_proves_nothing() {
+    let world = World::serving(MtlsMode::Permissive, Protocol::Auto, vec![anybody()], application).await;
+    assert_eq!(plain(&world, get("/", &[])).await.status, 200);
+    let event = world.only_event().await;
+    assert_eq!(
+        (event.kind, event.wire, event.decision),
+        (EventKind::Request, Wire::Plaintext, Decision::Allow)
+    );
+    assert_eq!(
+        (event.source.principal.as_ref(), event.sni.as_deref()),
+        (None, None)
+    );
+}

@@ -14,7 +14,7 @@ use snapshot::{
     XfccMode,
 };
 use telemetry::{Event, Telemetry, TelemetryOptions, Wire};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, watch};
 
@@ -40,7 +40,7 @@ pub(super) struct World {
     /// How many connections the application has accepted.
     pub(super) accepted: Arc<AtomicUsize>,
     told: watch::Sender<bool>,
-    _tokens: tempfile::TempDir,
+    tokens: tempfile::TempDir,
 }
 
 pub(super) fn id(account: &str) -> SpiffeId {
@@ -173,9 +173,14 @@ impl World {
             port,
             accepted: Arc::default(),
             told,
-            _tokens: tokens,
+            tokens,
         };
         world.resources.lock().unwrap().insert(Arc::new(mesh().into()));
+        world
+            .resources
+            .lock()
+            .unwrap()
+            .insert(Arc::new(Resource::Roots(vec![root])));
         world.policies(policies).await;
         (world, listener)
     }
@@ -273,6 +278,24 @@ impl World {
             .await
             .unwrap();
         connected.stream
+    }
+
+    /// To the application, with a certificate that nobody here believes; returns when it was refused.
+    pub(super) async fn stranger(&self, alpn: &[&[u8]]) {
+        let (authority, own) = Authority::new();
+        let store = identity::Store::new(Arc::new(authority), StoreOptions::default());
+        let roots = self.shared.store.current().unwrap().roots().to_vec();
+        store.set_roots(&[roots, vec![own]].concat()).unwrap();
+        store.set_trust_domains("cluster.local".parse().unwrap(), vec![]);
+        let token = TokenFile(self.tokens.path().join("token"));
+        store.ensure(&id("client"), token).await.unwrap();
+        let stream = self.plain().await;
+        let connected = store
+            .connect(&id("client"), stream, "outbound_.80_._.web", &[id("web")], alpn)
+            .await;
+        if let Ok(mut connected) = connected {
+            connected.stream.read_u8().await.unwrap_err();
+        }
     }
 
     /// Who calls from this very node.
