@@ -7,7 +7,10 @@
 mod app;
 mod chain;
 mod decide;
+mod exchange;
+mod fields;
 mod http;
+mod open;
 mod record;
 mod sniff;
 mod tcp;
@@ -28,9 +31,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::Registration;
+use crate::outbound::headers::{self, Asks};
 use crate::relay::Relayed;
 use crate::shared::Shared;
 use chain::{Chain, Inside};
+use open::Open;
 use record::Record;
 
 pub(crate) use app::Apps;
@@ -83,8 +88,8 @@ pub(crate) struct Callee {
     pub(crate) workload: Arc<Workload>,
     /// The workload's address and port.
     pub(crate) address: SocketAddr,
-    /// The Service that declares the port, for events.
-    pub(crate) service: Option<ServiceName>,
+    /// The host of the Service that declares the port, for events.
+    pub(crate) service: Option<Arc<str>>,
     /// For events.
     pub(crate) destination: Arc<Peer>,
 }
@@ -100,7 +105,8 @@ fn callee_of(index: &Index, local: Arc<Registration>, address: SocketAddr) -> Op
     let workload = Arc::clone(index.workload(&local.uid)?);
     let inbound = workload.inbound.as_ref()?;
     let declared = inbound.ports.iter().find(|p| p.port == address.port());
-    let service = declared.and_then(|p| p.service.clone());
+    let service = declared.and_then(|p| p.service.as_ref());
+    let service = service.map(|name| host(index, name));
     let destination = Arc::new(record::peer(&workload, address, Some(&id)));
     Some(Callee {
         local,
@@ -111,6 +117,17 @@ fn callee_of(index: &Index, local: Arc<Registration>, address: SocketAddr) -> Op
     })
 }
 
+/// The host of a Service, also where the snapshot has not got it.
+fn host(index: &Index, name: &ServiceName) -> Arc<str> {
+    match index.service(name) {
+        Some(service) => Arc::from(service.host.as_str()),
+        None => {
+            let domain = &index.mesh().cluster_domain;
+            Arc::from(format!("{}.{}.svc.{domain}", name.name(), name.namespace()))
+        }
+    }
+}
+
 /// Hands one request of a workload of this node over to another one: decides it as any that comes in, and carries it to
 /// the application. Leaves the destination's event.
 pub(crate) async fn request(
@@ -119,27 +136,37 @@ pub(crate) async fn request(
     callee: &Callee,
     request: Request,
 ) -> Result<Response, Abort> {
-    http::request(shared, caller, callee, None, request).await
+    if headers::asks(&request) == Asks::WebSocket {
+        return http::looped(shared, caller, callee, request).await;
+    }
+    let answered = http::request(shared, caller, callee, None, request).await?;
+    Ok(answered.response)
 }
 
 /// Hands a connection of a workload of this node over to another one, where it is not read as HTTP: decides it as any
 /// that comes in, before the application is dialled, and relays. Leaves the destination's event; returns how it ended,
 /// for the source's.
-pub(crate) async fn stream<IO>(shared: &Arc<Shared>, caller: &Caller, callee: &Callee, stream: IO) -> Relayed
+pub(crate) async fn stream<IO>(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    callee: &Callee,
+    mut stream: IO,
+) -> Relayed
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    tcp::carry(shared, caller, callee, stream).await
+    tcp::carry(shared, caller, callee, &mut stream).await
 }
 
 /// Takes what was captured on its way to workloads of this node, until told to drain.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let mut draining = pin!(told(&shared));
+    let open = Arc::new(Open::default());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    tokio::spawn(captured(Arc::clone(&shared), stream, client));
+                    tokio::spawn(captured(Arc::clone(&shared), Arc::clone(&open), stream, client));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting captured connections failed");
@@ -159,14 +186,20 @@ fn told(shared: &Shared) -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
-async fn captured(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr) {
+async fn captured(shared: Arc<Shared>, open: Arc<Open>, stream: TcpStream, client: SocketAddr) {
     let known = capture::socket::mark(&stream)
         .and_then(|mark| capture::socket::original_dst(&stream).map(|to| (mark, to)));
     let _ = stream.set_nodelay(true);
     match known {
         Ok((mark, to)) => {
+            let (client, to) = (canonical(client), canonical(to));
+            let Some(_share) = open.share(mark) else {
+                reset(&stream);
+                let record = Record::connection(&shared.telemetry, client, to);
+                return record.refuse(Reason::LimitReached);
+            };
             let local = shared.locals.by_mark(mark).await;
-            accept(shared, stream, local, canonical(client), canonical(to)).await;
+            accept(shared, stream, local, client, to).await;
         }
         Err(error) => tracing::debug!(%error, "a captured connection was gone before it was looked at"),
     }
@@ -226,6 +259,10 @@ async fn accept(
         Err(error) => return record.gone(&error.to_string()),
     };
     let chain = chain::select(mode, protocol, &first, http10);
+    if first == sniff::First::Ended && matches!(chain, Chain::Refused(..)) {
+        // A probe, say: nobody was refused anything.
+        return record.gone("closed before a byte");
+    }
     let plain = Caller {
         peer: None,
         address: client,
@@ -270,6 +307,10 @@ fn find(
 ) -> Result<(Arc<Index>, Callee), Reason> {
     let local = local.ok_or(Reason::UnknownWorkload)?;
     record.registered(&local, to);
+    // What is decided for one workload must not be dialled at another.
+    if !local.addresses.iter().any(|own| canonical_ip(*own) == to.ip()) {
+        return Err(Reason::UnknownWorkload);
+    }
     if is_reserved(to.port()) {
         return Err(Reason::CapturePort);
     }
@@ -337,7 +378,12 @@ async fn mesh(
         }
         Inside::Tcp => {
             record.discard();
-            tcp::carry(&shared, &caller, &callee, accepted.stream).await;
+            let mut stream = accepted.stream;
+            let relayed = tcp::carry(&shared, &caller, &callee, &mut stream).await;
+            if relayed.reason.is_some() {
+                // Not everybody minds an end without `close_notify`.
+                reset(stream.get_ref().0.get_ref());
+            }
         }
     }
 }
@@ -348,3 +394,6 @@ fn reset(stream: &TcpStream) {
         tracing::debug!(%error, "a refused connection is closed without a reset");
     }
 }
+
+#[cfg(test)]
+mod tests;

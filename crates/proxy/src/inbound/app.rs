@@ -7,11 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use meshward_http::{Sender, Version};
 use model::Reason;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::shared::Shared;
 
@@ -42,6 +43,20 @@ struct Kept {
     idle: Vec<(Sender, Instant)>,
     /// HTTP/2's one.
     shared: Option<Sender>,
+    /// Whether somebody sees to it that idle ones are closed in time.
+    swept: bool,
+}
+
+impl Kept {
+    fn forget_old(&mut self, now: Instant) {
+        self.idle
+            .retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < IDLE);
+        self.shared.take_if(|shared| shared.is_closed());
+    }
+
+    fn is_empty(&self) -> bool {
+        self.idle.is_empty() && self.shared.is_none()
+    }
 }
 
 /// Why an application was not reached.
@@ -82,6 +97,12 @@ impl Apps {
             dial: |to| Box::pin(TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], to.port())))),
             kept: Mutex::default(),
         }
+    }
+
+    /// How many connections are kept, for tests.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.with(|kept| kept.values().map(|own| own.idle.len()).sum())
     }
 
     /// Opens a connection.
@@ -156,29 +177,46 @@ impl Apps {
         })
     }
 
-    /// Gives a connection back after its response has been read to the end.
-    pub(super) fn give_back(&self, lease: Lease) {
-        if lease.sender.version() == Version::Http2 || lease.sender.is_closed() {
-            return;
+    /// Keeps a connection for the next request; true where from now on somebody must [`Apps::sweep`] its application.
+    fn keep(&self, lease: Lease) -> bool {
+        if lease.sender.is_closed() {
+            return false;
         }
         let now = Instant::now();
         self.with(|kept| {
             if kept.len() >= MAX_APPLICATIONS {
                 kept.retain(|_, own| {
-                    own.idle.retain(|(_, since)| now.duration_since(*since) < IDLE);
-                    !own.idle.is_empty() || own.shared.is_some()
+                    own.forget_old(now);
+                    !own.is_empty()
                 });
             }
-            if kept.len() >= MAX_APPLICATIONS {
-                return;
+            if kept.len() >= MAX_APPLICATIONS && !kept.contains_key(&lease.key) {
+                return false;
             }
             let own = kept.entry(lease.key).or_default();
-            own.idle
-                .retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < IDLE);
+            own.forget_old(now);
             if own.idle.len() < MAX_IDLE {
                 own.idle.push((lease.sender, now));
             }
-        });
+            !std::mem::replace(&mut own.swept, true)
+        })
+    }
+
+    /// Closes what has been idle for too long; false where nothing is left to be looked after.
+    fn sweep(&self, key: (SocketAddr, Version)) -> bool {
+        let now = Instant::now();
+        self.with(|kept| {
+            let Some(own) = kept.get_mut(&key) else {
+                return false;
+            };
+            own.forget_old(now);
+            own.swept = !own.idle.is_empty();
+            if own.is_empty() {
+                kept.remove(&key);
+                return false;
+            }
+            own.swept
+        })
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<(SocketAddr, Version), Kept>) -> T) -> T {
@@ -193,14 +231,43 @@ impl Lease {
     }
 }
 
-/// Gives a connection back when the response is over.
+/// What gives a connection back when the response is over.
 pub(super) struct Returning {
     pub(super) shared: Arc<Shared>,
     pub(super) lease: Lease,
 }
 
 impl Returning {
+    /// The response has been read to its end.
     pub(super) fn back(self) {
-        self.shared.apps.give_back(self.lease);
+        if self.lease.sender.version() == Version::Http2 {
+            return;
+        }
+        if self.lease.sender.is_ready() {
+            self.kept();
+        } else {
+            // The codec has not seen to the end yet, or the request is longer than its response.
+            tokio::spawn(async move {
+                let Self { shared, mut lease } = self;
+                if lease.sender.ready().await.is_ok() {
+                    Self { shared, lease }.kept();
+                }
+            });
+        }
+    }
+
+    fn kept(self) {
+        let Self { shared, lease } = self;
+        let key = lease.key;
+        if shared.apps.keep(lease) {
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(IDLE).await;
+                    if !shared.apps.sweep(key) {
+                        return;
+                    }
+                }
+            });
+        }
     }
 }

@@ -131,7 +131,13 @@ mod tests {
             Protocol::Tls,
             Protocol::Auto,
         ] {
-            for first in [First::Http, First::Http10, First::Other, First::Silent] {
+            for first in [
+                First::Http,
+                First::Http10,
+                First::Other,
+                First::Silent,
+                First::Ended,
+            ] {
                 let got = select(Strict, protocol, &first, true);
                 assert!(
                     matches!(got, Chain::Refused(Reason::PlaintextRefused, _)),

@@ -1,14 +1,11 @@
 //! Requests: each decided by the newest snapshot, and cut off when a later one no longer admits it.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use meshward_http::{
-    Abort, Body, BodyEnd, Fault, Handler, HeaderMap, HeaderValue, Protocol as Read, Request, Response,
-    ServeOptions, StatusCode, Tap, Upgrade, Version, header, take_upgrade, version_of,
+    Abort, Fault, Handler, Protocol as Read, Request, Response, ServeError, ServeOptions, Upgrade, Version,
+    header, take_upgrade, version_of,
 };
 use model::{Protocol, Reason};
 use snapshot::Index;
@@ -17,27 +14,18 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::app::{self, Lease, Returning};
 use super::decide::{self, Asked, Refusal, Subject};
+use super::exchange::{Answered, Coming, DENIED, Exchange, UNANSWERED};
 use super::record::Record;
-use super::{Callee, Caller, xfcc};
+use super::{Callee, Caller, fields, xfcc};
 use crate::outbound::headers::{self, Asks};
-use crate::registry::Entry;
-use crate::relay::relay;
 use crate::shared::Shared;
 
-/// What a refused caller reads (semantics 2.12): 19 bytes, no line break.
-const DENIED: &str = "RBAC: access denied";
-/// The header by which a refused caller can name the decision to an operator.
-const DECISION: &str = "x-meshward-decision";
-/// Fields that speak for a proxy; where the mesh is strict, only a proxy may write them (O-15).
-const PROXY_FIELDS: [&str; 7] = [
-    "x-envoy-external-address",
-    "x-envoy-internal",
-    "x-envoy-original-path",
-    "x-envoy-decorator-operation",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-peer-metadata",
-    "x-envoy-peer-metadata-id",
-];
+/// What a caller reads where the application is not to be reached.
+const UNREACHED: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
+
+/// Bytes that a connection within the process holds in each direction.
+const BUFFER: usize = 64 * 1024;
 
 /// A connection whose requests are served.
 pub(super) struct Connection {
@@ -69,7 +57,9 @@ impl Connection {
             return record.discard();
         }
         match served {
+            Ok(()) if *handler.connection.shared.draining.borrow() => record.refuse(Reason::Draining),
             Ok(()) => record.gone("closed before a request"),
+            Err(ServeError::Timeout) => record.refuse(Reason::Timeout),
             Err(error) => record.gone(&error.to_string()),
         }
     }
@@ -85,8 +75,8 @@ impl Handler for Requests {
         self.asked.store(true, Ordering::Relaxed);
         let at = &self.connection;
         let upgrade = request.extensions().get::<Upgrade>().cloned();
-        let response = self::request(&at.shared, &at.caller, &at.callee, at.restored, request).await?;
-        Ok(upgraded(response, upgrade))
+        let answered = self::request(&at.shared, &at.caller, &at.callee, at.restored, request).await?;
+        Ok(switched(answered, upgrade))
     }
 
     fn refused(&self, fault: Fault) {
@@ -100,24 +90,42 @@ impl Handler for Requests {
     }
 }
 
-/// Ties the two ends of an upgrade together; only connections of our own have both here.
-fn upgraded(mut response: Response, ours: Option<Upgrade>) -> Response {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return response;
-    }
-    let exchange = response.extensions_mut().remove::<Pending>();
-    if let (Some(ours), Some(theirs), Some(Pending(exchange))) =
-        (ours, take_upgrade(response.extensions_mut()), exchange)
-        && let Some(exchange) = exchange.lock().ok().and_then(|mut e| e.take())
+/// Ties the two ends of an upgrade together.
+fn switched(answered: Answered, ours: Option<Upgrade>) -> Response {
+    let mut response = answered.response;
+    if let Some(exchange) = answered.switched
+        && let Some(ours) = ours
+        && let Some(theirs) = take_upgrade(response.extensions_mut())
     {
         tokio::spawn(exchange.relay(ours, theirs));
     }
     response
 }
 
-/// The rest of an exchange that became something else than HTTP. In a mutex only because extensions must be shareable.
-#[derive(Clone)]
-struct Pending(Arc<std::sync::Mutex<Option<Exchange>>>);
+/// Hands over a request that asks for an upgrade, over a connection within the process: whoever called gets the promise
+/// of a stream that goes by here, where it is counted and cut off as one from the wire is.
+pub(super) async fn looped(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    callee: &Callee,
+    request: Request,
+) -> Result<Response, Abort> {
+    let (near, far) = tokio::io::duplex(BUFFER);
+    let connection = Connection {
+        shared: Arc::clone(shared),
+        caller: caller.clone(),
+        callee: callee.clone(),
+        restored: None,
+        http10: false,
+    };
+    let record = Record::of(shared, caller, callee);
+    tokio::spawn(connection.serve(record, far, Read::Http1));
+    let mut sender = meshward_http::handshake(near, Version::Http1)
+        .await
+        .map_err(|_| Abort)?;
+    let request = headers::versioned(request, Version::Http1);
+    sender.send(request).await.map_err(|_| Abort)
+}
 
 /// Decides one request, and carries it to the application.
 pub(super) async fn request(
@@ -126,23 +134,13 @@ pub(super) async fn request(
     callee: &Callee,
     restored: Option<Version>,
     request: Request,
-) -> Result<Response, Abort> {
+) -> Result<Answered, Abort> {
     let grpc = headers::is_grpc(request.headers());
-    let mut record = Record::request(shared, caller, callee, describe(&request));
-    if grpc {
-        record.protocol("grpc");
-    }
-    let received = record.received();
-    let request = request.map(|body| body.tapped(Count(received)));
-    let mut exchange = Exchange {
-        record,
-        entry: None,
-        grpc,
-        sent: 0,
-        stopped: None,
-    };
+    let record = Record::request(shared, caller, callee, describe(&request));
+    let mut exchange = Exchange::new(record, grpc);
     let Some(index) = shared.store.current() else {
-        return Ok(exchange.answer(503, "the proxy has no configuration yet", Reason::NotReady));
+        let text = "the proxy has no configuration yet";
+        return Ok(exchange.answer(503, text, Reason::NotReady).into());
     };
     let (asked, subject, request) = match prepare(&index, caller, callee, request, &mut exchange) {
         Ok(prepared) => prepared,
@@ -151,17 +149,23 @@ pub(super) async fn request(
                 Reason::MethodRefused => (403, ""),
                 _ => (400, "Bad Request"),
             };
-            return Ok(exchange.answer(status, text, reason));
+            return Ok(exchange.answer(status, text, reason).into());
         }
     };
     let asked = Arc::new(asked);
     // Registered before it is decided: no change falls in between.
     match shared.registry.register(subject.check(Some(Arc::clone(&asked)))) {
-        Ok(entry) => exchange.entry = Some(Arc::new(entry)),
-        Err(reason) => return Ok(exchange.answer(503, "too many requests are under way", reason)),
+        Ok(entry) => exchange.registered(entry),
+        Err(reason) => {
+            let text = "too many requests are under way";
+            return Ok(exchange.answer(503, text, reason).into());
+        }
     }
+    let coming = Coming::of(&exchange);
+    let request = request.map(|body| body.tapped(coming));
     let Some(index) = shared.store.current() else {
-        return Ok(exchange.answer(503, "the proxy has no configuration yet", Reason::NotReady));
+        let text = "the proxy has no configuration yet";
+        return Ok(exchange.answer(503, text, Reason::NotReady).into());
     };
     match subject.decide(&index, Some(&asked)) {
         Ok(permit) => exchange.record.admitted(&permit),
@@ -170,13 +174,14 @@ pub(super) async fn request(
             exchange.record.refuse(reason);
             return Err(Abort);
         }
-        Err(refusal) => return Ok(exchange.deny(&refusal, &index)),
+        Err(refusal) => return Ok(exchange.deny(&refusal, &index).into()),
     }
     let version = version(callee, restored, &request);
+    let upgrade = request.headers().contains_key(header::UPGRADE);
     let closed = exchange.closed();
     let sent = tokio::select! {
         biased;
-        reason = closed => return Ok(exchange.answer(403, DENIED, reason)),
+        reason = closed => return Ok(exchange.answer(403, DENIED, reason).into()),
         sent = send(shared, callee, version, request) => sent,
     };
     match sent {
@@ -186,18 +191,15 @@ pub(super) async fn request(
                 shared: Arc::clone(shared),
                 lease,
             },
+            upgrade,
         )),
         Err(failure) => {
             exchange.record.message(&failure.why);
             let text = match failure.reason {
-                Reason::ConnectFailed => {
-                    "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote connection failure"
-                }
-                _ => {
-                    "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
-                }
+                Reason::ConnectFailed => UNREACHED,
+                _ => UNANSWERED,
             };
-            Ok(exchange.answer(503, text, failure.reason))
+            Ok(exchange.answer(503, text, failure.reason).into())
         }
     }
 }
@@ -234,12 +236,6 @@ fn prepare(
             .http(|http| http.path_normalized = Some(path.as_str().into()));
         *request.uri_mut() = path.parse().map_err(|_| Reason::PathRefused)?;
     }
-    let asked = Asked {
-        method: request.method().as_str().into(),
-        authority: decide::authority(&request).into(),
-        path: path.into(),
-        headers: request.headers().clone(),
-    };
     let upgrade = asks == Asks::WebSocket;
     let map = request.headers_mut();
     xfcc::apply(
@@ -248,15 +244,16 @@ fn prepare(
         caller.peer.as_ref(),
         callee.local.identity.as_ref(),
     );
-    if mesh.strict_hosts {
-        for name in PROXY_FIELDS {
-            map.remove(name);
-        }
-        // The caller's word, which nobody has checked.
-        map.remove("x-forwarded-for");
-    }
+    fields::silence(map, mesh.strict_hosts);
     let id = headers::incoming(map, upgrade, mesh.strict_hosts);
     exchange.record.http(|http| http.request_id = id.into());
+    // What is decided is what the application gets, and nothing that only the caller says.
+    let asked = Asked {
+        method: request.method().as_str().into(),
+        authority: decide::authority(&request).into(),
+        path: path.into(),
+        headers: request.headers().clone(),
+    };
     Ok((asked, Subject::new(caller, callee), request))
 }
 
@@ -320,181 +317,4 @@ fn describe(request: &Request) -> HttpEvent {
         user_agent: text("user-agent"),
         ..HttpEvent::default()
     }
-}
-
-/// Counts the bytes of a request.
-struct Count(Arc<AtomicU64>);
-
-impl Tap for Count {
-    fn data(&mut self, length: usize) {
-        let length = u64::try_from(length).unwrap_or_default();
-        self.0.fetch_add(length, Ordering::Relaxed);
-    }
-
-    fn end(self: Box<Self>, _how: BodyEnd) {}
-}
-
-type Closed = Pin<Box<dyn Future<Output = Reason> + Send>>;
-
-/// One request under way.
-struct Exchange {
-    record: Record,
-    entry: Option<Arc<Entry>>,
-    grpc: bool,
-    sent: u64,
-    stopped: Option<Reason>,
-}
-
-impl Exchange {
-    fn closed(&self) -> Closed {
-        let entry = self.entry.clone();
-        Box::pin(async move {
-            match entry {
-                Some(entry) => entry.closed().await,
-                None => std::future::pending().await,
-            }
-        })
-    }
-
-    /// Answers in the application's place.
-    fn answer(mut self, status: u16, text: &'static str, reason: Reason) -> Response {
-        let response = local(self.grpc, status, text);
-        self.told(&response, status, text.len());
-        self.record.refuse(reason);
-        response
-    }
-
-    fn deny(mut self, refusal: &Refusal, index: &Index) -> Response {
-        let mut response = local(self.grpc, 403, DENIED);
-        self.told(&response, 403, DENIED.len());
-        if index.mesh().profile == model::Profile::Secure {
-            let id = decision_id();
-            if let Ok(value) = HeaderValue::try_from(id.as_str()) {
-                response.headers_mut().insert(DECISION, value);
-            }
-            self.record.decision_id(&id);
-        }
-        self.record.denied(refusal);
-        response
-    }
-
-    fn told(&mut self, response: &Response, status: u16, length: usize) {
-        let grpc = self.grpc;
-        self.record.http(|http| {
-            http.code = response.status().as_u16();
-            http.grpc_status = grpc.then(|| headers::grpc_status(status));
-        });
-        self.sent = u64::try_from(length).unwrap_or_default();
-    }
-
-    /// Passes the application's response on; the event comes when the last of it has gone by.
-    fn respond(mut self, mut response: Response, returning: Returning) -> Response {
-        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        headers::leave_hop(response.headers_mut(), upgraded);
-        self.record.http(|http| {
-            http.code = response.status().as_u16();
-            http.grpc_status = grpc_status_of(response.headers());
-        });
-        self.record.upstream(returning.lease.address());
-        if upgraded {
-            response
-                .extensions_mut()
-                .insert(Pending(Arc::new(std::sync::Mutex::new(Some(self)))));
-            return response;
-        }
-        let closed = self.closed();
-        response.map(|body: Body| {
-            body.tapped(Passing {
-                exchange: self,
-                returning: Some(returning),
-                closed,
-            })
-        })
-    }
-
-    /// Carries the bytes of a connection that has stopped being HTTP.
-    async fn relay(self, ours: Upgrade, theirs: Upgrade) {
-        let closed = self.closed();
-        let (ours, theirs) = match (ours.wait().await, theirs.wait().await) {
-            (Ok(ours), Ok(theirs)) => (ours, theirs),
-            (Err(error), _) | (_, Err(error)) => return self.record.gone(&error.to_string()),
-        };
-        let relayed = relay(ours, theirs, closed).await;
-        self.record.received().fetch_add(relayed.sent, Ordering::Relaxed);
-        self.record.ended(relayed.reason, relayed.received);
-    }
-}
-
-/// A response on its way to the caller.
-struct Passing {
-    exchange: Exchange,
-    returning: Option<Returning>,
-    closed: Closed,
-}
-
-impl Tap for Passing {
-    fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.exchange.stopped.is_none() {
-            let reason = std::task::ready!(self.closed.as_mut().poll(context));
-            self.exchange.stopped = Some(reason);
-        }
-        Poll::Ready(())
-    }
-
-    fn data(&mut self, length: usize) {
-        self.exchange.sent += u64::try_from(length).unwrap_or_default();
-    }
-
-    fn trailers(&mut self, trailers: &HeaderMap) {
-        if let Some(status) = grpc_status_of(trailers) {
-            self.exchange.record.http(|http| http.grpc_status = Some(status));
-        }
-    }
-
-    fn end(self: Box<Self>, how: BodyEnd) {
-        let Self {
-            exchange, returning, ..
-        } = *self;
-        let reason = match how {
-            BodyEnd::Whole => {
-                if let Some(returning) = returning {
-                    returning.back();
-                }
-                None
-            }
-            BodyEnd::Broken => Some(Reason::UpstreamReset),
-            BodyEnd::Dropped => Some(Reason::DownstreamReset),
-            BodyEnd::Stopped => Some(exchange.stopped.unwrap_or(Reason::PolicyChanged)),
-        };
-        exchange.record.ended(reason, exchange.sent);
-    }
-}
-
-/// An answer of the proxy's own; gRPC's in trailers-only form.
-fn local(grpc: bool, status: u16, text: &'static str) -> Response {
-    let mut response = Response::new(Body::empty());
-    if grpc {
-        *response.headers_mut() = headers::grpc_answer(status, text);
-        return response;
-    }
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    if !text.is_empty() {
-        let plain = HeaderValue::from_static("text/plain");
-        response.headers_mut().insert(header::CONTENT_TYPE, plain);
-        *response.body_mut() = Body::from(text);
-    }
-    response
-}
-
-fn grpc_status_of(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
-}
-
-/// Sixty random bits in the alphabet that people can read out.
-fn decision_id() -> String {
-    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut bytes = [0; 12];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    let letter = |byte: &u8| LETTERS.get(usize::from(byte % 32)).copied().map(char::from);
-    bytes.iter().filter_map(letter).collect()
 }

@@ -123,13 +123,9 @@ impl Record {
     }
 
     pub(super) fn callee(&mut self, callee: &Callee) {
-        let domain = callee
-            .service
-            .as_ref()
-            .map(|s| format!("{}.{}.svc.cluster.local", s.name(), s.namespace()));
         self.edit(|event| {
             event.destination = Arc::clone(&callee.destination);
-            event.service = domain.map(Arc::from);
+            event.service.clone_from(&callee.service);
             event.port = callee.address.port();
         });
     }
@@ -189,8 +185,7 @@ impl Record {
         self.refusal(refusal);
     }
 
-    /// Notes a denial, and the short id that the caller is told.
-    pub(super) fn refusal(&mut self, refusal: &Refusal) {
+    fn refusal(&mut self, refusal: &Refusal) {
         match refusal {
             Refusal::Floor(reason) => self.refused(*reason),
             Refusal::Policy(denial) => self.denial(denial),
@@ -212,12 +207,17 @@ impl Record {
         self.edit(|event| event.decision_id = Some(id.into()));
     }
 
+    /// Bytes of the proxy's own answer.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.edit(|event| event.bytes_sent = bytes);
+    }
+
     /// It was not carried.
     pub(super) fn refuse(mut self, reason: Reason) {
         self.refused(reason);
     }
 
-    pub(super) fn refused(&mut self, reason: Reason) {
+    fn refused(&mut self, reason: Reason) {
         let (flags, details) = match reason {
             Reason::PlaintextRefused | Reason::NoFilterChain => ("NR", "filter_chain_not_found"),
             Reason::TlsHandshake | Reason::PeerIdentity => ("-", "tls_handshake_failed"),
@@ -233,6 +233,7 @@ impl Record {
             Reason::PathRefused => ("-", "path_normalization_failed"),
             Reason::MethodRefused => ("-", "upgrade_failed"),
             Reason::LimitReached => ("UO", "overflow"),
+            Reason::PolicyChanged => ("-", "policy_changed"),
             Reason::Timeout => ("SI", "stream_idle_timeout"),
             Reason::DownstreamReset => ("DC", "downstream_remote_disconnect"),
             _ => ("-", ""),
@@ -242,9 +243,11 @@ impl Record {
             event.details = Cow::Borrowed(details);
             event.reason = Some(reason);
             event.decision = match reason {
+                // Not what anybody decided: what was decided before stands.
                 Reason::ConnectFailed
                 | Reason::UpstreamReset
                 | Reason::DownstreamReset
+                | Reason::LimitReached
                 | Reason::Draining
                 | Reason::Timeout => event.decision,
                 _ => Decision::Deny,

@@ -30,8 +30,10 @@ pub(super) enum First {
     Http10,
     /// Something else.
     Other,
-    /// Nothing that could tell, in time.
+    /// Nothing, in time.
     Silent,
+    /// Nothing, and nothing will.
+    Ended,
     /// It was not looked at: nothing depends on it.
     Unread,
 }
@@ -83,7 +85,7 @@ pub(super) async fn first<S: AsyncRead + Unpin>(
             }
             if stream.read_buf(&mut bytes).await? == 0 {
                 return Ok(if bytes.is_empty() {
-                    First::Silent
+                    First::Ended
                 } else {
                     First::Other
                 });

@@ -14,22 +14,30 @@ use super::{Callee, Caller, reset};
 use crate::relay::{Relayed, relay};
 use crate::shared::Shared;
 
-/// Carries a connection whose client's socket is ours: a refusal is a reset.
+/// Carries a connection whose client's socket is ours: whatever is no clean end is a reset, as one is to be told from
+/// the other.
 pub(super) async fn carry_socket(
     shared: &Arc<Shared>,
     caller: &Caller,
     callee: &Callee,
-    stream: Rewind<TcpStream>,
+    mut stream: Rewind<TcpStream>,
 ) {
-    // A clean end takes it back, by then nothing is left to be lost.
-    reset(stream.get_ref());
-    carry(shared, caller, callee, stream).await;
+    let relayed = carry(shared, caller, callee, &mut stream).await;
+    if relayed.reason.is_some() {
+        reset(stream.get_ref());
+    }
 }
 
-/// Carries a connection; leaves its event and says how it ended.
-pub(super) async fn carry<IO>(shared: &Arc<Shared>, caller: &Caller, callee: &Callee, stream: IO) -> Relayed
+/// Carries a connection; leaves its event and says how it ended. Where that was not cleanly, the stream is left open: its
+/// owner makes a reset of it, or a truncation.
+pub(super) async fn carry<IO>(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    callee: &Callee,
+    stream: &mut IO,
+) -> Relayed
 where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin,
 {
     let mut record = Record::of(shared, caller, callee);
     let refused = |reason| Relayed {
@@ -66,7 +74,7 @@ where
             return refused(reason);
         }
     };
-    let app = match app {
+    let mut app = match app {
         Ok(app) => app,
         Err(failure) => {
             record.message(&failure.why);
@@ -75,7 +83,11 @@ where
         }
     };
     record.upstream(callee.address);
-    let relayed = relay(stream, app, entry.closed()).await;
+    let relayed = relay(stream, &mut app, entry.closed()).await;
+    if relayed.reason.is_some() {
+        // The application must not take what it has so far for all there is.
+        reset(&app);
+    }
     record.received().store(relayed.sent, Ordering::Relaxed);
     record.ended(relayed.reason, relayed.received);
     relayed
