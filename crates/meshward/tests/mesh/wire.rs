@@ -26,7 +26,7 @@ fn between_nodes_there_is_tls_and_nothing_else() {
     let hub = format!("/run/netns/mw-{}-hub", mesh.name());
     let mut dump = Command::new("nsenter")
         .arg(format!("--net={hub}"))
-        .args(["tcpdump", "-U", "-n", "-i", "any", "-w"])
+        .args(["tcpdump", "--immediate-mode", "-U", "-n", "-i", "any", "-w"])
         .arg(&file)
         .args(["tcp", "and", "host", to])
         .stderr(Stdio::piped())
