@@ -22,7 +22,7 @@ mod sys;
 mod sysctl;
 
 pub use error::Error;
-pub use netns::Netns;
+pub use netns::{Netns, process};
 
 /// Where TCP connections that a mesh pod opens are delivered (on loopback, both families).
 pub const OUTBOUND_PORT: u16 = 15001;

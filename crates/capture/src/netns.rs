@@ -1,5 +1,7 @@
 //! Named network namespaces, as `ip netns` keeps them: a bind mount on `/run/netns/NAME`.
 
+pub mod process;
+
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;

@@ -1,0 +1,94 @@
+//! The configurations of the parts, as files without secrets.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use admin::RunDir;
+use capture::plan;
+use serde::Serialize;
+
+use crate::site::{CA_PORT, CONTROL_PORT, METRICS_PORT, Site, write_private};
+
+/// The lifetime of a leaf where nothing is said, seconds.
+const LEAF_LIFETIME: u64 = 3600;
+
+/// Where a part's configuration is.
+pub(super) fn path(run: &RunDir, part: &str) -> PathBuf {
+    run.root().join("config").join(format!("{part}.json"))
+}
+
+/// Writes all of them.
+///
+/// # Errors
+/// One sentence.
+pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) -> Result<(), String> {
+    let run = &site.run;
+    let listen = |port| {
+        vec![
+            SocketAddr::from((plan::HUB_V4, port)),
+            SocketAddr::from((plan::HUB_V6, port)),
+        ]
+    };
+    let ca = ca::Config {
+        listen: listen(CA_PORT),
+        trust_domain: site.trust_domain.clone(),
+        dir: Some(run.root().join("ca")),
+        leaf_lifetime_s: if up.leaf_lifetime_s == 0 {
+            LEAF_LIFETIME
+        } else {
+            up.leaf_lifetime_s
+        },
+        token_keys: run.token_keys(),
+        token_issuer: identity::token::ISSUER.to_owned(),
+        token_audience: identity::token::AUDIENCE.to_owned(),
+        root_out: run.roots(),
+    };
+    put(&path(run, "ca"), &ca)?;
+    let control = control::Config {
+        listen: listen(CONTROL_PORT),
+        socket: run.control_socket(),
+        sources,
+        recursive: up.recursive,
+        state: run.state(),
+        nodes: site.node_names(),
+        profile: up.profile,
+        trust_domain: site.trust_domain.clone(),
+        ca: Site::hub_address(CA_PORT),
+        roots: run.roots(),
+        token: run.token("control"),
+        token_keys: run.token_keys(),
+    };
+    put(&path(run, "control"), &control)?;
+    for node in &site.nodes {
+        let proxy = proxy::Config {
+            node: node.name.clone(),
+            trust_domain: site.trust_domain.clone(),
+            control: Site::hub_address(CONTROL_PORT),
+            ca: Site::hub_address(CA_PORT),
+            roots: run.roots(),
+            token: run.token(&node.name),
+            workloads: run.workloads(&node.name),
+            socket: run.proxy_socket(&node.name),
+            // Whoever wants it asks the proxy: a file would grow without bound.
+            access_log: None,
+            log_format: if up.json_log { "json" } else { "text" }
+                .parse()
+                .unwrap_or_default(),
+            local_tls: up.local_tls,
+            metrics: node
+                .ips()
+                .into_iter()
+                .map(|ip| SocketAddr::from((ip, METRICS_PORT)))
+                .collect(),
+            dns_upstreams: Vec::new(),
+            leaf_lifetime_s: up.leaf_lifetime_s,
+        };
+        put(&path(run, &format!("proxy-{}", node.name)), &proxy)?;
+    }
+    Ok(())
+}
+
+fn put(path: &Path, config: &impl Serialize) -> Result<(), String> {
+    let text = serde_json::to_vec_pretty(config).map_err(|error| error.to_string())?;
+    write_private(path, &text).map_err(|error| format!("cannot write `{}`: {error}", path.display()))
+}
