@@ -72,6 +72,10 @@ impl Subject {
         if self.peer.is_none() && mode == MtlsMode::Strict {
             return Err(Refusal::Floor(Reason::PlaintextRefused));
         }
+        if self.peer.is_some() && mode == MtlsMode::Disable {
+            // Mutual TLS is not terminated there: over the wire its bytes would be no protocol (MT-10).
+            return Err(Refusal::Floor(Reason::NoFilterChain));
+        }
         let policies = index.policies(&self.uid).ok_or_else(gone)?;
         let headers = asked.map(|a| Lines(&a.headers));
         let facts = Facts {
