@@ -114,13 +114,16 @@ struct Got {
 }
 
 struct World {
+    /// Followed as long as the mesh runs.
+    _directory: tempfile::TempDir,
     mesh: Mesh,
     addresses: BTreeMap<&'static str, String>,
 }
 
 impl World {
     fn start() -> Self {
-        let path = std::env::temp_dir().join(format!("meshward-security-{}.yaml", std::process::id()));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("world.yaml");
         std::fs::write(&path, world()).unwrap();
         let mesh = Mesh::start(
             Path::new(env!("CARGO_BIN_EXE_meshward")),
@@ -128,13 +131,12 @@ impl World {
             &[&path],
             &["--profile", "istio"],
         );
-        let _ = std::fs::remove_file(&path);
         let addresses = ADDRESSES.iter().map(|(written, namespace, pod)| {
             let row = mesh.pod(namespace, pod).unwrap();
             (*written, row["ip"].as_str().unwrap().to_owned())
         });
         let addresses = addresses.collect();
-        Self { mesh, addresses }
+        Self { mesh, addresses, _directory: directory }
     }
 
     fn filled(&self, text: &str) -> String {
