@@ -118,13 +118,10 @@ impl Engine {
     }
 
     fn forget(&mut self, gone: Result<String, tokio::task::JoinError>) {
-        match gone {
-            Ok(uid) => {
-                if let Some(pod) = self.pods.remove(&uid) {
-                    self.places.free(pod.node, pod.port.v4);
-                }
-            }
-            Err(error) => tracing::error!(%error, "the task of a pod broke"),
+        if let Ok(uid) = gone
+            && let Some(pod) = self.pods.remove(&uid)
+        {
+            self.places.free(pod.node, pod.port.v4);
         }
     }
 
@@ -196,7 +193,10 @@ impl Engine {
         );
         self.tasks.spawn(async move {
             let telling = tokio::spawn(crate::show::follow(pod, notices));
-            living.await;
+            // Should it break, the pod is gone all the same, and the next plan makes another.
+            if let Err(error) = tokio::spawn(living).await {
+                tracing::error!(uid, %error, "the task of a pod broke");
+            }
             telling.abort();
             uid
         });

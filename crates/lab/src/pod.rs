@@ -32,6 +32,9 @@ pub(crate) use state::{ContainerState, Phase, PodState, as_kubernetes};
 /// How long a pod that is to end may take where it does not say.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How long to wait before a pod is attached again that could not be.
+const ATTACH_PAUSE: Duration = Duration::from_secs(1);
+
 /// Whether a pod is to run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Order {
@@ -208,12 +211,8 @@ pub(crate) async fn live(
         })
     };
     if let Some(resolved) = resolved(&site, &pod, wanted).await {
-        match network::attach(Arc::clone(&site), Arc::clone(&pod)).await {
-            Ok(netns) => run(&site, &pod, resolved, netns).await,
-            Err(why) => {
-                pod.update(|state| state.message = why);
-                ordered(&pod).await;
-            }
+        if let Some(netns) = attached(&site, &pod).await {
+            run(&site, &pod, resolved, netns).await;
         }
         network::detach(&site, &pod).await;
     }
@@ -236,6 +235,24 @@ async fn resolved(site: &Site, pod: &Pod, mut wanted: watch::Receiver<Arc<Wanted
         tokio::select! {
             _ = order.wait_for(|order| *order != Order::Run) => return None,
             changed = wanted.changed() => changed.ok()?,
+        }
+    }
+}
+
+/// Attaches the pod, again and again until that is possible; `None` where it is to end before.
+async fn attached(site: &Arc<Site>, pod: &Arc<Pod>) -> Option<Arc<Netns>> {
+    loop {
+        match network::attach(Arc::clone(site), Arc::clone(pod)).await {
+            Ok(netns) => {
+                pod.update(|state| state.message.clear());
+                return Some(netns);
+            }
+            Err(why) => pod.update(|state| state.message = why),
+        }
+        network::detach(site, pod).await;
+        tokio::select! {
+            () = tokio::time::sleep(ATTACH_PAUSE) => {}
+            () = ordered(pod) => return None,
         }
     }
 }

@@ -15,9 +15,11 @@ use crate::process::logbook::Logbook;
 /// How many lines wait to be written.
 pub(crate) const QUEUE: usize = 1024;
 /// Nobody waits longer than this without being told for what.
-const SILENCE: Duration = Duration::from_millis(450);
+pub(crate) const SILENCE: Duration = Duration::from_millis(450);
 /// How soon the same is said again.
 const AGAIN: Duration = Duration::from_secs(3);
+/// How long a pod must be ready after a failure before that is said.
+const STEADY: Duration = Duration::from_secs(1);
 /// How much of what is missing is listed in one line.
 const LISTED: usize = 3;
 
@@ -135,20 +137,29 @@ fn problem_text(problem: &ProblemLine) -> String {
 pub(crate) async fn follow(pod: Arc<Pod>, notices: mpsc::Sender<Notice>) {
     let since = Instant::now();
     let mut state = pod.state.subscribe();
-    let (mut was_ready, mut was_why) = (false, String::new());
+    // What was said last: that it is ready, or why not.
+    let mut said: Option<String> = None;
     loop {
         let why = state.borrow_and_update().why();
-        let ready = pod.ready();
-        let name = pod.shown();
-        if ready && !was_ready {
+        let recovered = said.as_ref().is_some_and(|said| !said.is_empty());
+        if pod.ready() && said.as_deref() != Some("") {
+            // One that ends again and again is ready in between, as far as anybody can tell: that is no news.
+            let pause = if recovered { STEADY } else { Duration::ZERO };
+            let mut again = state.clone();
+            if tokio::time::timeout(pause, again.changed()).await.is_ok() {
+                continue;
+            }
             let ip = pod.ips.first().map(ToString::to_string).unwrap_or_default();
             let took = since.elapsed().as_secs_f64();
-            let text = format!("{name}  ready  {ip}  {took:.1}s");
+            let text = format!("{}  ready  {ip}  {took:.1}s", pod.shown());
             let _ = notices.send(Notice::Progress(text)).await;
-        } else if !why.is_empty() && why != was_why {
-            let _ = notices.send(Notice::Line(format!("{name}: {why}"))).await;
+            said = Some(String::new());
+        } else if !why.is_empty() && said.as_deref() != Some(why.as_str()) && !pod.leaving() {
+            let _ = notices
+                .send(Notice::Line(format!("{}: {why}", pod.shown())))
+                .await;
+            said = Some(why);
         }
-        (was_ready, was_why) = (ready, if why.is_empty() { was_why } else { why });
         if state.changed().await.is_err() {
             return;
         }

@@ -190,7 +190,7 @@ async fn serve(up: cli::Up, prepared: Prepared, background: bool) -> u8 {
         let _ = wires.steps.send(step);
     };
     say(format!("taking down mesh `{}`", up.name));
-    let _ = engine_done.await;
+    ended(engine_done, "the pods", up.quiet).await;
     wires.parts.send_if_modified(|parts| {
         let first = *parts == Order::Run;
         if first {
@@ -198,7 +198,7 @@ async fn serve(up: cli::Up, prepared: Prepared, background: bool) -> u8 {
         }
         first
     });
-    let _ = parts_done.await;
+    ended(parts_done, "the parts", up.quiet).await;
     let (run, name, steps) = (site.run.clone(), up.name.clone(), wires.steps.clone());
     let quiet = up.quiet;
     let cleared = tokio::task::spawn_blocking(move || {
@@ -229,6 +229,15 @@ async fn serve(up: cli::Up, prepared: Prepared, background: bool) -> u8 {
 }
 
 type Done = tokio::task::JoinHandle<()>;
+
+/// Waits for the end, and says so while it lasts.
+async fn ended(mut done: Done, what: &str, quiet: bool) {
+    while tokio::time::timeout(show::SILENCE, &mut done).await.is_err() {
+        if !quiet {
+            line(&format!("waiting for {what} to end"));
+        }
+    }
+}
 
 fn start(up: &cli::Up, site: &Arc<Site>, sources: Vec<control::Source>) -> (Done, Done, Wires) {
     let (order, ordered) = watch::channel(Order::Run);

@@ -72,6 +72,11 @@ fn blocking_attach(site: &Site, pod: &Pod) -> Result<Arc<Netns>, String> {
         .run(|| capture::node::attach(&node.setup, &netns, &pod.port))
         .and_then(|inner| inner)
         .map_err(fail)?;
+    // As container runtimes have it: a pod's ports are its own, so its programs need no right to take low ones.
+    netns
+        .run(|| std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"))
+        .map_err(fail)?
+        .map_err(|error| format!("cannot open low ports to the pod's programs: {error}"))?;
     Ok(Arc::new(netns))
 }
 

@@ -136,6 +136,7 @@ fn launch(site: &Site, pod: &Pod, wanted: &Wanted, container: &Container) -> Res
         }),
         rights: rights(
             site.machine.one_user,
+            pod.spec.host_network,
             pod.spec.security_context.as_ref(),
             container.security_context.as_ref(),
         )?,
@@ -147,6 +148,7 @@ fn launch(site: &Site, pod: &Pod, wanted: &Wanted, container: &Container) -> Res
 
 fn rights(
     one_user: bool,
+    host_network: bool,
     pod: Option<&SecurityContext>,
     container: Option<&SecurityContext>,
 ) -> Result<Rights, String> {
@@ -172,6 +174,10 @@ fn rights(
     } else {
         Capabilities::container()
     };
+    if host_network && !privileged {
+        // With it a process of the node could give its packets a pod's mark. Whoever needs it asks for it.
+        capabilities = Capabilities::named("NET_RAW").map_or(capabilities, |raw| capabilities.without(raw));
+    }
     let set = |names: &[String]| {
         names.iter().try_fold(None::<Capabilities>, |set, name| {
             let one = if name == "ALL" {
@@ -212,31 +218,35 @@ mod tests {
     #[test]
     fn users_and_capabilities_as_kubernetes_has_them() {
         let pod = context(serde_json::json!({"runAsUser": 1000, "runAsGroup": 2000}));
-        let none = rights(false, None, None).unwrap();
+        let none = rights(false, false, None, None).unwrap();
         assert_eq!(
             (none.uid, none.gid, none.capabilities),
             (0, 0, Capabilities::container())
         );
-        let of_pod = rights(false, Some(&pod), None).unwrap();
+        let of_pod = rights(false, false, Some(&pod), None).unwrap();
         assert_eq!((of_pod.uid, of_pod.gid), (1000, 2000));
         let own = context(serde_json::json!({
             "runAsUser": 1337, "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
         }));
-        let own = rights(false, Some(&pod), Some(&own)).unwrap();
+        let own = rights(false, false, Some(&pod), Some(&own)).unwrap();
         assert_eq!((own.uid, own.gid), (1337, 2000));
         assert_eq!(own.capabilities, Capabilities::named("NET_ADMIN").unwrap());
-        assert_eq!(rights(true, Some(&pod), None).unwrap().uid, 0);
+        assert_eq!(rights(true, false, Some(&pod), None).unwrap().uid, 0);
+        let raw = Capabilities::named("NET_RAW").unwrap();
+        assert!(none.capabilities.contains(raw));
+        let on_node = rights(false, true, None, None).unwrap();
+        assert!(!on_node.capabilities.contains(raw));
     }
 
     #[test]
     fn what_cannot_be_is_said() {
         let not_root = context(serde_json::json!({"runAsNonRoot": true}));
-        assert_eq!(rights(false, None, Some(&not_root)).unwrap().uid, NOBODY);
+        assert_eq!(rights(false, false, None, Some(&not_root)).unwrap().uid, NOBODY);
         let root = context(serde_json::json!({"runAsNonRoot": true, "runAsUser": 0}));
-        assert!(rights(false, None, Some(&root)).is_err());
+        assert!(rights(false, false, None, Some(&root)).is_err());
         let unknown = context(serde_json::json!({"capabilities": {"add": ["FLY"]}}));
         assert_eq!(
-            rights(false, None, Some(&unknown)).unwrap_err(),
+            rights(false, false, None, Some(&unknown)).unwrap_err(),
             "there is no capability `FLY`"
         );
     }

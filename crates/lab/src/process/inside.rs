@@ -135,9 +135,22 @@ fn arrange(view: &View) -> Result<(), (String, io::Error)> {
         // The source may be hidden by now; an open file is found all the same.
         let source = format!("/proc/self/fd/{}", source.as_raw_fd());
         mount(Some(source.as_str()), &target, none, MsFlags::MS_BIND, none)
+            .and_then(|()| read_only(&target))
             .map_err(|e| (what(), e.into()))?;
     }
     Ok(())
+}
+
+/// What is behind these files is not the pod's to change.
+fn read_only(target: &Path) -> nix::Result<()> {
+    let none = None::<&str>;
+    let flags =
+        MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    match mount(none, target, none, flags, none) {
+        // In a user namespace what the machine's mount forbids must be forbidden here too.
+        Err(nix::errno::Errno::EPERM) => mount(none, target, none, flags | MsFlags::MS_NOEXEC, none),
+        other => other,
+    }
 }
 
 fn place(target: &Path) -> io::Result<()> {

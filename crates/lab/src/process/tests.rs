@@ -74,7 +74,7 @@ async fn a_container_sees_its_own_files_and_not_what_is_hidden() {
     };
     let netns = Netns::current().unwrap();
     let script = format!(
-        "grep -q marker /etc/hosts && grep -q marker {0}/shown && ! test -e {0}/key && \
+        "grep -q marker /etc/hosts && grep -q marker {0}/shown && ! test -e {0}/key && ! (echo x >> {0}/shown) 2>/dev/null && \
          test $(hostname) = a-pod && test $$ = 1 && test $(ls -d /proc/[0-9]* | wc -l) -le 4 && \
          ! (echo 1 > /proc/sys/net/ipv4/ip_forward) 2>/dev/null",
         secret.display()
