@@ -290,7 +290,12 @@ impl World {
         } else {
             BTreeMap::new()
         };
-        Self { mesh, pods, hosts, both: name.contains("ipv6") }
+        Self {
+            mesh,
+            pods,
+            hosts,
+            both: name.contains("ipv6"),
+        }
     }
 
     /// `$ip_NS_POD` and `$ip6_NS_POD` replaced.
@@ -308,7 +313,13 @@ impl World {
     fn apply(&self, text: &str) -> testkit::mesh::Done {
         let mut steps: Vec<(Vec<String>, String)> = Vec::new();
         for document in text.split("\n---") {
-            let line = |key: &str| document.lines().map(str::trim).find(|l| l.starts_with(key)).unwrap_or_default();
+            let line = |key: &str| {
+                document
+                    .lines()
+                    .map(str::trim)
+                    .find(|l| l.starts_with(key))
+                    .unwrap_or_default()
+            };
             let what = format!("{} {}", line("kind:"), line("namespace:"));
             match steps.iter_mut().find(|(kinds, _)| !kinds.contains(&what)) {
                 Some((kinds, step)) => {
@@ -319,7 +330,11 @@ impl World {
                 None => steps.push((vec![what], document.to_owned())),
             }
         }
-        let mut worst = testkit::mesh::Done { code: 0, stdout: String::new(), stderr: String::new() };
+        let mut worst = testkit::mesh::Done {
+            code: 0,
+            stdout: String::new(),
+            stderr: String::new(),
+        };
         for (at, (_, step)) in steps.iter().enumerate() {
             if at > 0 {
                 // Creation is told in seconds.
@@ -409,7 +424,12 @@ impl World {
             let one = std::slice::from_ref(value);
             for value in value.as_array().map_or(one, Vec::as_slice) {
                 let value = value.as_str().unwrap_or_default();
-                words.extend(["-H".to_owned(), format!("{name}: {}", self.filled(value))]);
+                // With a colon and nothing behind it, curl leaves a field out.
+                let line = match self.filled(value) {
+                    empty if empty.is_empty() => format!("{name};"),
+                    value => format!("{name}: {value}"),
+                };
+                words.extend(["-H".to_owned(), line]);
             }
         }
         if let Some(body) = request.value["body"].as_str() {
@@ -595,7 +615,11 @@ fn play_case(case: &Value, world: &World, tally: &Mutex<Tally>) {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(value) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let request = Request { value, world, invalid };
+                    let request = Request {
+                        value,
+                        world,
+                        invalid,
+                    };
                     let seen = world.play(&request);
                     judge(id, &request, &seen, tally);
                 }

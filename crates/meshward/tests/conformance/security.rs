@@ -98,6 +98,12 @@ fn not_applicable(case: &Value, config: &str) -> Option<&'static str> {
     if case["secret"].is_string() || !call["from"]["client_certificate_trust_domain"].is_null() {
         return Some("a client with a certificate of its own");
     }
+    if call["to"]["service"]
+        .as_str()
+        .is_some_and(|s| s.starts_with("server-naked"))
+    {
+        return Some("a server with a certificate of its own");
+    }
     if config.contains("ServiceEntry") && call["transport"] == "mtls" {
         return Some("ServiceEntry is not acted on yet");
     }
@@ -136,7 +142,11 @@ impl World {
             (*written, row["ip"].as_str().unwrap().to_owned())
         });
         let addresses = addresses.collect();
-        Self { mesh, addresses, _directory: directory }
+        Self {
+            mesh,
+            addresses,
+            _directory: directory,
+        }
     }
 
     fn filled(&self, text: &str) -> String {
@@ -196,6 +206,8 @@ impl World {
                     let value = value.as_str().unwrap_or_default();
                     words.extend(["-H".to_owned(), format!("{name}: {value}")]);
                 }
+                // The policies name IPv4 addresses.
+                words.push("-4".to_owned());
                 let scheme = if protocol == "HTTPS" { "https" } else { "http" };
                 words.push(format!("{scheme}://{host}:{port}{path}"));
                 let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -212,7 +224,7 @@ impl World {
 
     fn probe(&self, namespace: &str, source: &str, tool: &str, to: &str) -> Got {
         let program = env!("CARGO_BIN_EXE_meshward");
-        let words = [program, "workload", "probe", tool, "--addr", to];
+        let words = [program, "workload", "probe", tool, "--ipv4", "--addr", to];
         let done = self.mesh.exec(namespace, source, &words);
         let said: Value = serde_json::from_str(&done.stdout).unwrap_or_default();
         let outcome = said["outcome"].as_str().unwrap_or_default();
