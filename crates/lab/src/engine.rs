@@ -226,7 +226,8 @@ impl Engine {
     fn waiting_for(&self, wanted: &Wanted, plan: &Plan) -> Vec<String> {
         let mut missing = Vec::new();
         for pod in self.pods.values() {
-            let state = pod.state.borrow();
+            // A copy: to borrow it twice at once would wait for a writer that waits for the first.
+            let state = pod.state.borrow().clone();
             let leaving = pod.leaving();
             let done = state.end() == Some(End::Succeeded);
             let owned = wanted.owners.get(&pod.owner);
