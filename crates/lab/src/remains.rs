@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::process::with_source;
-use crate::site::netns_names;
+use crate::site::{hub_name, netns_names};
 
 pub(crate) use down::down;
 
@@ -30,6 +30,8 @@ const ATTEMPTS: usize = 100;
 pub(crate) struct Lock {
     _file: Flock<File>,
     path: PathBuf,
+    /// The same for the names of namespaces, which all meshes of the machine share, wherever their files are.
+    hub: Option<Flock<File>>,
 }
 
 /// Why a lock cannot be had.
@@ -85,11 +87,39 @@ impl Lock {
             file.set_len(0)
                 .and_then(|()| writeln!(file, "{} {}", own.pid, own.started))
                 .map_err(LockError::Io)?;
-            return Ok(Self { _file: file, path });
+            return Ok(Self {
+                _file: file,
+                path,
+                hub: None,
+            });
         }
         Err(LockError::Io(io::Error::other(
             "the lock is taken and given back again and again",
         )))
+    }
+}
+
+impl Lock {
+    /// Takes the names of the namespaces too, once they are there.
+    ///
+    /// # Errors
+    /// Another mesh has them.
+    pub(crate) fn take_names(&mut self, mesh: &str) -> Result<(), String> {
+        // Without root they are in a mount namespace of this mesh alone.
+        let Ok(hub) = Netns::named(&hub_name(mesh)) else {
+            return Ok(());
+        };
+        let file = File::open(hub.path())
+            .map_err(|error| format!("cannot open `{}`: {error}", hub.path().display()))?;
+        let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+            nix::errno::Errno::EWOULDBLOCK => format!(
+                "a mesh `{mesh}` runs already, with its files elsewhere: `{}` was another when it was started",
+                admin::BASE_VARIABLE
+            ),
+            error => format!("cannot lock `{}`: {error}", hub.path().display()),
+        })?;
+        self.hub = Some(locked);
+        Ok(())
     }
 }
 
@@ -133,10 +163,13 @@ fn started(pid: u32) -> Option<u64> {
 pub(crate) fn clear(
     mesh: &str,
     run: &RunDir,
-    lock: &Lock,
+    lock: &mut Lock,
     mut step: impl FnMut(String),
 ) -> Result<(), String> {
     let names = namespaces(mesh)?;
+    if !names.is_empty() && lock.hub.is_none() {
+        lock.take_names(mesh)?;
+    }
     let killed = kill_inside(&names)?;
     if killed > 0 {
         step(format!("ended {killed} processes"));
@@ -144,6 +177,7 @@ pub(crate) fn clear(
     for name in &names {
         Netns::delete(name).map_err(|error| with_source(&error))?;
     }
+    lock.hub = None;
     if !names.is_empty() {
         step(format!("removed {} network namespaces", names.len()));
     }
@@ -243,7 +277,7 @@ mod tests {
     fn one_process_has_the_lock_and_the_next_is_told_which() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::at(dir.path().join("base/mesh"));
-        let lock = Lock::take(&run).unwrap();
+        let mut lock = Lock::take(&run).unwrap();
         let Err(LockError::Held(Some(holder))) = Lock::take(&run) else {
             panic!("taken twice");
         };
@@ -259,7 +293,7 @@ mod tests {
         );
         fs::write(run.root().join("roots.pem"), "x").unwrap();
         let mut steps = Vec::new();
-        clear("no-such-mesh", &run, &lock, |step| steps.push(step)).unwrap();
+        clear("no-such-mesh", &run, &mut lock, |step| steps.push(step)).unwrap();
         assert_eq!(steps.len(), 1);
         finish(&run, lock);
         assert!(!run.root().exists());

@@ -85,9 +85,13 @@ pub(crate) async fn tell(
     }
 }
 
-fn missing(overview: &Overview) -> String {
+/// What is missing, in one line.
+pub(crate) fn missing(overview: &Overview) -> String {
     if !overview.told {
         return "waiting for the control plane".to_owned();
+    }
+    if overview.waiting_for.is_empty() {
+        return "waiting for the proxies to have the newest configuration".to_owned();
     }
     list(&overview.waiting_for)
 }

@@ -95,7 +95,7 @@ pub(crate) fn up(up: cli::Up) -> u8 {
 }
 
 fn prepare(up: &cli::Up, run: RunDir) -> Result<Prepared, String> {
-    let lock = Lock::take(&run).map_err(|error| match error {
+    let mut lock = Lock::take(&run).map_err(|error| match error {
         LockError::Held(holder) => {
             let process = holder.map(|holder| format!(", process {}", holder.pid)).unwrap_or_default();
             let name = &up.name;
@@ -103,10 +103,10 @@ fn prepare(up: &cli::Up, run: RunDir) -> Result<Prepared, String> {
         }
         LockError::Io(error) => format!("cannot use `{}`: {error}", run.root().display()),
     })?;
-    clear(&up.name, &run, &lock, |step| {
+    clear(&up.name, &run, &mut lock, |step| {
         line(&format!("remains of an earlier run: {step}"))
     })?;
-    let made = build(up, run.clone());
+    let made = build(up, run.clone()).and_then(|made| lock.take_names(&up.name).map(|()| made));
     match made {
         Ok((site, sources)) => Ok(Prepared {
             site: Arc::new(site),
@@ -115,7 +115,7 @@ fn prepare(up: &cli::Up, run: RunDir) -> Result<Prepared, String> {
         }),
         Err(why) => {
             // Nothing is kept of an attempt.
-            let _ = clear(&up.name, &run, &lock, |_| {});
+            let _ = clear(&up.name, &run, &mut lock, |_| {});
             finish(&run, lock);
             Err(why)
         }
@@ -176,7 +176,11 @@ struct Wires {
 }
 
 async fn serve(up: cli::Up, prepared: Prepared, background: bool) -> u8 {
-    let Prepared { site, lock, sources } = prepared;
+    let Prepared {
+        site,
+        mut lock,
+        sources,
+    } = prepared;
     let (engine_done, parts_done, wires) = start(&up, &site, sources);
     let mut order = wires.order.subscribe();
     let code = tokio::select! {
@@ -202,7 +206,7 @@ async fn serve(up: cli::Up, prepared: Prepared, background: bool) -> u8 {
     let (run, name, steps) = (site.run.clone(), up.name.clone(), wires.steps.clone());
     let quiet = up.quiet;
     let cleared = tokio::task::spawn_blocking(move || {
-        let cleared = clear(&name, &run, &lock, |step| {
+        let cleared = clear(&name, &run, &mut lock, |step| {
             if !quiet {
                 line(&step);
             }
@@ -328,12 +332,8 @@ async fn watch_over(up: &cli::Up, wires: &Wires, background: bool) -> u8 {
         .await
         .is_ok();
     if !ready {
-        let missing = wires.overview.borrow().waiting_for.clone();
-        let text = format!(
-            "not ready after {:.1}s: {}",
-            limit.as_secs_f64(),
-            show::list(&missing)
-        );
+        let missing = show::missing(&wires.overview.borrow());
+        let text = format!("not ready after {:.1}s: {missing}", limit.as_secs_f64());
         let _ = wires.notices.send(Notice::Line(text)).await;
     }
     if !background {

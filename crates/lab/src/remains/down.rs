@@ -45,12 +45,12 @@ fn one(name: &str) -> Result<(), (String, u8)> {
         return Ok(());
     }
     let asked = ask(&run);
-    let lock = match wait(&run, if asked { PATIENCE } else { Duration::ZERO }) {
+    let mut lock = match wait(&run, if asked { PATIENCE } else { Duration::ZERO }) {
         Ok(lock) => lock,
         Err(LockError::Io(error)) => return Err((format!("cannot clear mesh `{name}`: {error}"), 2)),
         Err(LockError::Held(holder)) => end(&run, holder).map_err(|why| (why, 2))?,
     };
-    clear(name, &run, &lock, |step| line(&step)).map_err(|why| (why, 2))?;
+    clear(name, &run, &mut lock, |step| line(&step)).map_err(|why| (why, 2))?;
     finish(&run, lock);
     line(&format!("mesh `{name}` is down"));
     Ok(())
