@@ -150,12 +150,12 @@ pub(crate) async fn stream<IO>(
     shared: &Arc<Shared>,
     caller: &Caller,
     callee: &Callee,
-    mut stream: IO,
+    stream: &mut IO,
 ) -> Relayed
 where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    tcp::carry(shared, caller, callee, &mut stream).await
+    tcp::carry(shared, caller, callee, stream).await
 }
 
 /// Takes what was captured on its way to workloads of this node, until told to drain.

@@ -12,5 +12,6 @@ mod live;
 mod modes;
 mod policy;
 mod session;
+mod websocket;
 mod wire;
 mod world;

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meshward_http::{Abort, Fault, Handler, Protocol, Request, Response, ServeOptions};
+use meshward_http::{
+    Abort, Fault, Handler, Protocol, Request, Response, ServeOptions, StatusCode, Upgrade, take_upgrade,
+};
 use model::Reason;
 use snapshot::Index;
 use telemetry::{Peer, Wire};
@@ -15,6 +17,7 @@ use super::dial::Io;
 use super::hop::Hop;
 use super::{Client, Outbound};
 use crate::inbound::{self, Callee, Caller};
+use crate::relay::relay;
 use crate::shared::Shared;
 
 /// Bytes that a connection within the process holds in each direction.
@@ -106,7 +109,8 @@ async fn accept(
         Some(b"istio-h2") => Protocol::Http2,
         Some(b"istio-http/1.1") => Protocol::Http1,
         _ => {
-            inbound::stream(&shared, &caller, &callee, accepted.stream).await;
+            let mut stream = accepted.stream;
+            inbound::stream(&shared, &caller, &callee, &mut stream).await;
             return;
         }
     };
@@ -134,7 +138,20 @@ struct Requests {
 
 impl Handler for Requests {
     async fn request(&self, request: Request) -> Result<Response, Abort> {
-        inbound::request(&self.shared, &self.caller, &self.callee, request).await
+        let ours = request.extensions().get::<Upgrade>().cloned();
+        let mut response = inbound::request(&self.shared, &self.caller, &self.callee, request).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(theirs) = take_upgrade(response.extensions_mut())
+            && let Some(ours) = ours
+        {
+            // Both ends are watched where they lead to; what lies between ends with them.
+            tokio::spawn(async move {
+                if let (Ok(ours), Ok(theirs)) = tokio::join!(ours.wait(), theirs.wait()) {
+                    relay(ours, theirs, std::future::pending()).await;
+                }
+            });
+        }
+        Ok(response)
     }
 
     fn refused(&self, fault: Fault) {

@@ -110,14 +110,13 @@ impl Outbound {
         {
             record.proven(id);
         }
-        let (stream, noted) = Noted::new(stream);
-        let carried = inbound::stream(&self.shared, &caller, callee, stream);
+        let (mut stream, noted) = Noted::new(stream);
         let relayed = tokio::select! {
-            relayed = carried => relayed,
+            relayed = inbound::stream(&self.shared, &caller, callee, &mut stream) => relayed,
             reason = entry.closed() => Relayed { sent: 0, received: 0, reason: Some(reason) },
         };
         record.sni(noted.sni());
-        end(record, relayed);
+        end(record, &relayed, &stream.inner);
     }
 }
 
@@ -125,23 +124,27 @@ async fn carry<S: Downstream>(mut record: Record, link: Link, entry: &Entry, str
     if let Some(peer) = &link.peer {
         record.proven(peer.id());
     }
-    let (stream, noted) = Noted::new(stream);
-    let mut relayed = relay(stream, link.io, entry.closed()).await;
+    let (mut stream, noted) = Noted::new(stream);
+    let mut relayed = relay(&mut stream, link.io, entry.closed()).await;
     record.sni(noted.sni());
     if let Some(refusal) = link.late.refusal() {
         record.message(&format!("TLS error: {refusal}"));
         relayed.reason = Some(Reason::TlsHandshake);
     }
-    end(record, relayed);
+    end(record, &relayed, &stream.inner);
 }
 
-fn end(record: Record, relayed: Relayed) {
+/// Tells of the end. One that has a reason is a reset to the caller, who could take it for the other side's last word.
+fn end(record: Record, relayed: &Relayed, stream: &impl Downstream) {
     record
         .received()
         .store(relayed.sent, std::sync::atomic::Ordering::Relaxed);
     match relayed.reason {
         None => record.carried(relayed.received),
-        Some(reason) => record.broken(reason, relayed.received),
+        Some(reason) => {
+            stream.reset();
+            record.broken(reason, relayed.received);
+        }
     }
 }
 

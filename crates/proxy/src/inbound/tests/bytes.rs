@@ -280,20 +280,20 @@ async fn an_application_that_is_down_is_told_of() {
 #[tokio::test]
 async fn a_hand_over_is_decided_as_what_comes_over_the_wire() {
     let world = world(MtlsMode::Strict).await;
-    let (mut near, far) = tokio::io::duplex(1024);
+    let (mut near, mut far) = tokio::io::duplex(1024);
     near.write_all(b"hello").await.unwrap();
     near.shutdown().await.unwrap();
-    let relayed = stream(&world.shared, &world.caller(), &world.callee(), far).await;
+    let relayed = stream(&world.shared, &world.caller(), &world.callee(), &mut far).await;
     assert_eq!((relayed.sent, relayed.received, relayed.reason), (5, 5, None));
     let event = world.only_event().await;
     assert_eq!((event.wire, event.decision), (Wire::Local, Decision::Allow));
 
-    let (_near, far) = tokio::io::duplex(1024);
+    let (_near, mut far) = tokio::io::duplex(1024);
     let nobody = Caller {
         peer: None,
         ..world.caller()
     };
-    let relayed = stream(&world.shared, &nobody, &world.callee(), far).await;
+    let relayed = stream(&world.shared, &nobody, &world.callee(), &mut far).await;
     assert_eq!(relayed.reason, Some(Reason::PlaintextRefused));
     assert_eq!(world.only_event().await.reason, Some(Reason::PlaintextRefused));
     assert_eq!(world.dialled().await, 1);
