@@ -69,7 +69,12 @@ pub async fn call(path: &Path, verb: &str, body: Value, fds: Vec<OwnedFd>) -> Re
         })?;
     let line = json!({"verb": verb, "body": body}).to_string().into_bytes();
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    send(&stream, line, &borrowed).await.map_err(io_error)?;
+    match send(&stream, line, &borrowed).await {
+        Ok(()) => {}
+        // Whoever hangs up without listening may have said why.
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+        Err(error) => return Err(io_error(error)),
+    }
     Ok(Answer {
         stream,
         lines: Lines::default(),
