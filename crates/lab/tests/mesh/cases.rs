@@ -287,7 +287,7 @@ fn rights() {
     let base = mesh.dir.path().join("run");
     let script = format!(
         "ls {} /run/netns 2>/dev/null | wc -l; ls -d /proc/[0-9]* | wc -l; umount /run 2>/dev/null || echo kept; \
-         (: >> /run/meshward-workload) 2>/dev/null || echo whole",
+         (: >> /run/meshward-workload) 2>/dev/null || (: >> /etc/hosts) 2>/dev/null || echo whole",
         base.display()
     );
     let (_, seen) = mesh.exec("usual", &script, "").unwrap();
