@@ -1,5 +1,6 @@
 //! Chores of the project: `cargo xtask tidy` holds the house together, `cargo xtask check` is what every commit passes.
 
+mod picture;
 mod proto;
 mod tidy;
 
@@ -12,7 +13,8 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(&root()).map_err(|problems| problems.join("\n")),
         Some("proto") => proto::write(&root()),
         Some("check") => check(),
-        _ => Err("usage: cargo xtask tidy | check | proto".to_owned()),
+        Some("picture") => picture(),
+        _ => Err("usage: cargo xtask tidy | check | proto | picture <TRANSCRIPT >SVG".to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,6 +54,13 @@ fn check() -> Result<(), String> {
             return Err(format!("`cargo {}` failed", step.join(" ")));
         }
     }
+    Ok(())
+}
+
+/// Reads a transcript from standard input and writes its picture to standard output.
+fn picture() -> Result<(), String> {
+    let transcript = std::io::read_to_string(std::io::stdin()).map_err(|e| e.to_string())?;
+    print!("{}", picture::svg(&transcript));
     Ok(())
 }
 

@@ -21,6 +21,11 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("ca", 2, &["model", "proto", "identity", "telemetry"]),
     ("compiler", 3, &["model", "api", "policy", "routing", "snapshot"]),
     (
+        "analysis",
+        3,
+        &["model", "api", "policy", "routing", "snapshot", "compiler"],
+    ),
+    (
         "xds",
         3,
         &["model", "proto", "policy", "routing", "snapshot", "identity"],
@@ -59,7 +64,9 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     (
         "cli",
         4,
-        &["model", "admin", "api", "policy", "snapshot", "compiler"],
+        &[
+            "model", "admin", "api", "policy", "snapshot", "compiler", "analysis",
+        ],
     ),
     (
         "lab",
@@ -87,11 +94,16 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("xtask", 9, &[]),
 ];
 
+/// Steps along a floor instead of down, each with one direction.
+const SIDEWAYS: &[(&str, &str)] = &[("analysis", "compiler")];
+
 /// Development only: may be used by tests of any crate.
 const DEVELOPMENT: &[&str] = &["testkit"];
 
 /// These reach no I/O, no clock and no randomness: clippy's disallowed lists and their dependencies hold it.
-const PURE: &[&str] = &["model", "api", "policy", "routing", "snapshot", "compiler"];
+const PURE: &[&str] = &[
+    "model", "api", "policy", "routing", "snapshot", "compiler", "analysis",
+];
 
 /// What a pure crate may use of other people's.
 const PURE_DEPENDENCIES: &[&str] = &[
@@ -126,6 +138,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Vec<String>> {
             purity(root, name, dir, &dependencies, &files, &mut problems);
         }
     }
+    map(root, &crates, &mut problems);
     if problems.is_empty() {
         Ok(())
     } else {
@@ -189,11 +202,21 @@ fn floors(
             .iter()
             .find(|(known, ..)| known == used)
             .is_some_and(|(_, other, _)| other < floor);
-        let sibling = (name, used.as_str()) == ("lab", "cli");
-        if !below && !sibling {
+        if !below && !SIDEWAYS.contains(&(name, used.as_str())) {
             problems.push(format!(
                 "{name} (floor {floor}) uses {used}, which is not below it"
             ));
+        }
+    }
+}
+
+/// The map shows every crate, by the name of its directory.
+fn map(root: &Path, crates: &BTreeMap<String, PathBuf>, problems: &mut Vec<String>) {
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();
+    for dir in crates.values().filter_map(|dir| dir.file_name()?.to_str()) {
+        let row = format!("| `{dir}` | ");
+        if !text.lines().any(|line| line.starts_with(&row)) {
+            problems.push(format!("{dir}: no row in the table of ARCHITECTURE.md"));
         }
     }
 }
@@ -413,5 +436,19 @@ mod tests {
         ];
         assert_eq!(module_cycle(&dir, &straight), None);
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_crate_that_the_map_lacks_is_found() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let at = |dir: &str| (dir.to_owned(), root.join("crates").join(dir));
+        let mut problems = Vec::new();
+        map(
+            root,
+            &BTreeMap::from([at("policy"), at("nowhere")]),
+            &mut problems,
+        );
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("nowhere:"));
     }
 }

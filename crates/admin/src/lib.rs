@@ -17,7 +17,7 @@ pub mod verbs;
 pub use client::{Answer, CallError, call};
 pub use failure::{Exit, Failure};
 pub use line::{MAX_FDS, MAX_LINE};
-pub use rundir::{BASE_VARIABLE, NameError, RunDir, base};
+pub use rundir::{BASE_VARIABLE, MAX_NAME, NameError, RunDir, base};
 pub use server::{Call, Handler, Items, MAX_CALLS, permitted, serve};
 
 #[cfg(test)]

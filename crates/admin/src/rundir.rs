@@ -55,7 +55,7 @@ impl RunDir {
     /// # Errors
     /// It cannot be made, or is another user's.
     pub fn create(&self) -> io::Result<()> {
-        private_dir(self.root.parent().unwrap_or(Path::new("/")))?;
+        private_dir(self.root.parent().unwrap_or_else(|| Path::new("/")))?;
         for dir in [
             self.root.clone(),
             self.logs(),

@@ -8,39 +8,30 @@
 #![warn(missing_docs)]
 
 mod check;
+mod kinds;
 mod known;
-mod mesh;
 mod object;
 mod problem;
 mod read;
 mod report;
 mod schema;
-mod security;
-mod services;
 mod suggest;
-mod traffic;
-mod workloads;
 mod yaml;
 
+pub use kinds::{
+    AccessLogEncoding, Action, AuthorizationPolicy, Capabilities, ClientTls, Condition, ConfigKeyRef,
+    ConfigMap, Container, ContainerPort, DestinationRule, Endpoint, EndpointAddress, EndpointConditions,
+    EndpointPort, EndpointSlice, EndpointSubset, Endpoints, EnvFrom, EnvVar, EnvVarSource, FieldRef, From,
+    IntOrString, Job, JwtHeader, JwtRule, Kind, LabelSelector, LabelSelectorRequirement, MeshConfig,
+    MeshMtls, Meta, Mode, MtlsMode, MutualTls, NameRef, Namespace, Normalization, Operation, OutboundMode,
+    OutputClaim, OwnerReference, PathNormalization, PeerAuthentication, Pod, PodIp, PodSpec, PodStatus,
+    PodTemplate, PortPolicy, PortSelector, ProtocolVersion, RequestAuthentication, Rule, Secret,
+    SecurityContext, Selector, Service, ServiceAccount, ServicePort, ServiceType, SlicePort, Source, Subset,
+    TargetPort, TargetRef, TlsMode, To, TrafficPolicy, Workload, duration_ms,
+};
 pub use known::{Class, KnownKind, known_kinds};
-pub use mesh::{
-    AccessLogEncoding, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode, PathNormalization,
-    ProtocolVersion, duration_ms,
-};
-pub use object::{Kind, Meta, Object, Origin, OwnerReference, Parsed, parse};
-pub use problem::{ObjectRef, Problem, Severity};
-pub use security::{
-    Action, AuthorizationPolicy, Condition, From, JwtHeader, JwtRule, MtlsMode, MutualTls, Operation,
-    OutputClaim, PeerAuthentication, RequestAuthentication, Rule, Selector, Source, TargetRef, To,
-};
-pub use services::{
-    ConfigMap, Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset,
-    Endpoints, IntOrString, Secret, Service, ServiceAccount, ServicePort, ServiceType, SlicePort, TargetPort,
-};
-pub use traffic::{ClientTls, DestinationRule, PortPolicy, PortSelector, Subset, TlsMode, TrafficPolicy};
-pub use workloads::{
-    Capabilities, ConfigKeyRef, Container, ContainerPort, EnvFrom, EnvVar, EnvVarSource, FieldRef, Job,
-    LabelSelector, LabelSelectorRequirement, NameRef, Namespace, Pod, PodIp, PodSpec, PodStatus, PodTemplate,
-    SecurityContext, Workload,
-};
-pub use yaml::{MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Span};
+pub use object::{Object, Origin, Parsed};
+pub use problem::{ObjectRef, Problem, Severity, Span};
+pub use read::parse;
+pub use suggest::nearest;
+pub use yaml::{MAX_BYTES, MAX_DEPTH, MAX_NODES, Node};

@@ -27,6 +27,17 @@ impl fmt::Display for Severity {
     }
 }
 
+/// A place on one line of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Span {
+    /// The line from 1; 0 where unknown.
+    pub line: u32,
+    /// The column from 1, in characters.
+    pub column: u32,
+    /// How many characters, on that line.
+    pub length: u32,
+}
+
 /// The name of an object, as far as it could be read.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct ObjectRef {
@@ -122,7 +133,7 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.file.is_empty() {
-            write!(f, "{}:", self.file)?;
+            write!(f, "{}:", Visible(&self.file))?;
         }
         if self.line > 0 {
             write!(f, "{}:{}:", self.line, self.column)?;
@@ -130,10 +141,42 @@ impl fmt::Display for Problem {
         if !self.file.is_empty() || self.line > 0 {
             f.write_str(" ")?;
         }
-        write!(f, "{}[{}]: {}", self.severity, self.code, self.message)?;
+        write!(f, "{}[{}]: {}", self.severity, self.code, Visible(&self.message))?;
         if let Some(remedy) = &self.remedy {
-            write!(f, "; {remedy}")?;
+            write!(f, "; {}", Visible(remedy))?;
         }
         Ok(())
+    }
+}
+
+/// Messages quote what users wrote: line breaks and terminal sequences in it are shown, not obeyed.
+struct Visible<'a>(&'a str);
+
+impl fmt::Display for Visible<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in self.0.split_inclusive(char::is_control) {
+            let text = piece.trim_end_matches(char::is_control);
+            f.write_str(text)?;
+            for control in piece.chars().filter(|c| c.is_control()) {
+                write!(f, "{}", control.escape_default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_message_quotes_breaks_no_line_and_moves_no_cursor() {
+        let mut problem = Problem::new(Severity::Error, "MW0103", "there is no kind `a\n\u{1b}[2Jb`");
+        problem.file = "x\ry".to_owned();
+        let line = problem.remedy("write `\tc`").one_line();
+        assert_eq!(
+            line,
+            "x\\ry: error[MW0103]: there is no kind `a\\n\\u{1b}[2Jb`; write `\\tc`"
+        );
     }
 }

@@ -1,7 +1,6 @@
 //! Collects the problems of one file.
 
-use crate::problem::{ObjectRef, Problem, Severity};
-use crate::yaml::Span;
+use crate::problem::{ObjectRef, Problem, Severity, Span};
 
 /// How many problems of one file are kept.
 const MAX_PROBLEMS: usize = 200;
@@ -88,6 +87,14 @@ impl<'t> Report<'t> {
     /// The problems after the first `from`.
     pub(crate) fn since(&self, from: usize) -> &[Problem] {
         self.problems.get(from..).unwrap_or_default()
+    }
+
+    /// The problem that was reported last.
+    pub(crate) fn last(&mut self) -> Option<Draft<'_>> {
+        let problem = self.problems.last_mut();
+        problem.map(|problem| Draft {
+            problem: Some(problem),
+        })
     }
 
     pub(crate) fn len(&self) -> usize {

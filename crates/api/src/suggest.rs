@@ -1,7 +1,7 @@
 //! "Did you mean": the nearest known word.
 
-/// The candidate nearest to a word, if it is near enough to be meant.
-pub(crate) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+/// The candidate nearest to a word, in any case, if it is near enough to be meant.
+pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let allowed = match word.chars().count() {
         0..=2 => 0,
         3..=5 => 1,

@@ -10,6 +10,7 @@ mod tests;
 
 use serde_json::{Map, Number, Value};
 
+use crate::problem::Span;
 pub(crate) use build::documents;
 
 /// The largest file that is read, in bytes.
@@ -18,17 +19,6 @@ pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 pub const MAX_DEPTH: usize = 128;
 /// How many nodes a file may have, those that aliases stand for counted each time.
 pub const MAX_NODES: usize = 1_000_000;
-
-/// A place on one line of a file.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Span {
-    /// The line from 1; 0 where unknown.
-    pub line: u32,
-    /// The column from 1, in characters.
-    pub column: u32,
-    /// How many characters, on that line.
-    pub length: u32,
-}
 
 /// A value and its place.
 #[derive(Clone, PartialEq, Debug)]

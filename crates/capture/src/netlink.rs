@@ -5,7 +5,7 @@
 pub(crate) mod route;
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -24,13 +24,14 @@ const ANSWER_TIMEOUT_SECONDS: i64 = 5;
 /// More messages than any dump here has; ends a loop that a confused kernel could keep alive.
 const MAX_ANSWERS: usize = 1 << 20;
 
-pub(crate) const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
-pub(crate) const ACK: u16 = libc::NLM_F_ACK as u16;
-pub(crate) const DUMP: u16 = libc::NLM_F_DUMP as u16;
-pub(crate) const CREATE: u16 = libc::NLM_F_CREATE as u16;
-pub(crate) const EXCL: u16 = libc::NLM_F_EXCL as u16;
-pub(crate) const REPLACE: u16 = libc::NLM_F_REPLACE as u16;
-pub(crate) const APPEND: u16 = libc::NLM_F_APPEND as u16;
+// libc has these as signed numbers of the wrong width.
+pub(crate) const REQUEST: u16 = 0x1;
+pub(crate) const ACK: u16 = 0x4;
+pub(crate) const DUMP: u16 = 0x300;
+pub(crate) const CREATE: u16 = 0x400;
+pub(crate) const EXCL: u16 = 0x200;
+pub(crate) const REPLACE: u16 = 0x100;
+pub(crate) const APPEND: u16 = 0x800;
 
 const HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -273,10 +274,6 @@ impl Socket {
         })
     }
 
-    pub(crate) fn fd(&self) -> &OwnedFd {
-        &self.fd
-    }
-
     /// Makes room for a message of that size; the default is too small for large batches.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<(), Error> {
         let wanted = bytes.saturating_mul(2).max(1 << 18);
@@ -340,6 +337,18 @@ impl Socket {
         Err(Error::Answer {
             operation: operation.to_owned(),
         })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }
 

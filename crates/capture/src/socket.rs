@@ -175,13 +175,17 @@ fn transparent(family: IpAddr, kind: Type) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Control messages have headers that are read in place.
+#[repr(align(16))]
+struct Control([u8; CONTROL_BYTES]);
+
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Datagram> {
-    let mut control = Vec::with_capacity(CONTROL_BYTES);
+    let mut control = Control([0; CONTROL_BYTES]);
     let mut iov = [IoSliceMut::new(buffer)];
     let message = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
         &mut iov,
-        Some(&mut control),
+        Some(&mut control.0),
         MsgFlags::MSG_DONTWAIT,
     )?;
     let mut destination = None;

@@ -2,9 +2,28 @@
 
 #![warn(missing_docs)]
 
+mod args;
+mod files;
+mod inspect;
+mod lint;
+mod mesh;
+mod objects;
+mod out;
+mod pods;
+mod table;
+mod text;
+mod yaml;
+
 use std::path::PathBuf;
 
 use model::Profile;
+
+use crate::args::Asked;
+use crate::mesh::Mesh;
+use crate::out::Out;
+
+/// The most nodes that `up --nodes` takes: as many as the network plan has room for.
+pub const MAX_NODES: u8 = 64;
 
 /// What the program is to do.
 #[derive(Clone, Debug)]
@@ -74,22 +93,88 @@ pub struct Down {
 
 /// Everything else.
 #[derive(Clone, Debug)]
-pub struct Ask {}
+pub struct Ask {
+    name: String,
+    colour: args::Colour,
+    asked: Asked,
+}
 
 /// Reads the words. Prints help, the version or what is wrong with them itself.
 ///
 /// # Errors
 /// The exit code: 0 after help, 64 for words that are not understood.
-pub fn parse(_words: Vec<std::ffi::OsString>) -> Result<Command, u8> {
-    Err(64)
+pub fn parse(words: Vec<std::ffi::OsString>) -> Result<Command, u8> {
+    args::parse(words).map_err(|error| {
+        // A reader that is gone needs no help.
+        let _ = error.print();
+        if error.use_stderr() { out::USAGE } else { 0 }
+    })
 }
 
 /// Does what was asked; returns the exit code.
-pub async fn run(_ask: Ask) -> u8 {
-    2
+pub async fn run(ask: Ask) -> u8 {
+    let mut out = Out::standard(ask.colour);
+    let done = tokio::select! {
+        done = answer(ask, &mut out) => done,
+        code = interrupted() => Ok(code),
+    };
+    out.finish(done)
 }
 
 /// Prints the table of `ps` for the mesh, as `meshward up` does when all is ready. Returns the exit code.
-pub async fn ps(_mesh: &str, _json: bool) -> u8 {
-    2
+pub async fn ps(mesh: &str, json: bool) -> u8 {
+    let mut out = Out::standard(args::Colour::Auto);
+    let asked = args::Ps {
+        json,
+        ..args::Ps::default()
+    };
+    let done = match Mesh::named(mesh) {
+        Ok(mesh) => pods::ps::ps(&mesh, &asked, &mut out).await,
+        Err(stop) => Err(stop),
+    };
+    out.finish(done)
 }
+
+async fn answer(ask: Ask, out: &mut Out) -> out::Done {
+    asked(&Mesh::named(&ask.name)?, &ask.asked, out).await
+}
+
+async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
+    match asked {
+        Asked::Ps(asked) => pods::ps::ps(mesh, asked, out).await,
+        Asked::Exec(asked) => pods::exec::exec(mesh, asked, out).await,
+        Asked::Logs(asked) => pods::logs::logs(mesh, asked, out).await,
+        Asked::Apply(asked) => objects::change::apply(mesh, asked, out).await,
+        Asked::Delete(asked) => objects::change::delete(mesh, asked, out).await,
+        Asked::Get(asked) => objects::get::get(mesh, asked, out).await,
+        Asked::Status(asked) => inspect::status::status(mesh, asked, out).await,
+        Asked::Info(asked) => inspect::info::info(mesh, *asked, out).await,
+        Asked::Ports(asked) => inspect::info::ports(mesh, *asked, out).await,
+        Asked::Proxies(asked) => inspect::proxies::proxies(mesh, asked, out).await,
+        Asked::Metrics(asked) => inspect::proxies::metrics(mesh, asked, out).await,
+        Asked::Lint(asked) => lint::lint(asked, out).await,
+        Asked::Version(asked) => inspect::info::version(*asked, out),
+    }
+}
+
+/// Returns the exit code that goes with the first signal that ends us.
+async fn interrupted() -> u8 {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    );
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hang_up)) = signals else {
+        // Without handlers the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => out::INTERRUPTED,
+        _ = terminate.recv() => 128 + 15,
+        _ = hang_up.recv() => 128 + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

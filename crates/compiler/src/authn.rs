@@ -128,7 +128,7 @@ impl<'a> Authn<'a> {
             return;
         }
         if !view.selects_something((!is_root).then(|| of.namespace()), labels) {
-            report.tell(of.object, "spec.selector", nothing_selected());
+            report.tell(of.object, "spec.selector", nothing_selected(labels));
         }
         if is_root {
             self.root.push(of);
@@ -267,11 +267,18 @@ fn mode(written: Option<MutualTls>) -> Option<MtlsMode> {
     }
 }
 
-pub(crate) fn nothing_selected() -> Problem {
+pub(crate) fn nothing_selected(labels: &BTreeMap<String, String>) -> Problem {
+    let asked: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     Problem::new(
         Severity::Warning,
         code::SELECTS_NOTHING,
-        "no pod has the labels that the selector asks for",
+        format!(
+            "no pod has the labels `{}` that the selector asks for",
+            asked.join(",")
+        ),
     )
     .remedy("compare the labels with those of the pods, `meshward get pods -o wide`")
 }

@@ -71,7 +71,7 @@ impl<'a> Authz<'a> {
         let labels = of.body.labels();
         let scope = (of.namespace() != self.root_namespace).then(|| of.namespace());
         if !labels.is_empty() && !view.selects_something(scope, labels) {
-            report.tell(of.object, "spec.selector", nothing_selected());
+            report.tell(of.object, "spec.selector", nothing_selected(labels));
         }
         let spec = Arc::new(spec(of, view.options.profile));
         self.find_defects(of, &spec, report);

@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use api::{Object, ObjectRef, Pod, Problem};
-use model::{Cidr, Profile, ServiceName};
+use model::{Cidr, Profile, ServiceName, TrustDomain};
 use serde::{Deserialize, Serialize};
 use snapshot::{Resource, Resources};
 
@@ -49,6 +49,8 @@ pub struct World {
 pub struct Options {
     /// Which defaults are in force.
     pub profile: Profile,
+    /// The trust domain that the CA issues in; it is in force whatever MeshConfig says. `None` leaves it to MeshConfig.
+    pub trust_domain: Option<TrustDomain>,
     /// The DNS suffix of the cluster.
     pub cluster_domain: String,
     /// Addresses of the cluster's DNS; never given to another Service.
@@ -63,6 +65,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             profile: Profile::Secure,
+            trust_domain: None,
             cluster_domain: "cluster.local".to_owned(),
             dns_vips: vec![
                 Ipv4Addr::new(10, 96, 0, 10).into(),

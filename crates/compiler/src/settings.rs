@@ -24,9 +24,11 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
     let default_detection = secure.then_some(DETECTION_TIMEOUT_MS);
     Mesh {
         profile: view.options.profile,
-        trust_domain: reader
-            .trust_domain("trustDomain", config.trust_domain.as_deref())
-            .unwrap_or_default(),
+        trust_domain: {
+            // Read in any case: what is wrong with it is told.
+            let written = reader.trust_domain("trustDomain", config.trust_domain.as_deref());
+            view.options.trust_domain.clone().or(written).unwrap_or_default()
+        },
         trust_domain_aliases: config
             .trust_domain_aliases
             .iter()

@@ -389,6 +389,9 @@ fn profiles_and_mesh_config() {
         (set.trust_domain.as_str(), set.trust_domain_aliases[0].as_str()),
         ("td1", "td2")
     );
+    let mut fixed = config("    trustDomain: td1\n").world();
+    fixed.options.trust_domain = Some("td2".parse().unwrap());
+    assert_eq!(compile(&fixed).mesh().trust_domain.as_str(), "td2");
     assert_eq!(
         (set.root_namespace.as_str(), set.auto_mtls, set.egress),
         ("root", false, snapshot::Egress::AllowAny)

@@ -41,6 +41,33 @@ pub trait Tap: Send + 'static {
     fn end(self: Box<Self>, how: BodyEnd);
 }
 
+/// Two that watch one body.
+struct Both(Box<dyn Tap>, Box<dyn Tap>);
+
+impl Tap for Both {
+    fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match (self.0.poll_stop(context), self.1.poll_stop(context)) {
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn data(&mut self, length: usize) {
+        self.0.data(length);
+        self.1.data(length);
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.0.trailers(trailers);
+        self.1.trailers(trailers);
+    }
+
+    fn end(self: Box<Self>, how: BodyEnd) {
+        self.0.end(how);
+        self.1.end(how);
+    }
+}
+
 /// How a body ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyEnd {
@@ -71,12 +98,13 @@ impl Body {
         Self::of(Source::Empty)
     }
 
-    /// With somebody who watches. One that watched before is told that the body was dropped.
+    /// With somebody who watches, besides those who do already: any of them may end it.
     #[must_use]
     pub fn tapped(mut self, tap: impl Tap) -> Self {
-        if let Some(before) = self.tap.replace(Box::new(tap)) {
-            before.end(BodyEnd::Dropped);
-        }
+        self.tap = Some(match self.tap.take() {
+            None => Box::new(tap),
+            Some(before) => Box::new(Both(before, Box::new(tap))),
+        });
         self
     }
 
@@ -203,5 +231,52 @@ impl fmt::Debug for Body {
         f.debug_struct("Body")
             .field("over", &self.is_over())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    struct Told(Sender<String>, bool);
+
+    impl Tap for Told {
+        fn poll_stop(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            if self.1 { Poll::Ready(()) } else { Poll::Pending }
+        }
+
+        fn data(&mut self, length: usize) {
+            self.0.send(length.to_string()).unwrap();
+        }
+
+        fn end(self: Box<Self>, how: BodyEnd) {
+            self.0.send(format!("{how:?}")).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_watch_are_told_everything() {
+        let (tell, told) = channel();
+        let watched = Body::from("hello")
+            .tapped(Told(tell.clone(), false))
+            .tapped(Told(tell, false));
+        watched.collect().await.unwrap();
+        assert_eq!(told.iter().collect::<Vec<_>>(), ["5", "5", "Whole", "Whole"]);
+    }
+
+    #[tokio::test]
+    async fn any_of_them_may_end_it() {
+        for stops in [[true, false], [false, true]] {
+            let (tell, told) = channel();
+            let watched = Body::from("hello")
+                .tapped(Told(tell.clone(), stops[0]))
+                .tapped(Told(tell, stops[1]));
+            assert!(matches!(watched.collect().await, Err(BodyError::Stopped)));
+            assert_eq!(told.iter().collect::<Vec<_>>(), ["Stopped", "Stopped"]);
+        }
     }
 }

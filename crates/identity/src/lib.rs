@@ -23,5 +23,5 @@ pub use authority::{CaClient, CaName, CertificateAuthority, Signing, TokenFile};
 pub use clock::{Clock, SystemClock};
 pub use error::{IssueError, PeerProblem, RootsError, TlsError};
 pub use store::{CertificateStatus, Store, StoreOptions};
-pub use tls::{Accepted, Connected, PeerIdentity};
+pub use tls::{Accepted, ClientStream, Connected, PeerIdentity};
 pub use verify::crypto;

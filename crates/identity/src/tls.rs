@@ -89,11 +89,14 @@ pub struct Accepted<IO> {
     pub alpn: Option<Vec<u8>>,
 }
 
+/// The bytes inside a connection that went out.
+pub type ClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
+
 /// A connection that went out, its peer proven.
 #[derive(Debug)]
 pub struct Connected<IO> {
     /// The bytes inside.
-    pub stream: tokio_rustls::client::TlsStream<IO>,
+    pub stream: ClientStream<IO>,
     /// Who answered.
     pub peer: PeerIdentity,
     /// The application protocol that was agreed.

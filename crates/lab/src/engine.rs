@@ -203,6 +203,8 @@ impl Engine {
     }
 
     fn publish(&self, wanted: &Wanted, plan: &Plan) {
+        // Before the report: it says no less than what is waited for.
+        let waiting_for = self.waiting_for(wanted, plan);
         let mut pods: Vec<Arc<Pod>> = self.pods.values().cloned().collect();
         pods.sort_by(|a, b| (&a.meta.namespace, &a.meta.name).cmp(&(&b.meta.namespace, &b.meta.name)));
         let report = Report {
@@ -214,7 +216,7 @@ impl Engine {
             changed
         });
         let overview = Overview {
-            waiting_for: self.waiting_for(wanted, plan),
+            waiting_for,
             pods,
             told: self.told,
         };
@@ -224,7 +226,8 @@ impl Engine {
     fn waiting_for(&self, wanted: &Wanted, plan: &Plan) -> Vec<String> {
         let mut missing = Vec::new();
         for pod in self.pods.values() {
-            let state = pod.state.borrow();
+            // A copy: to borrow it twice at once would wait for a writer that waits for the first.
+            let state = pod.state.borrow().clone();
             let leaving = pod.leaving();
             let done = state.end() == Some(End::Succeeded);
             let owned = wanted.owners.get(&pod.owner);

@@ -283,10 +283,12 @@ fn start(up: &cli::Up, site: &Arc<Site>, sources: Vec<control::Source>) -> (Done
     let began = Arc::new(Notify::new());
     let socket = site.run.control_socket();
     tokio::spawn(engine::follow(socket.clone(), desired_to, Arc::clone(&began)));
-    tokio::spawn(engine::report(socket.clone(), report.clone(), began));
+    let (heard_to, heard) = watch::channel(Arc::new(Report::default()));
+    tokio::spawn(engine::report(socket.clone(), report.clone(), began, heard_to));
     tokio::spawn(engine::services(Arc::clone(site), services));
     let engine_done = tokio::spawn(Engine::new(Arc::clone(site), out).run(desired, ordered));
-    tokio::spawn(settle(socket, overview.clone(), settled_to));
+    let known = move || *heard.borrow() == *report.borrow();
+    tokio::spawn(settle(socket, overview.clone(), known, settled_to));
     let tokens = Arc::clone(site);
     tokio::spawn(async move { tokens.tokens.renew().await });
     let desk = Arc::new(Desk {
@@ -377,13 +379,19 @@ async fn hurry(mut order: watch::Receiver<Order>, parts: watch::Sender<Order>) {
     }
 }
 
-/// Says when, for the first time, all pods were ready and all proxies had the newest configuration.
-async fn settle(socket: PathBuf, mut overview: watch::Receiver<Arc<Overview>>, settled: watch::Sender<bool>) {
+/// Says when, for the first time, all pods were ready, the control plane knew (`known`) and all proxies had the newest
+/// configuration.
+async fn settle(
+    socket: PathBuf,
+    mut overview: watch::Receiver<Arc<Overview>>,
+    known: impl Fn() -> bool + Send,
+    settled: watch::Sender<bool>,
+) {
     loop {
         if overview.wait_for(|overview| overview.ready()).await.is_err() {
             return;
         }
-        if in_force(&socket).await && overview.borrow().ready() {
+        if known() && in_force(&socket).await && overview.borrow().ready() {
             settled.send_replace(true);
             return;
         }

@@ -30,7 +30,8 @@ impl FromStr for Host {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let name = text.strip_suffix('.').unwrap_or(text);
         let plausible = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'*' | b':');
-        if name.is_empty() || name.len() > 253 || !name.bytes().all(plausible) {
+        // With a second dot at its end it would be another host each time it is written and read.
+        if name.is_empty() || name.ends_with('.') || name.len() > 253 || !name.bytes().all(plausible) {
             return Err(HostError(text.chars().take(300).collect()));
         }
         Ok(Self(Arc::from(name.to_ascii_lowercase())))
@@ -95,7 +96,7 @@ mod tests {
     #[test]
     fn o_03_case_and_one_trailing_dot() {
         assert_eq!("Reviews.FOO.".parse::<Host>().unwrap().as_str(), "reviews.foo");
-        assert_eq!("a..".parse::<Host>().unwrap().as_str(), "a.");
+        assert!("a..".parse::<Host>().is_err());
         assert!("".parse::<Host>().is_err());
         assert!(".".parse::<Host>().is_err());
         assert!("a b".parse::<Host>().is_err());

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use model::Reason;
 
-use crate::{Facts, PolicyId, PolicySet, PolicySpec};
+use crate::compile::Rule;
+use crate::context::Compat;
+use crate::facts::{Facts, HttpFacts};
+use crate::index::Index;
+use crate::path::readings;
+use crate::set::{Inner, Lanes, PolicySet, Refusal, Usable};
+use crate::spec::{Action, PolicyId, PolicySpec};
 
 /// Decides a connection (`facts.http` is `None`) or a request, in the order of semantics 2.1.
 ///
@@ -18,21 +24,124 @@ pub fn authorize(facts: &Facts<'_>, set: &PolicySet) -> Result<Permit, Denial> {
 
 /// [`authorize`], where external authorizers have answered.
 ///
+/// Where the path has more than one reading, all must be admitted (secure; semantics 3.6).
+///
 /// # Errors
 /// As [`authorize`].
-pub fn authorize_with(
-    _facts: &Facts<'_>,
-    _set: &PolicySet,
-    _external: &dyn External,
-) -> Result<Permit, Denial> {
-    Err(Denial {
-        reason: Reason::NotReady,
+pub fn authorize_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External) -> Result<Permit, Denial> {
+    let mut permit = decide(facts, set.inner(), external)?;
+    for reading in other_readings(facts, set.inner()) {
+        let also = decide(&with_path(facts, &reading), set.inner(), external)?;
+        permit.audit |= also.audit;
+        permit.shadow = permit.shadow.and(also.shadow);
+    }
+    Ok(permit)
+}
+
+/// What else the path may mean to a backend; nothing is taken from memory where it means one thing.
+pub(crate) fn other_readings(facts: &Facts<'_>, set: &Inner) -> Vec<String> {
+    match &facts.http {
+        Some(http) if set.reads_path && set.compat == Compat::Secure => readings(http.path),
+        _ => Vec::new(),
+    }
+}
+
+/// The same request with another path.
+pub(crate) fn with_path<'a>(facts: &Facts<'a>, path: &'a str) -> Facts<'a> {
+    Facts {
+        http: facts.http.map(|http| HttpFacts { path, ..http }),
+        ..*facts
+    }
+}
+
+/// Decides one reading.
+pub(crate) fn decide(facts: &Facts<'_>, set: &Inner, external: &dyn External) -> Result<Permit, Denial> {
+    if let Some(refusal) = &set.refusal {
+        return Err(refused(set, refusal));
+    }
+    let lanes = set.lanes(facts);
+    let first = |index: &Index| index.first(&set.rules, facts, |_| true);
+    let audit = !lanes.audit.is_empty() && first(&lanes.audit).is_some();
+    let shadow = shadow(facts, set, lanes);
+    let denial = |reason, at: Option<u32>| {
+        let found = at.and_then(|at| set.rule(at));
+        Denial {
+            reason,
+            rule: found.map(|(rule, _)| rule.index),
+            audit,
+            shadow,
+            policy: found.and_then(|(_, policy)| policy.spec.clone()),
+            missing: None,
+            unasked: false,
+        }
+    };
+    if !lanes.custom.is_empty() {
+        let answer = |rule: &Rule| set.provider(rule).map(|provider| external.answer(provider));
+        let refuses = |rule: &Rule| answer(rule) != Some(ExternalAnswer::Allow);
+        if let Some(at) = lanes.custom.first(&set.rules, facts, refuses) {
+            let said = set.rule(at).and_then(|(rule, _)| answer(rule));
+            return Err(Denial {
+                unasked: said != Some(ExternalAnswer::Deny),
+                ..denial(Reason::DenyCustom, Some(at))
+            });
+        }
+    }
+    if !lanes.deny.is_empty()
+        && let Some(at) = first(&lanes.deny)
+    {
+        return Err(denial(Reason::DenyExplicit, Some(at)));
+    }
+    if !set.allows {
+        return match set.deny_by_default {
+            true => Err(denial(Reason::DenyDefault, None)),
+            false => Ok(Permit {
+                audit,
+                shadow,
+                policy: None,
+                rule: None,
+            }),
+        };
+    }
+    let Some((rule, policy)) = first(&lanes.allow).and_then(|at| set.rule(at)) else {
+        return Err(denial(Reason::DenyNoAllow, None));
+    };
+    Ok(Permit {
+        audit,
+        shadow,
+        policy: policy.spec.clone(),
+        rule: Some(rule.index),
+    })
+}
+
+fn refused(set: &Inner, refusal: &Refusal) -> Denial {
+    let policy = set.policies.get(refusal.policy);
+    Denial {
+        reason: refusal.reason,
         rule: None,
         audit: false,
         shadow: Shadow::default(),
-        policy: None,
-        missing: None,
-    })
+        policy: policy.and_then(|policy| policy.spec.clone()),
+        missing: policy.map(|policy| Arc::clone(&policy.id)),
+        unasked: false,
+    }
+}
+
+/// What the dry runs say.
+fn shadow(facts: &Facts<'_>, set: &Inner, lanes: &Lanes) -> Shadow {
+    let verdict = |usable: Option<Usable>, index: &Index, opens: bool| {
+        usable.map(|usable| {
+            let matched = || index.first(&set.rules, facts, |_| true).is_some();
+            if usable == Usable::All && matched() == opens {
+                ShadowVerdict::Allowed
+            } else {
+                ShadowVerdict::Denied
+            }
+        })
+    };
+    Shadow {
+        deny: verdict(set.shadow_deny, &lanes.shadow_deny, false),
+        allow: verdict(set.shadow_allow, &lanes.shadow_allow, true),
+    }
 }
 
 /// What external authorizers said of this very request, by provider.
@@ -52,7 +161,7 @@ pub enum ExternalAnswer {
     Unasked,
 }
 
-struct Nobody;
+pub(crate) struct Nobody;
 
 impl External for Nobody {
     fn answer(&self, _provider: &str) -> ExternalAnswer {
@@ -110,6 +219,8 @@ pub struct Denial {
     pub shadow: Shadow,
     policy: Option<Arc<PolicySpec>>,
     missing: Option<Arc<PolicyId>>,
+    /// Whether an external authorizer gave no answer.
+    unasked: bool,
 }
 
 impl Denial {
@@ -126,7 +237,22 @@ impl Denial {
     /// The response code details of semantics 2.12, e.g.
     /// `rbac_access_denied_matched_policy[ns[foo]-policy[bar]-rule[0]]`.
     pub fn detail(&self) -> String {
-        "rbac_access_denied_matched_policy[none]".to_owned()
+        let rule = || self.rule.map(|at| format!("-rule[{at}]")).unwrap_or_default();
+        let name = match self.policy() {
+            Some(id) => format!("ns[{}]-policy[{}]{}", id.namespace, id.name, rule()),
+            None => "none".to_owned(),
+        };
+        match self.spec().map(|spec| &spec.action) {
+            Some(Action::Custom { provider }) if self.reason == Reason::DenyCustom => {
+                if !self.unasked {
+                    return "ext_authz_denied".to_owned();
+                }
+                format!(
+                    "rbac_access_denied_matched_policy[istio-ext-authz-{provider}-{name}-deny-due-to-bad-CUSTOM-action]"
+                )
+            }
+            _ => format!("rbac_access_denied_matched_policy[{name}]"),
+        }
     }
 }
 
@@ -137,6 +263,20 @@ pub struct Shadow {
     pub deny: Option<ShadowVerdict>,
     /// By the dry-run ALLOW policies; `None` where there are none.
     pub allow: Option<ShadowVerdict>,
+}
+
+impl Shadow {
+    /// Of two readings, what denies.
+    fn and(self, other: Self) -> Self {
+        let both = |a: Option<ShadowVerdict>, b: Option<ShadowVerdict>| match (a, b) {
+            (Some(ShadowVerdict::Allowed), b) => b,
+            (a, _) => a,
+        };
+        Self {
+            deny: both(self.deny, other.deny),
+            allow: both(self.allow, other.allow),
+        }
+    }
 }
 
 /// One shadow decision.

@@ -7,19 +7,24 @@
 
 #![warn(missing_docs)]
 
+mod compile;
+mod context;
 mod decide;
 mod explain;
 mod facts;
+mod index;
+mod matchers;
 pub mod path;
 mod set;
 mod spec;
 
+pub use context::{Compat, Context};
 pub use decide::{
     Denial, External, ExternalAnswer, Permit, Shadow, ShadowVerdict, authorize, authorize_with,
 };
-pub use explain::{Explanation, NearMiss, Step, explain};
+pub use explain::{Explanation, NearMiss, Step, explain, explain_with};
 pub use facts::{Claim, ClaimLookup, Facts, HeaderLookup, HttpFacts};
-pub use set::{Compat, Context, PolicySet};
+pub use set::PolicySet;
 pub use spec::{
     Action, ConditionSpec, Invalid, OperationSpec, Origin, PolicyId, PolicySpec, RuleSpec, SourceSpec,
 };

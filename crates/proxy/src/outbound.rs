@@ -1,10 +1,287 @@
 //! What workloads of this node open: where it goes, and by what means.
+//!
+//! A captured connection is read as its destination's port says ([`plan`]), TCP is decided once ([`tcp`]) and each HTTP
+//! request by the newest snapshot ([`http`]). A workload of this node is reached inside the process, any other over a
+//! connection in the caller's name and from the caller's address ([`dial`], [`pool`]). Whether the callee admits it is
+//! the callee's to say; what is refused here is what leaves the registry, or has nowhere to go.
 
+mod answer;
+mod dial;
+mod event;
+mod exchange;
+pub(crate) mod headers;
+mod hop;
+mod http;
+mod local;
+mod plan;
+mod pool;
+mod tcp;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use meshward_http::Rewind;
+use model::{Reason, SpiffeId};
+use snapshot::{Destination, Index};
+use telemetry::Peer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 
+use crate::Registration;
+use crate::registry::Entry;
 use crate::shared::Shared;
+use dial::{Dial, Kernel};
+use event::Record;
+use hop::{Load, Loaded};
+use plan::{Kept, Spoken};
+use pool::Pool;
+
+/// How long to wait before accepting again where the system has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many other attempts follow one of which nobody has seen a byte (Istio's default).
+const RETRIES: usize = 2;
+
+/// How much one workload may have open, connections and requests: what the proxy as a whole may have open must not be
+/// one workload's to use up.
+const MAX_OPEN_OF_ONE: usize = 20_000;
+
+/// How often connections that nobody uses are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Takes what was captured on its way from workloads of this node, until told to drain.
-pub(crate) async fn serve(_shared: Arc<Shared>, _listener: TcpListener) {}
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+    let outbound = Arc::new(Outbound::new(shared, Arc::new(Kernel)));
+    let mut draining = outbound.shared.draining.clone();
+    let mut version = outbound.shared.store.version();
+    let mut sweep = tokio::time::interval(SWEEP);
+    outbound.follow();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, client)) => {
+                    tokio::spawn(Arc::clone(&outbound).captured(stream, client));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting captured connections failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            changed = version.changed() => match changed {
+                Ok(()) => outbound.follow(),
+                Err(_) => return,
+            },
+            _ = sweep.tick() => outbound.pool.sweep(),
+            // A sender that is gone is a proxy that is going.
+            () = async { drop(draining.wait_for(|told| *told).await) } => return,
+        }
+    }
+}
+
+/// What all outbound connections of a listener share.
+struct Outbound {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    /// What is under way to each address.
+    load: Load<SocketAddr>,
+    /// What each workload has open, connections and requests.
+    open: Load<u32>,
+    dial: Arc<dyn Dial>,
+}
+
+/// A workload of this node, and the connection that it opened.
+#[derive(Clone, Debug)]
+struct Client {
+    local: Arc<Registration>,
+    id: SpiffeId,
+    /// Its own end.
+    address: SocketAddr,
+    /// What it dialled.
+    dialled: SocketAddr,
+    source: Arc<Peer>,
+}
+
+/// The caller's end of a captured connection.
+trait Downstream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Makes the coming close a reset, so that the caller cannot take it for an end.
+    fn reset(&self);
+}
+
+impl Downstream for TcpStream {
+    fn reset(&self) {
+        if let Err(error) = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO)) {
+            tracing::debug!(%error, "a refused connection is closed without a reset");
+        }
+    }
+}
+
+impl<S: Downstream> Downstream for Rewind<S> {
+    fn reset(&self) {
+        self.get_ref().reset();
+    }
+}
+
+impl Outbound {
+    fn new(shared: Arc<Shared>, dial: Arc<dyn Dial>) -> Self {
+        Self {
+            shared,
+            pool: Arc::new(Pool::default()),
+            load: Load::default(),
+            open: Load::default(),
+            dial,
+        }
+    }
+
+    /// A new snapshot: what is believed may have changed, and endpoints may be gone.
+    fn follow(&self) {
+        if let Some(index) = self.shared.store.current() {
+            self.pool.follow(&index);
+        }
+    }
+
+    async fn captured(self: Arc<Self>, stream: TcpStream, client: SocketAddr) {
+        let known = capture::socket::mark(&stream)
+            .and_then(|mark| capture::socket::original_dst(&stream).map(|dialled| (mark, dialled)));
+        let _ = stream.set_nodelay(true);
+        match known {
+            Ok((mark, dialled)) => {
+                let local = self.shared.locals.by_mark(mark).await;
+                self.carry(stream, local, client, dialled).await;
+            }
+            Err(error) => tracing::debug!(%error, "a captured connection was gone before it was looked at"),
+        }
+    }
+
+    /// Carries one connection, whatever it turns out to be.
+    async fn carry(
+        self: Arc<Self>,
+        stream: impl Downstream,
+        local: Option<Arc<Registration>>,
+        address: SocketAddr,
+        dialled: SocketAddr,
+    ) {
+        let address = canonical(address);
+        let dialled = canonical(dialled);
+        let mut record = Record::connection(&self.shared.telemetry, address, dialled);
+        let client = match self.admit(&mut record, local, address, dialled) {
+            Ok(client) => client,
+            Err(reason) => {
+                stream.reset();
+                return record.refuse(reason);
+            }
+        };
+        let Ok(_share) = self.share(&client) else {
+            stream.reset();
+            return record.refuse(Reason::LimitReached);
+        };
+        // Registered before it is decided. As long as it is not known to be TCP there is nothing to close: each request
+        // has an entry of its own.
+        let kept = Arc::new(Kept::default());
+        let Ok(entry) = self.register(&client, &kept, None) else {
+            stream.reset();
+            return record.refuse(Reason::LimitReached);
+        };
+        let Some(index) = self.shared.store.current() else {
+            stream.reset();
+            return record.refuse(Reason::NotReady);
+        };
+        let read = plan::reading(
+            &index.outbound(&client.local.namespace, dialled, None),
+            &index,
+            dialled.port(),
+        );
+        let http10 = index.mesh().http10;
+        drop(index);
+        let mut draining = self.shared.draining.clone();
+        let sniffed = tokio::select! {
+            sniffed = plan::sniff(stream, read, http10) => sniffed,
+            () = async { drop(draining.wait_for(|told| *told).await) } => return record.refuse(Reason::Draining),
+        };
+        match sniffed {
+            Ok((stream, Spoken::Http)) => self.http(record, client, stream, http10).await,
+            Ok((stream, Spoken::Bytes)) => self.stream(record, client, &kept, &entry, stream).await,
+            Ok((stream, Spoken::Refused(reason, why))) => {
+                stream.reset();
+                record.message(why);
+                record.refuse(reason);
+            }
+            Err(error) => record.gone(&error.to_string()),
+        }
+    }
+
+    /// Says whether the proxy can carry anything of the workload whose connection it is.
+    fn admit(
+        &self,
+        record: &mut Record,
+        local: Option<Arc<Registration>>,
+        address: SocketAddr,
+        dialled: SocketAddr,
+    ) -> Result<Client, Reason> {
+        let local = local.ok_or(Reason::UnknownWorkload)?;
+        let id = local.identity.clone().ok_or(Reason::UnknownWorkload)?;
+        let index = self.shared.store.current().ok_or(Reason::NotReady)?;
+        let source = event::caller(&index, &local, &id, address);
+        record.source(&source);
+        if !self.shared.identities.ready(&id) {
+            return Err(Reason::NotReady);
+        }
+        if plan::is_capture_port(dialled.port()) {
+            return Err(Reason::CapturePort);
+        }
+        Ok(Client {
+            local,
+            id,
+            address,
+            dialled,
+            source,
+        })
+    }
+
+    /// Counts one more thing that a workload has open.
+    fn share(&self, client: &Client) -> Result<Loaded<u32>, Reason> {
+        let mark = client.local.mark;
+        if self.open.of(mark) >= MAX_OPEN_OF_ONE {
+            return Err(Reason::LimitReached);
+        }
+        Ok(self.open.add(mark))
+    }
+
+    /// Takes a place in the registry for what goes where `kept` will say.
+    fn register(&self, client: &Client, kept: &Arc<Kept>, authority: Option<&str>) -> Result<Entry, Reason> {
+        let kept = Arc::clone(kept);
+        let (namespace, dialled) = (client.local.namespace.clone(), client.dialled);
+        let authority = authority.map(str::to_owned);
+        self.shared
+            .registry
+            .register(move |index| kept.check(|| index.outbound(&namespace, dialled, authority.as_deref())))
+    }
+
+    /// Decides where a connection, or a request that names `authority`, goes; afterwards the registry's check holds it
+    /// to that.
+    fn decide(
+        &self,
+        client: &Client,
+        kept: &Kept,
+        authority: Option<&str>,
+    ) -> Result<(Arc<Index>, Destination), Reason> {
+        let ask = |index: &Index| index.outbound(&client.local.namespace, client.dialled, authority);
+        let index = self.shared.store.current().ok_or(Reason::NotReady)?;
+        let destination = ask(&index)?;
+        kept.decided(&destination);
+        // What came into force between the two lines above has been asked about in vain.
+        if let Some(now) = self.shared.store.current()
+            && !Arc::ptr_eq(&now, &index)
+        {
+            kept.check(|| ask(&now))?;
+        }
+        Ok((index, destination))
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(model::canonical_ip(address.ip()), address.port())
+}
+
+#[cfg(test)]
+mod tests;

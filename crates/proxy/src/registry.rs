@@ -1,37 +1,164 @@
 //! Open connections and requests, each with the question whether it may still be there.
 //!
 //! After every new snapshot each is asked again, and what is no longer admitted is closed (P55). Whoever carries one
-//! registers it before it is decided, so that no change falls between deciding and registering.
+//! registers it before it is decided, so that no change falls between deciding and registering: a snapshot that comes
+//! into force before the place was taken is the one that the decision sees, and any later one asks the place.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use model::Reason;
 use snapshot::Index;
+use tokio::sync::Notify;
+
+use crate::store::Store;
 
 /// How many may be open at once; more are refused with `LIMIT_REACHED`.
 pub(crate) const MAX_OPEN: usize = 100_000;
 
+/// Parts that are locked apart from one another.
+const SHARDS: usize = 64;
+
+/// How many are asked before other tasks get their turn.
+const BATCH: usize = 256;
+
+type Check = dyn Fn(&Index) -> Result<(), Reason> + Send + Sync;
+
 /// Open connections and requests.
-#[derive(Debug, Default)]
-pub(crate) struct Registry {}
+#[derive(Debug)]
+pub(crate) struct Registry {
+    places: Arc<Places>,
+    limit: usize,
+}
+
+struct Places {
+    shards: [Mutex<HashMap<u64, Weak<Slot>>>; SHARDS],
+    open: AtomicUsize,
+    next: AtomicU64,
+}
 
 /// A place in the registry, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Entry {}
+pub(crate) struct Entry {
+    id: u64,
+    slot: Arc<Slot>,
+    places: Arc<Places>,
+}
+
+struct Slot {
+    check: Box<Check>,
+    reason: OnceLock<Reason>,
+    closed: Notify,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::with_limit(MAX_OPEN)
+    }
+}
 
 impl Registry {
+    fn with_limit(limit: usize) -> Self {
+        let places = Places {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            open: AtomicUsize::new(0),
+            next: AtomicU64::new(0),
+        };
+        Self {
+            places: Arc::new(places),
+            limit,
+        }
+    }
+
     /// Takes a place. `check` says of a later snapshot whether what it stands for may go on; it must not block.
     ///
     /// # Errors
     /// `LIMIT_REACHED`.
     pub(crate) fn register(
         &self,
-        _check: impl Fn(&Index) -> Result<(), Reason> + Send + Sync + 'static,
+        check: impl Fn(&Index) -> Result<(), Reason> + Send + Sync + 'static,
     ) -> Result<Entry, Reason> {
-        Ok(Entry {})
+        let places = &self.places;
+        let below = |open| (open < self.limit).then(|| open + 1);
+        if places
+            .open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
+            .is_err()
+        {
+            return Err(Reason::LimitReached);
+        }
+        let slot = Arc::new(Slot {
+            check: Box::new(check),
+            reason: OnceLock::new(),
+            closed: Notify::new(),
+        });
+        let id = places.next.fetch_add(1, Ordering::Relaxed);
+        places.shard(id).insert(id, Arc::downgrade(&slot));
+        Ok(Entry {
+            id,
+            slot,
+            places: Arc::clone(places),
+        })
     }
 
     /// How many are open.
     pub(crate) fn len(&self) -> usize {
-        0
+        self.places.open.load(Ordering::Relaxed)
+    }
+
+    /// Asks all that are open of the snapshot, and tells those that it no longer admits.
+    pub(crate) async fn recheck(&self, index: &Index) {
+        for shard in &self.places.shards {
+            // Checks run without the lock, so that nobody waits for them to take or give back a place.
+            let open: Vec<_> = locked(shard).values().cloned().collect();
+            for batch in open.chunks(BATCH) {
+                for slot in batch.iter().filter_map(Weak::upgrade) {
+                    slot.ask(index);
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Asks all that are open after every snapshot that comes into force, for as long as the store is there.
+    pub(crate) async fn follow(&self, store: &Store) {
+        let mut version = store.version();
+        loop {
+            // What came into force while others were asked is the next change.
+            version.borrow_and_update();
+            if let Some(index) = store.current() {
+                self.recheck(&index).await;
+            }
+            if version.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Places {
+    fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Weak<Slot>>> {
+        let [first, ..] = &self.shards;
+        let at = usize::try_from(id).unwrap_or_default() % SHARDS;
+        locked(self.shards.get(at).unwrap_or(first))
+    }
+}
+
+/// A shard is whole at all times, whatever its last user ran into.
+fn locked<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slot {
+    fn ask(&self, index: &Index) {
+        if self.reason.get().is_none()
+            && let Err(reason) = (self.check)(index)
+            && self.reason.set(reason).is_ok()
+        {
+            self.closed.notify_waiters();
+        }
     }
 }
 
@@ -39,6 +166,36 @@ impl Entry {
     /// Returns, with the reason, when what the entry stands for must be closed; at once where it already must. May be
     /// awaited, dropped and awaited again.
     pub(crate) async fn closed(&self) -> Reason {
-        std::future::pending().await
+        loop {
+            let mut told = std::pin::pin!(self.slot.closed.notified());
+            // Listening begins before looking: what is said in between is heard.
+            told.as_mut().enable();
+            if let Some(reason) = self.slot.reason.get() {
+                return *reason;
+            }
+            told.await;
+        }
     }
 }
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.places.shard(self.id).remove(&self.id);
+        self.places.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Places").field("open", &self.open).finish()
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("reason", &self.reason).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,14 @@
 //! What all tasks of a proxy share.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Config;
+use crate::inbound::Apps;
 use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::store::Store;
@@ -19,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) identities: identity::Store,
     /// Open connections and requests.
     pub(crate) registry: Registry,
+    /// Connections to applications of this node.
+    pub(crate) apps: Apps,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
     /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.
@@ -31,4 +39,59 @@ impl std::fmt::Debug for Shared {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// What is known of what a proxy does not decide: its link to the control plane, and what capture drops. For those who ask.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    control: Mutex<Control>,
+    drops: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Control {
+    connected: bool,
+    heard: Instant,
+}
+
+impl Standing {
+    /// Nothing has been heard and nothing dropped.
+    pub(crate) fn new() -> Self {
+        Self {
+            control: Mutex::new(Control {
+                connected: false,
+                heard: Instant::now(),
+            }),
+            drops: Mutex::default(),
+        }
+    }
+
+    /// The control plane's connection is there, and something came by it; or it is gone.
+    pub(crate) fn control(&self, connected: bool) {
+        let mut control = locked(&self.control);
+        control.connected = connected;
+        if connected {
+            control.heard = Instant::now();
+        }
+    }
+
+    /// How long ago something was heard of the control plane, while it is out of reach.
+    pub(crate) fn control_silent(&self) -> Option<Duration> {
+        let control = *locked(&self.control);
+        (!control.connected).then(|| control.heard.elapsed())
+    }
+
+    /// Replaces the counts of dropped packets by reason.
+    pub(crate) fn dropped(&self, counts: impl IntoIterator<Item = (&'static str, u64)>) {
+        *locked(&self.drops) = counts.into_iter().collect();
+    }
+
+    /// The counts of dropped packets by reason.
+    pub(crate) fn drops(&self) -> BTreeMap<&'static str, u64> {
+        locked(&self.drops).clone()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

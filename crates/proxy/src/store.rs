@@ -29,8 +29,23 @@ impl Store {
     ///
     /// # Errors
     /// It is not one that can be served from; what was in force stays.
+    #[cfg(test)]
     pub(crate) fn swap(&self, resources: &Resources, version: u64) -> Result<(), String> {
+        self.swap_with(resources, version, |_| Ok(()))
+    }
+
+    /// Puts a set into force, if `prepare` takes it: what a set needs besides is done before it is in force.
+    ///
+    /// # Errors
+    /// It is not one that can be served from, or `prepare` says why not; what was in force stays.
+    pub(crate) fn swap_with(
+        &self,
+        resources: &Resources,
+        version: u64,
+        prepare: impl FnOnce(&Index) -> Result<(), String>,
+    ) -> Result<(), String> {
         let index = Index::build(resources).map_err(|e| e.to_string())?;
+        prepare(&index)?;
         self.index.store(Some(Arc::new(index)));
         self.version.send_replace(version);
         Ok(())
@@ -39,5 +54,50 @@ impl Store {
     /// The version in force; 0 before the first. Changes after the snapshot has.
     pub(crate) fn version(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use model::Profile;
+    use snapshot::{Egress, Mesh, PathNormalization, Resource, TlsVersion, XfccMode};
+
+    use super::*;
+
+    /// Settings of the secure profile.
+    pub(crate) fn mesh() -> Mesh {
+        Mesh {
+            profile: Profile::Secure,
+            trust_domain: "cluster.local".parse().unwrap(),
+            trust_domain_aliases: vec![],
+            root_namespace: "istio-system".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            dns_vips: vec![],
+            deny_by_default: true,
+            egress: Egress::RegistryOnly,
+            path_normalization: PathNormalization::Base,
+            strict_paths: true,
+            strict_hosts: true,
+            xfcc: XfccMode::SanitizeSet,
+            auto_mtls: true,
+            protocol_detection_timeout_ms: None,
+            min_tls: TlsVersion::V1_3,
+            http10: false,
+            connect_timeout_ms: 10_000,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_taken_leaves_what_was() {
+        let store = Store::new();
+        assert!(store.swap(&Resources::default(), 1).is_err());
+        assert!(store.current().is_none());
+        let good: Resources = [Resource::from(mesh())].into_iter().collect();
+        store.swap(&good, 2).unwrap();
+        let before = store.current().unwrap();
+        assert_eq!(*store.version().borrow(), 2);
+        assert!(store.swap_with(&good, 3, |_| Err("no roots".to_owned())).is_err());
+        assert!(Arc::ptr_eq(&before, &store.current().unwrap()));
+        assert_eq!(*store.version().borrow(), 2);
     }
 }

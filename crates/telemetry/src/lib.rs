@@ -11,5 +11,5 @@ mod render;
 mod sink;
 
 pub use event::{Decision, Event, EventKind, HttpEvent, Peer, PolicyRef, Reporter, Wire};
-pub use render::Format;
+pub use render::{Format, text};
 pub use sink::{LOG_BACKLOG, LOG_QUEUE, LogTarget, Subscription, Telemetry, TelemetryOptions};

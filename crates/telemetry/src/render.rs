@@ -37,7 +37,8 @@ pub(crate) fn line(event: &Event, format: Format) -> String {
     }
 }
 
-fn text(event: &Event) -> String {
+/// An event as one line for people, without the line break; values are escaped so that no caller can forge one.
+pub fn text(event: &Event) -> String {
     let mut out = String::with_capacity(256);
     // Writing to a String cannot fail.
     let _ = write!(out, "{} {} ", Stamp(event.time), event.reporter.as_str());

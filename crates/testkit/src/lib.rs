@@ -1,3 +1,8 @@
-//! For tests: conformance data, running meshes, counting.
+//! For tests only: whole meshes started and ended, the data that others wrote, and honest counting.
 
 #![warn(missing_docs)]
+#![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
+
+pub mod conformance;
+pub mod golden;
+pub mod mesh;

@@ -25,6 +25,8 @@ const KEEP: usize = 64 * 1024;
 #[derive(Debug, Default)]
 struct Ask {
     addr: String,
+    /// Only an IPv4 address of the name counts.
+    ipv4: bool,
     send: Option<String>,
     read_first: bool,
     half_close: bool,
@@ -90,6 +92,7 @@ fn parse(args: &[String]) -> Result<Ask, Exit> {
         match word.as_str() {
             "--addr" => ask.addr = value()?,
             "--send" => ask.send = Some(value()?),
+            "--ipv4" => ask.ipv4 = true,
             "--read-first" => ask.read_first = true,
             "--half-close" => ask.half_close = true,
             "--wait" => {
@@ -120,8 +123,13 @@ fn parse(args: &[String]) -> Result<Ask, Exit> {
     Ok(ask)
 }
 
-async fn connect(addr: &str) -> Result<TcpStream, Outcome> {
-    match timeout(Duration::from_secs(10), TcpStream::connect(addr)).await {
+async fn connect(ask: &Ask) -> Result<TcpStream, Outcome> {
+    let connecting = async {
+        let all = tokio::net::lookup_host(&ask.addr).await?;
+        let fit: Vec<_> = all.filter(|a| a.is_ipv4() || !ask.ipv4).collect();
+        TcpStream::connect(fit.as_slice()).await
+    };
+    match timeout(Duration::from_secs(10), connecting).await {
         Ok(Ok(stream)) => {
             let _ = stream.set_nodelay(true);
             Ok(stream)
@@ -145,7 +153,7 @@ fn failure(error: &io::Error) -> &'static str {
 }
 
 async fn tcp(ask: &Ask) -> Outcome {
-    match connect(&ask.addr).await {
+    match connect(ask).await {
         Ok(stream) => talk(stream, ask).await,
         Err(outcome) => outcome,
     }

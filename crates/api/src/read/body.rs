@@ -5,15 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::kinds::{
+    self, AuthorizationPolicy, ConfigMap, DRY_RUN, Kind, Meta, Namespace, PeerAuthentication, Pod,
+    RequestAuthentication, Secret, Selector,
+};
 use crate::known::KnownKind;
-use crate::mesh;
-use crate::object::{Kind, Meta};
 use crate::report::Report;
 use crate::yaml::Node;
-use crate::{AuthorizationPolicy, ConfigMap, PeerAuthentication, RequestAuthentication, Secret, Selector};
-
-/// The annotation that makes a policy decide without being enforced.
-pub(crate) const DRY_RUN: &str = "istio.io/dry-run";
 
 /// Reads the body. `None` where it does not fit its type, which is reported.
 pub(super) fn read(
@@ -31,9 +29,9 @@ pub(super) fn read(
     }
     let mut reader = Typed { root, report };
     Some(match (known.group, known.kind) {
-        ("", "Namespace") => Kind::Namespace(crate::Namespace::default()),
+        ("", "Namespace") => Kind::Namespace(Namespace::default()),
         ("", "Pod") => {
-            let mut pod: crate::Pod = reader.whole()?;
+            let mut pod: Pod = reader.whole()?;
             pod.metadata = meta.clone();
             Kind::Pod(Box::new(pod))
         }
@@ -47,7 +45,7 @@ pub(super) fn read(
         ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice(reader.whole()?),
         ("", "ConfigMap") => {
             let config: ConfigMap = reader.whole()?;
-            let mesh = mesh::read(meta, &config, root, reader.report)?;
+            let mesh = kinds::read_mesh(meta, &config, root, reader.report)?;
             Kind::ConfigMap(config, mesh.map(Box::new))
         }
         ("", "Secret") => Kind::Secret(secret(root)),
@@ -82,16 +80,10 @@ pub(super) fn complete(json: &mut Value, api_version: &str, kind: &str, meta: &M
 
 /// Whether the annotation says so, as Go reads booleans; anything else is enforced.
 pub(crate) fn dry_run(meta: &Meta) -> bool {
-    meta.annotations.get(DRY_RUN).and_then(|text| go_bool(text)) == Some(true)
-}
-
-/// A boolean as Go's `strconv.ParseBool` reads it.
-pub(crate) fn go_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
+    meta.annotations
+        .get(DRY_RUN)
+        .and_then(|text| kinds::go_bool(text))
+        == Some(true)
 }
 
 struct Typed<'a, 't> {

@@ -4,8 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, StrInput};
 
-use super::{Data, Document, Key, MAX_DEPTH, MAX_NODES, Node, Span, scalar};
+use super::{Data, Document, Key, MAX_DEPTH, MAX_NODES, Node, scalar};
+use crate::problem::Span;
 use crate::report::Report;
+
+/// What to do about too much nesting.
+const FLATTER: &str = "write it flatter: nothing that is read here nests so deep";
 
 /// Reads all documents of a text. A document with broken syntax is reported and left out; reading goes on
 /// at the next `---`.
@@ -95,11 +99,13 @@ impl<'t> Builder<'t, '_, '_> {
     fn node(&mut self, event: Event<'t>, at: granit_parser::Span, depth: usize) -> Result<Node, Stop> {
         let span = self.span(&at);
         if depth > MAX_DEPTH {
-            self.report.error(
-                "MW0009",
-                span,
-                format!("maps and lists nest more than {MAX_DEPTH} deep"),
-            );
+            self.report
+                .error(
+                    "MW0009",
+                    span,
+                    format!("maps and lists nest more than {MAX_DEPTH} deep"),
+                )
+                .remedy(FLATTER);
             return Err(Stop::Document);
         }
         self.count(1, span)?;
@@ -238,20 +244,24 @@ impl<'t> Builder<'t, '_, '_> {
 
     fn alias(&mut self, id: usize, span: Span, depth: usize) -> Result<Node, Stop> {
         let Some(anchored) = self.anchors.get(&id) else {
-            self.report.error(
-                "MW0011",
-                span,
-                "an alias stands inside the very node that it names",
-            );
+            self.report
+                .error(
+                    "MW0011",
+                    span,
+                    "an alias stands inside the very node that it names",
+                )
+                .remedy("write the value out");
             return Err(Stop::Document);
         };
         let (size, height) = (anchored.size, anchored.height);
         if depth + height > MAX_DEPTH {
-            self.report.error(
-                "MW0009",
-                span,
-                format!("maps and lists nest more than {MAX_DEPTH} deep once this alias is expanded"),
-            );
+            self.report
+                .error(
+                    "MW0009",
+                    span,
+                    format!("maps and lists nest more than {MAX_DEPTH} deep once this alias is expanded"),
+                )
+                .remedy(FLATTER);
             return Err(Stop::Document);
         }
         self.count(size, span)?;
@@ -297,15 +307,19 @@ impl<'t> Builder<'t, '_, '_> {
             column: small(mark.col() + 1),
             length: 1,
         };
+        let mut tab = false;
         let (code, message, remedy) = match error.kind() {
             ErrorKind::TabNotAllowed
             | ErrorKind::TabInBlockIndentation
             | ErrorKind::TabInIndentation
-            | ErrorKind::TabAtBlockScalarStart => (
-                "MW0003",
-                "a tab is used for indentation, and YAML takes only spaces there".to_owned(),
-                Some("replace each tab by spaces"),
-            ),
+            | ErrorKind::TabAtBlockScalarStart => {
+                tab = true;
+                (
+                    "MW0003",
+                    "a tab is used for indentation, and YAML takes only spaces there".to_owned(),
+                    Some("replace each tab by spaces"),
+                )
+            }
             ErrorKind::UnclosedQuotedScalar | ErrorKind::DocumentIndicatorInQuotedScalar => (
                 "MW0004",
                 "a quote is opened here and never closed".to_owned(),
@@ -316,20 +330,37 @@ impl<'t> Builder<'t, '_, '_> {
                 format!("`{open}` is opened here and never closed"),
                 Some("close the bracket"),
             ),
+            ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::UnexpectedEofFlowMapping => (
+                "MW0004",
+                "a `{` above this is not closed, or `,` is missing between its entries".to_owned(),
+                Some("close it with `}`"),
+            ),
+            ErrorKind::ExpectedFlowSequenceSeparator | ErrorKind::UnexpectedEofFlowSequence => (
+                "MW0004",
+                "a `[` above this is not closed, or `,` is missing between its entries".to_owned(),
+                Some("close it with `]`"),
+            ),
             ErrorKind::RecursionLimitExceeded => (
                 "MW0009",
                 format!("maps and lists nest more than {MAX_DEPTH} deep"),
-                None,
+                Some(FLATTER),
             ),
             ErrorKind::UnknownAnchor => (
                 "MW0011",
                 "an alias names an anchor that is not defined above it".to_owned(),
                 Some("if no alias is meant, put the value in quotes"),
             ),
-            _ => ("MW0002", format!("this is not YAML: {}", error.info()), None),
+            _ => (
+                "MW0002",
+                format!("this is not YAML: {}", error.info()),
+                Some("compare the indentation, quotes and brackets with the lines above"),
+            ),
         };
         if span.line == 0 {
             span.line = 1;
+        }
+        if let Some(column) = first_tab(self.text, span.line).filter(|_| tab) {
+            span.column = column;
         }
         let mut draft = self.report.error(code, span, message);
         if let Some(remedy) = remedy {
@@ -360,4 +391,11 @@ fn height(node: &Node) -> usize {
 
 fn small(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// The column of the first tab among the blanks that a line begins with.
+fn first_tab(text: &str, line: u32) -> Option<u32> {
+    let index = usize::try_from(line).ok()?.checked_sub(1)?;
+    let mut blanks = text.lines().nth(index)?.chars().take_while(|c| c.is_whitespace());
+    blanks.position(|c| c == '\t').map(|at| small(at + 1))
 }

@@ -1,4 +1,5 @@
-//! What a plain scalar means in YAML 1.1, as `kubectl` reads it.
+//! What a plain scalar means in YAML 1.1, as `kubectl` reads it. `y` and `n` are text all the same, as every writer of
+//! YAML in use takes them for.
 
 use serde_json::Number;
 
@@ -8,10 +9,10 @@ use super::Data;
 pub(super) fn resolve(text: &str) -> Data {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Data::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
             return Data::Bool(true, text.into());
         }
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
             return Data::Bool(false, text.into());
         }
         _ => {}

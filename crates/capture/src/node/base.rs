@@ -69,8 +69,8 @@ pub(super) fn install(setup: &NodeSetup) -> Result<(), Error> {
     }
     let mut rules = Rules { batch };
     rules.tracking(setup);
-    rules.from_pods(setup);
-    rules.to_pods();
+    rules.capture_outbound(setup);
+    rules.capture_inbound();
     rules.input(setup);
     rules.forward(setup);
     rules.output();
@@ -153,7 +153,7 @@ impl Rules {
         }
     }
 
-    fn from_pods(&mut self, setup: &NodeSetup) {
+    fn capture_outbound(&mut self, setup: &NodeSetup) {
         let chain = "from_pods";
         self.base(chain, Hook::Prerouting, MANGLE, true);
         let mesh = Rule::new().interface_in(In, MESH_LINKS).set_mark_found();
@@ -200,7 +200,7 @@ impl Rules {
     }
 
     /// Whatever is addressed to a mesh pod of this node, from the wire or from a plain pod.
-    fn to_pods(&mut self) {
+    fn capture_inbound(&mut self) {
         let chain = "to_pods";
         self.base(chain, Hook::Prerouting, AFTER_DNAT, true);
         // From a mesh pod: taken already, whatever its destination.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use capture::services::{self, Protocol, ServiceDnat};
-use capture::{DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, node, plan, socket};
+use capture::{DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROXY_MARK, node, plan, socket};
 
 use crate::world::{Echo, PATIENCE, SHORT, World, tcp, udp};
 
@@ -252,6 +252,70 @@ fn the_proxy_reaches_a_local_application() {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
     }
     world.nothing_seen();
+}
+
+#[test]
+fn the_proxy_reaches_others_with_the_callers_address() {
+    let Some(world) = World::with_proxies() else {
+        return;
+    };
+    let a = world.pod("a");
+    let _servers = [
+        Echo::start(&world.pod("p").ns, 8080),
+        Echo::start(&world.pod("q").ns, 8080),
+        Echo::start(&world.hub, 8080),
+    ];
+    let text: Vec<u8> = (0..2000_u32).map(|n| n.to_ne_bytes()[0]).collect();
+    for v6 in [false, true] {
+        let source = a.at(v6, 0).ip();
+        let ask = |mark, to| world.nodes[0].run(|| ask(source, mark, to, &text)).unwrap();
+        // A mesh pod of another node: its proxy sees the caller's address, and answers it.
+        for mark in [PROXY_MARK, a.port.mark, PROXY_MARK] {
+            let b = world.pod("b").at(v6, 8080);
+            let (client, answer) = ask(mark, b).unwrap();
+            assert!(answer == text, "{} bytes came back", answer.len());
+            let seen = world.seen(1);
+            assert_eq!((seen.port, seen.destination), (INBOUND_PORT, b));
+            assert_eq!((seen.source, seen.mark), (client, world.pod("b").port.mark));
+            assert_eq!(client.ip(), source);
+        }
+        // Plain pods here and there, and the world outside.
+        let hub = if v6 {
+            IpAddr::V6(plan::HUB_V6)
+        } else {
+            IpAddr::V4(plan::HUB_V4)
+        };
+        for to in [
+            world.pod("p").at(v6, 8080),
+            world.pod("q").at(v6, 8080),
+            SocketAddr::from((hub, 8080)),
+        ] {
+            let (client, answer) = ask(a.port.mark, to).unwrap();
+            assert_eq!((client.ip(), answer.len()), (source, text.len()));
+        }
+        // Refusals come back as well.
+        let refused = ask(PROXY_MARK, SocketAddr::from((hub, 8081))).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+    world.nothing_seen();
+}
+
+/// Sends a text from `source` and returns the client's address and the answer.
+fn ask(source: IpAddr, mark: u32, to: SocketAddr, text: &[u8]) -> std::io::Result<(SocketAddr, Vec<u8>)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, async {
+            let mut stream = socket::connect_from(source, mark, to).await?;
+            stream.write_all(text).await?;
+            let mut answer = vec![0; text.len()];
+            stream.read_exact(&mut answer).await?;
+            Ok((stream.local_addr()?, answer))
+        })
+        .await?
+    })
 }
 
 fn ask_app(to: SocketAddr) -> std::io::Result<Vec<u8>> {

@@ -5,11 +5,14 @@ use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::packets::filled;
+use capture::nflog::{Report, Reports};
 use capture::node::{self, DropReason, NodeSetup, PodPort};
 use capture::socket::{self, UdpTproxy, capture_addresses};
 use capture::{DNS_PORT, INBOUND_PORT, Netns, OUTBOUND_PORT, hub, plan};
@@ -17,30 +20,30 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Long enough for an answer on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Long enough for a packet that does pass to be seen; every blocked attempt costs it.
-pub const SHORT: Duration = Duration::from_millis(300);
+pub(crate) const SHORT: Duration = Duration::from_millis(300);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// What a stand-in proxy took.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    pub port: u16,
-    pub source: SocketAddr,
-    pub destination: SocketAddr,
-    pub mark: u32,
-    pub bytes: Vec<u8>,
+pub(crate) struct Seen {
+    pub(crate) port: u16,
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) mark: u32,
+    pub(crate) bytes: Vec<u8>,
 }
 
-pub struct Pod {
-    pub ns: Netns,
-    pub port: PodPort,
-    pub node: usize,
+pub(crate) struct Pod {
+    pub(crate) ns: Netns,
+    pub(crate) port: PodPort,
+    pub(crate) node: usize,
 }
 
 impl Pod {
-    pub fn at(&self, v6: bool, port: u16) -> SocketAddr {
+    pub(crate) fn at(&self, v6: bool, port: u16) -> SocketAddr {
         let ip = if v6 {
             IpAddr::V6(self.port.v6)
         } else {
@@ -51,18 +54,33 @@ impl Pod {
 }
 
 /// Names: `a` mesh on node 0, `b` mesh on node 1, `p` plain on node 0, `q` plain on node 1.
-pub struct World {
+pub(crate) struct World {
     prefix: String,
-    pub hub: Netns,
-    pub nodes: Vec<Netns>,
-    pub setups: Vec<NodeSetup>,
-    pub pods: BTreeMap<&'static str, Pod>,
+    pub(crate) hub: Netns,
+    pub(crate) nodes: Vec<Netns>,
+    pub(crate) setups: Vec<NodeSetup>,
+    pub(crate) pods: BTreeMap<&'static str, Pod>,
     proxies: Vec<Proxy>,
 }
 
 impl World {
     /// None, with a word on why, where namespaces cannot be made.
-    pub fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
+        Self::build(true)
+    }
+
+    /// All pods are plain, and the nodes have no rules: routers, nothing more.
+    pub(crate) fn without_enforcement() -> Option<Self> {
+        let world = Self::build(false)?;
+        for node in &world.nodes {
+            for table in ["netdev meshward-guard", "inet meshward"] {
+                sh(node, &format!("nft delete table {table}"));
+            }
+        }
+        Some(world)
+    }
+
+    fn build(mesh: bool) -> Option<Self> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("mwt-{}-{number}-", std::process::id());
         let hub = match Netns::create(&format!("{prefix}hub")) {
@@ -88,21 +106,21 @@ impl World {
             pods: BTreeMap::new(),
             proxies: Vec::new(),
         };
-        world.add("a", 0, 0, true);
+        world.add("a", 0, 0, mesh);
         world.add("p", 0, 1, false);
-        world.add("b", 1, 0, true);
+        world.add("b", 1, 0, mesh);
         world.add("q", 1, 1, false);
         Some(world)
     }
 
     /// As `new`, with a stand-in proxy on each node.
-    pub fn with_proxies() -> Option<Self> {
+    pub(crate) fn with_proxies() -> Option<Self> {
         let mut world = Self::new()?;
         world.proxies = world.nodes.iter().map(Proxy::start).collect();
         Some(world)
     }
 
-    pub fn add(&mut self, name: &'static str, node: u8, number: u8, mesh: bool) {
+    pub(crate) fn add(&mut self, name: &'static str, node: u8, number: u8, mesh: bool) {
         let ns = Netns::create(&format!("{}pod-{name}", self.prefix)).unwrap();
         let mark = 0x101 + u32::from(number);
         let port = PodPort {
@@ -125,12 +143,12 @@ impl World {
         self.pods.insert(name, pod);
     }
 
-    pub fn pod(&self, name: &str) -> &Pod {
+    pub(crate) fn pod(&self, name: &str) -> &Pod {
         &self.pods[name]
     }
 
     /// What the stand-in proxy of a node took next.
-    pub fn seen(&self, node: usize) -> Seen {
+    pub(crate) fn seen(&self, node: usize) -> Seen {
         self.proxies[node]
             .seen
             .recv_timeout(PATIENCE)
@@ -138,11 +156,11 @@ impl World {
     }
 
     /// As `seen`, of what is there already.
-    pub fn try_seen(&self, node: usize) -> Option<Seen> {
+    pub(crate) fn try_seen(&self, node: usize) -> Option<Seen> {
         self.proxies[node].seen.try_recv().ok()
     }
 
-    pub fn nothing_seen(&self) {
+    pub(crate) fn nothing_seen(&self) {
         for proxy in &self.proxies {
             if let Ok(seen) = proxy.seen.recv_timeout(Duration::from_millis(20)) {
                 panic!("the proxy saw {seen:?}");
@@ -150,7 +168,7 @@ impl World {
         }
     }
 
-    pub fn drops(&self, node: usize) -> BTreeMap<DropReason, u64> {
+    pub(crate) fn drops(&self, node: usize) -> BTreeMap<DropReason, u64> {
         let drops = self.nodes[node].run(node::drops).unwrap().unwrap();
         drops.into_iter().map(|d| (d.reason, d.packets)).collect()
     }
@@ -166,15 +184,15 @@ impl Drop for World {
     }
 }
 
-struct Proxy {
-    seen: mpsc::Receiver<Seen>,
+/// A thread with a runtime in a node's namespace, as long as this lives.
+struct InNode {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Proxy {
-    fn start(node: &Netns) -> Self {
-        let (tell, seen) = mpsc::channel();
+impl InNode {
+    /// Returns when `start` is done; what it has spawned runs on.
+    fn start<F: Future<Output = ()>>(node: &Netns, start: impl FnOnce() -> F + Send + 'static) -> Self {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (ready, is_ready) = mpsc::channel();
         let path = node.path().to_owned();
@@ -185,33 +203,88 @@ impl Proxy {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                for port in [OUTBOUND_PORT, INBOUND_PORT, DNS_PORT] {
-                    for address in capture_addresses(port) {
-                        let listener = socket::tproxy_listener(address).unwrap();
-                        tokio::spawn(serve(listener, port, tell.clone()));
-                    }
-                }
-                for address in capture_addresses(DNS_PORT) {
-                    let udp = UdpTproxy::bind(address).unwrap();
-                    tokio::spawn(serve_udp(udp, tell.clone()));
-                }
+                start().await;
                 ready.send(()).unwrap();
                 let _ = stopped.await;
             });
         });
         is_ready.recv().unwrap();
         Self {
-            seen,
             stop: Some(stop),
             thread: Some(thread),
         }
     }
 }
 
-impl Drop for Proxy {
+impl Drop for InNode {
     fn drop(&mut self) {
         let _ = self.stop.take().unwrap().send(());
         self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// Reads the reports of drops of a node.
+pub(crate) struct Reader {
+    reports: mpsc::Receiver<Report>,
+    _thread: InNode,
+}
+
+impl Reader {
+    pub(crate) fn start(node: &Netns) -> Self {
+        let (tell, reports) = mpsc::channel();
+        let thread = InNode::start(node, async move || {
+            let mut reports = Reports::open().unwrap();
+            // There is one reader at a time.
+            assert!(Reports::open().is_err());
+            tokio::spawn(async move { while tell.send(reports.next().await.unwrap()).is_ok() {} });
+        });
+        Self {
+            reports,
+            _thread: thread,
+        }
+    }
+
+    /// The next report with that reason.
+    pub(crate) fn next(&self, reason: DropReason) -> Option<Report> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let report = self.reports.recv_timeout(left).ok()?;
+            if report.reason == reason {
+                return Some(report);
+            }
+        }
+    }
+
+    pub(crate) fn forget(&self) {
+        while self.reports.try_recv().is_ok() {}
+    }
+}
+
+struct Proxy {
+    seen: mpsc::Receiver<Seen>,
+    _thread: InNode,
+}
+
+impl Proxy {
+    fn start(node: &Netns) -> Self {
+        let (tell, seen) = mpsc::channel();
+        let thread = InNode::start(node, async move || {
+            for port in [OUTBOUND_PORT, INBOUND_PORT, DNS_PORT] {
+                for address in capture_addresses(port) {
+                    let listener = socket::tproxy_listener(address).unwrap();
+                    tokio::spawn(serve(listener, port, tell.clone()));
+                }
+            }
+            for address in capture_addresses(DNS_PORT) {
+                let udp = UdpTproxy::bind(address).unwrap();
+                tokio::spawn(serve_udp(udp, tell.clone()));
+            }
+        });
+        Self {
+            seen,
+            _thread: thread,
+        }
     }
 }
 
@@ -255,7 +328,7 @@ async fn serve_udp(udp: UdpTproxy, tell: mpsc::Sender<Seen>) {
 }
 
 /// Sends a text over TCP and returns what came back, with the client's own address.
-pub fn tcp(ns: &Netns, to: SocketAddr, text: &str, wait: Duration) -> io::Result<SocketAddr> {
+pub(crate) fn tcp(ns: &Netns, to: SocketAddr, text: &str, wait: Duration) -> io::Result<SocketAddr> {
     ns.run(|| {
         let mut stream = TcpStream::connect_timeout(&to, wait)?;
         stream.set_read_timeout(Some(wait))?;
@@ -269,7 +342,7 @@ pub fn tcp(ns: &Netns, to: SocketAddr, text: &str, wait: Duration) -> io::Result
 }
 
 /// Sends a datagram and waits for the same from the address that it was sent to.
-pub fn udp(ns: &Netns, to: SocketAddr, text: &str, wait: Duration) -> io::Result<SocketAddr> {
+pub(crate) fn udp(ns: &Netns, to: SocketAddr, text: &str, wait: Duration) -> io::Result<SocketAddr> {
     ns.run(|| {
         let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any)?;
@@ -285,13 +358,13 @@ pub fn udp(ns: &Netns, to: SocketAddr, text: &str, wait: Duration) -> io::Result
 }
 
 /// An echo server in a namespace, on TCP and UDP of both families; tells who called.
-pub struct Echo {
-    pub callers: mpsc::Receiver<SocketAddr>,
+pub(crate) struct Echo {
+    pub(crate) callers: mpsc::Receiver<SocketAddr>,
     stop: Arc<AtomicBool>,
 }
 
 impl Echo {
-    pub fn start(ns: &Netns, port: u16) -> Self {
+    pub(crate) fn start(ns: &Netns, port: u16) -> Self {
         let (tell, callers) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let (listener, datagrams) = ns
@@ -338,13 +411,13 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Every frame that reaches a namespace.
-pub struct Sniffer {
+pub(crate) struct Sniffer {
     socket: Socket,
     what: String,
 }
 
 impl Sniffer {
-    pub fn new(ns: &Netns, what: &str) -> Self {
+    pub(crate) fn new(ns: &Netns, what: &str) -> Self {
         const ALL: u16 = 3;
         let protocol = Protocol::from(i32::from(ALL.to_be()));
         let socket = ns
@@ -359,32 +432,36 @@ impl Sniffer {
     }
 
     /// Whether a frame with these bytes came since the last call.
-    pub fn saw(&self, needle: &[u8]) -> bool {
+    pub(crate) fn saw(&self, needle: &[u8]) -> bool {
+        self.saw_any(&[needle])
+    }
+
+    /// As `saw`, for any of several.
+    pub(crate) fn saw_any(&self, needles: &[&[u8]]) -> bool {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 70_000];
         let mut found = false;
-        while let Ok(length) = (&self.socket).recv(&mut buffer) {
-            let frame: Vec<u8> = buffer[..length]
-                .iter()
-                .map(|b| {
-                    #[expect(unsafe_code, reason = "socket2 receives into uninitialised memory")]
-                    // SAFETY: the kernel has written the first `length` bytes.
-                    unsafe {
-                        b.assume_init()
-                    }
-                })
-                .collect();
-            found |= frame.windows(needle.len()).any(|w| w == needle);
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            let frame = filled(&buffer[..length]);
+            let holds = |needle: &&[u8]| frame.windows(needle.len()).any(|w| w == *needle);
+            found |= needles.iter().any(holds);
         }
         found
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.what
     }
 }
 
+/// Runs a shell script in a namespace; it must succeed.
+pub(crate) fn sh(ns: &Netns, script: &str) {
+    let run = || Command::new("sh").args(["-ec", script]).output().unwrap();
+    let output = ns.run(run).unwrap();
+    assert!(output.status.success(), "{script}: {output:?}");
+}
+
 /// A raw IP socket, for whole packets of one's own making.
-pub fn raw(ns: &Netns, v6: bool) -> OwnedFd {
+pub(crate) fn raw(ns: &Netns, v6: bool) -> OwnedFd {
     const IPPROTO_RAW: i32 = 255;
     ns.run(|| {
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
@@ -397,7 +474,7 @@ pub fn raw(ns: &Netns, v6: bool) -> OwnedFd {
     .unwrap()
 }
 
-pub fn send_raw(socket: &OwnedFd, to: IpAddr, packet: &[u8]) {
+pub(crate) fn send_raw(socket: &OwnedFd, to: IpAddr, packet: &[u8]) -> io::Result<usize> {
     let socket = Socket::from(socket.try_clone().unwrap());
-    socket.send_to(packet, &SocketAddr::from((to, 0)).into()).unwrap();
+    socket.send_to(packet, &SocketAddr::from((to, 0)).into())
 }

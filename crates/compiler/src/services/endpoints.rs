@@ -72,7 +72,7 @@ impl<'a> Ground<'_, 'a> {
             .view
             .selects_something(Some(of.namespace()), &of.body.selector)
         {
-            report.tell(of.object, "spec.selector", nothing_selected());
+            report.tell(of.object, "spec.selector", nothing_selected(&of.body.selector));
         }
         self.check_names(of, found, report);
     }

@@ -302,7 +302,7 @@ fn a_selector_that_selects_nothing_is_told() {
     let compiled = secure()
         .peer("n/w", &format!("{WEB}, {}", mode("STRICT")))
         .compile();
-    told(&compiled, "IST0127", "no pod has the labels");
+    told(&compiled, "IST0127", "no pod has the labels `app=web`");
     let made = "spec: {selector: {matchLabels: {app: web}}, template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: i}]}}}";
     let compiled = secure()
         .peer("n/w", &format!("{WEB}, {}", mode("STRICT")))

@@ -224,7 +224,11 @@ impl<'a> Seen<'a> {
                 self.connection_upgrade |= options.any(|o| o.eq_ignore_ascii_case(b"upgrade"));
                 Ok(())
             }
-            other if frames_nearly(other) => Err(Fault::FramingLookalike),
+            // No content coding has that name: a careless reader takes it for the transfer coding.
+            b"content-encoding" if value.split(|b| *b == b',').any(is_chunked) => {
+                Err(Fault::FramingLookalike)
+            }
+            other if frames_nearly(other) || hides_framing(value) => Err(Fault::FramingLookalike),
             _ => Ok(()),
         }
     }
@@ -263,6 +267,21 @@ fn decimal(value: &[u8]) -> Result<u64, Fault> {
     value.iter().try_fold(0_u64, |number, byte| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
         digit.map(|digit| number * 10 + digit).ok_or(Fault::ContentLength)
+    })
+}
+
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.trim_ascii().eq_ignore_ascii_case(b"chunked")
+}
+
+/// Values in which a reader that ends lines at a byte above ASCII would find a field that frames the message.
+fn hides_framing(value: &[u8]) -> bool {
+    let mut pieces = value.split(|b| !b.is_ascii()).skip(1);
+    pieces.any(|piece| {
+        piece
+            .split(|b| *b == b':')
+            .next()
+            .is_some_and(|name| piece.contains(&b':') && frames_nearly(&name.to_ascii_lowercase()))
     })
 }
 

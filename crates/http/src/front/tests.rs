@@ -77,6 +77,14 @@ fn each_ambiguity_has_its_fault() {
         ),
         (get("Transfer-Encoding: \"chunked\"\r\n"), Fault::TransferEncoding),
         (get("Transfer_Encoding: chunked\r\n"), Fault::FramingLookalike),
+        (
+            get("Content-Encoding: gzip, Chunked\r\n"),
+            Fault::FramingLookalike,
+        ),
+        (
+            get("X: é Transfer-Encoding: chunked\r\n"),
+            Fault::FramingLookalike,
+        ),
         (get("Transfer-Encoding : chunked\r\n"), Fault::FieldName),
         (get("X\r\n"), Fault::FieldName),
         (get(": x\r\n"), Fault::FieldName),
@@ -216,42 +224,6 @@ fn pd_17_an_upgrade_takes_no_bytes_before_its_answer() {
     assert_eq!(front.advance(head), Ok(head.len()));
     front.decide(false);
     assert_eq!(front.advance(b"\0\0"), Err(Fault::Control));
-}
-
-#[test]
-fn the_list_of_cases() {
-    let root =
-        std::env::var("MESHWARD_CONFORMANCE").unwrap_or_else(|_| "../../../shared/conformance".to_owned());
-    let Ok(text) = std::fs::read_to_string(format!("{root}/http1/cases.json")) else {
-        eprintln!("no conformance data at {root}");
-        return;
-    };
-    let cases: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let mut checked = 0;
-    for case in cases["cases"].as_array().unwrap() {
-        let wire: Vec<u8> = case["input_latin1"]
-            .as_str()
-            .unwrap()
-            .chars()
-            .map(|c| u8::try_from(c).unwrap())
-            .collect();
-        match (case["kind"].as_str().unwrap(), case["expected"].as_str().unwrap()) {
-            // What upstream's parser refuses must be refused here, or be waited on for its rest.
-            ("request", "error") => {
-                let (done, fault) = run(&wire, 4096);
-                assert!(fault.is_some() || done < wire.len(), "{}", case["id"]);
-            }
-            ("te-mutation", _) => {
-                let mut bytes = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n".to_vec();
-                bytes.extend(&wire);
-                bytes.extend(b"\r\n\r\n1\r\nZ\r\nQ");
-                assert!(fault(&bytes).is_some(), "{}", case["id"]);
-            }
-            _ => continue,
-        }
-        checked += 1;
-    }
-    assert!(checked > 400, "{checked}");
 }
 
 proptest! {

@@ -49,14 +49,26 @@ pub(crate) async fn follow(socket: PathBuf, to: mpsc::Sender<Desired>, began: Ar
 }
 
 /// Reports the pods, for ever: the newest state, whenever it is another, and whenever the control plane began anew.
-pub(crate) async fn report(socket: PathBuf, mut newest: watch::Receiver<Arc<Report>>, began: Arc<Notify>) {
+/// `heard` is what it has answered.
+pub(crate) async fn report(
+    socket: PathBuf,
+    mut newest: watch::Receiver<Arc<Report>>,
+    began: Arc<Notify>,
+    heard: watch::Sender<Arc<Report>>,
+) {
     // Nothing is known of any pod before the control plane has said what there is to run.
     began.notified().await;
     loop {
         let report = Arc::clone(&newest.borrow_and_update());
         let mut pause = PAUSE;
-        while let Err(why) = send(&socket, &report).await {
-            tracing::debug!(why, "the pods could not be reported");
+        loop {
+            match send(&socket, &report).await {
+                Ok(()) => {
+                    heard.send_replace(report);
+                    break;
+                }
+                Err(why) => tracing::debug!(why, "the pods could not be reported"),
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
             if newest.has_changed().unwrap_or(false) {

@@ -21,7 +21,7 @@ pub(super) async fn probe(ask: &Ask) -> Outcome {
 }
 
 async fn call(ask: &Ask) -> Result<Outcome, String> {
-    let stream = connect(&ask.addr).await.map_err(|o| o.word)?;
+    let stream = connect(ask).await.map_err(|o| o.word)?;
     let (mut send, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await

@@ -27,7 +27,7 @@ pub(super) async fn probe(ask: &Ask) -> Outcome {
     let Ok(name) = name else {
         return Outcome::word("tls:bad-name");
     };
-    let stream = match connect(&ask.addr).await {
+    let stream = match connect(ask).await {
         Ok(stream) => stream,
         Err(outcome) => return outcome,
     };

@@ -1,0 +1,55 @@
+//! The kinds that are acted on, as types: fields as Kubernetes and Istio name them.
+
+mod mesh;
+mod meta;
+mod security;
+mod services;
+mod traffic;
+mod workloads;
+
+pub(crate) use mesh::read as read_mesh;
+pub use mesh::{
+    AccessLogEncoding, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode, PathNormalization,
+    ProtocolVersion, duration_ms,
+};
+pub use meta::{Meta, OwnerReference};
+pub use security::{
+    Action, AuthorizationPolicy, Condition, From, JwtHeader, JwtRule, MtlsMode, MutualTls, Operation,
+    OutputClaim, PeerAuthentication, RequestAuthentication, Rule, Selector, Source, TargetRef, To,
+};
+pub(crate) use security::{DRY_RUN, go_bool};
+pub use services::{
+    ConfigMap, Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset,
+    Endpoints, IntOrString, Secret, Service, ServiceAccount, ServicePort, ServiceType, SlicePort, TargetPort,
+};
+pub use traffic::{ClientTls, DestinationRule, PortPolicy, PortSelector, Subset, TlsMode, TrafficPolicy};
+pub use workloads::{
+    Capabilities, ConfigKeyRef, Container, ContainerPort, EnvFrom, EnvVar, EnvVarSource, FieldRef, Job,
+    LabelSelector, LabelSelectorRequirement, NameRef, Namespace, Pod, PodIp, PodSpec, PodStatus, PodTemplate,
+    SecurityContext, Workload,
+};
+
+/// The typed bodies of the kinds that are acted on.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "the variants are the kinds")]
+pub enum Kind {
+    Namespace(Namespace),
+    Pod(Box<Pod>),
+    Deployment(Box<Workload>),
+    StatefulSet(Box<Workload>),
+    DaemonSet(Box<Workload>),
+    Job(Box<Job>),
+    Service(Box<Service>),
+    ServiceAccount(ServiceAccount),
+    Endpoints(Endpoints),
+    EndpointSlice(EndpointSlice),
+    /// ConfigMap; with the mesh configuration where it is `istio-system/istio` and that could be read.
+    ConfigMap(ConfigMap, Option<Box<MeshConfig>>),
+    Secret(Secret),
+    PeerAuthentication(PeerAuthentication),
+    AuthorizationPolicy(Box<AuthorizationPolicy>),
+    RequestAuthentication(Box<RequestAuthentication>),
+    DestinationRule(Box<DestinationRule>),
+    /// A kind without a body of its own here: [`json`](crate::Object::json) has all there is, [`class`](crate::Object::class) says what becomes of it.
+    Other,
+}

@@ -1,0 +1,5 @@
+//! How a mesh and its parts stand.
+
+pub(crate) mod info;
+pub(crate) mod proxies;
+pub(crate) mod status;

@@ -1,0 +1,5 @@
+//! Objects: taken, taken away, shown.
+
+pub(crate) mod change;
+pub(crate) mod get;
+pub(crate) mod outcome;

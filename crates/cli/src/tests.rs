@@ -1,0 +1,7 @@
+//! Words, and whole commands against a mesh of scripted answers.
+
+mod commands;
+mod fake;
+mod samples;
+mod terminal;
+mod words;

@@ -1,0 +1,86 @@
+//! The samples, held to what their README says of them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use analysis::{Decision, Offline, Providers, Question};
+use serde_json::json;
+
+use super::fake::Fake;
+
+fn samples() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/httpbin");
+    path.display().to_string()
+}
+
+#[tokio::test]
+async fn nothing_is_wrong_with_the_samples_under_either_profile() {
+    let fake = Fake::new();
+    for profile in ["secure", "istio"] {
+        let said = fake
+            .run(&["lint", &samples(), "--profile", profile, "-o", "json"])
+            .await;
+        assert_eq!((said.code, said.json()), (0, json!([])), "{profile}");
+    }
+}
+
+#[tokio::test]
+async fn who_may_do_what_is_as_their_readme_says() {
+    let files = crate::files::read(&[samples().into()], true).await.unwrap();
+    let parsed = files.iter().map(|file| api::parse(&file.shown, &file.bytes));
+    let objects = parsed.flat_map(|parsed| parsed.objects).map(Arc::new).collect();
+    let world = Offline::new(objects, Vec::new(), compiler::Options::default()).unwrap();
+    let sleep = json!({"namespace": "full", "serviceAccount": "sleep"});
+    let httpbin = json!({"namespace": "full", "serviceAccount": "httpbin"});
+    let cases = [
+        (&sleep, "full", "GET", "/headers", Decision::Allow, "ALLOW"),
+        (&sleep, "full", "GET", "/status/418", Decision::Allow, "ALLOW"),
+        (&sleep, "full", "POST", "/post", Decision::Deny, "DENY_NO_ALLOW"),
+        (
+            &sleep,
+            "full",
+            "GET",
+            "/anything",
+            Decision::Deny,
+            "DENY_NO_ALLOW",
+        ),
+        (
+            &httpbin,
+            "full",
+            "GET",
+            "/headers",
+            Decision::Deny,
+            "DENY_NO_ALLOW",
+        ),
+        (
+            &json!(null),
+            "full",
+            "GET",
+            "/get",
+            Decision::Deny,
+            "PLAINTEXT_REFUSED",
+        ),
+        (
+            &json!(null),
+            "legacy",
+            "GET",
+            "/get",
+            Decision::Allow,
+            "NOT_IN_MESH",
+        ),
+    ];
+    for (from, namespace, method, path, wanted, reason) in cases {
+        let to = match namespace {
+            "full" => json!({"namespace": namespace, "service": "httpbin", "port": 8000}),
+            _ => json!({"namespace": namespace, "workload": "httpbin", "port": 8080}),
+        };
+        let question = json!({"from": from, "to": to, "method": method, "path": path});
+        let question: Question = serde_json::from_value(question).unwrap();
+        let answer = world.ask(&question, &Providers::new(), true);
+        assert_eq!(
+            (answer.decision, answer.reason.as_str()),
+            (wanted, reason),
+            "{method} {path}: {answer:?}"
+        );
+    }
+}

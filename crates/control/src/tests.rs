@@ -1,0 +1,7 @@
+//! A whole control plane in one process, with files, a socket, and proxies that speak delta xDS over mutual TLS.
+
+mod bed;
+mod bench;
+mod files;
+mod gate;
+mod verbs;

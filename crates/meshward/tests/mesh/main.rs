@@ -1,0 +1,16 @@
+//! Whole meshes, started as users start them, with real programs in real network namespaces.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
+
+mod addressing;
+mod clean;
+mod live;
+mod modes;
+mod policy;
+mod session;
+mod wire;
+mod world;

@@ -1,0 +1,230 @@
+//! Where upstream opens and the secure semantics close (section 13, 3.6 OURS).
+
+use model::Reason;
+use policy::{Action, Compat, PolicySpec, authorize, explain};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use super::world::{Claims, Headers, Request};
+use super::{admitted, compile, dry, get, operation, peer, policy, source, when, when_not};
+
+/// Whether ALLOW and DENY of the rules admit.
+fn both(compat: Compat, rules: &Value, request: &Request) -> (bool, bool) {
+    let ask = |action: &str| admitted(compat, &[policy(action, rules.clone())], request);
+    (ask("ALLOW"), ask("DENY"))
+}
+
+#[test]
+fn r15_what_cannot_be_evaluated_denies() {
+    for rules in [
+        when("source.color", &["red"]),
+        when("request.headers[", &["a"]),
+        when("destination.labels[a]", &["a"]),
+        when("source.namespace", &[]),
+        when("experimental.envoy.filters.a[b]", &["c"]),
+        source("ipBlocks", &["10.0.0/8"]),
+        source("ipBlocks", &["1.2.3"]),
+        when("source.ip", &["nonsense"]),
+        operation("ports", &["65536"]),
+        operation("notPorts", &["http"]),
+        operation("paths", &["/{*}.txt"]),
+        operation("paths", &["/{**}/{*}"]),
+        source("principals", &["spiffe://cluster.local/ns/a/sa/b"]),
+        source("notPrincipals", &["spiffe://cluster.local/ns/a/sa/b"]),
+        source("requestPrincipals", &["*/*"]),
+        source("requestPrincipals", &["https://i*"]),
+    ] {
+        for action in ["ALLOW", "DENY", "CUSTOM", "AUDIT"] {
+            let spec = policy(action, rules.clone());
+            let set = compile(Compat::Secure, &[spec.clone()]);
+            assert_eq!(set.defects().count(), 1, "{action} {rules}");
+            let denial = authorize(&Request::default().facts(), &set).unwrap_err();
+            assert_eq!(denial.reason, Reason::DenyPolicyInvalid, "{action} {rules}");
+            assert_eq!(denial.policy(), Some(&spec.id));
+            assert_eq!(compile(Compat::Istio, &[spec]).defects().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn r33_dry_runs() {
+    let broken = dry(&policy("DENY", when("source.color", &["red"])));
+    let set = compile(Compat::Secure, &[broken]);
+    assert_eq!(set.defects().count(), 1);
+    let permit = authorize(&Request::default().facts(), &set).unwrap();
+    assert_eq!(permit.shadow().deny, Some(policy::ShadowVerdict::Denied));
+    let custom = dry(&policy("CUSTOM", operation("paths", &["/x"])));
+    assert!(!admitted(Compat::Secure, &[custom.clone()], &Request::default()));
+    assert!(admitted(Compat::Istio, &[custom.clone()], &Request::default()));
+    assert!(
+        !admitted(Compat::Istio, &[custom], &get("/x")),
+        "upstream enforces it"
+    );
+}
+
+#[test]
+fn r23_presence_leans_to_the_closed_side() {
+    let empty = Request {
+        authority: String::new(),
+        method: String::new(),
+        headers: Headers(vec![("x".to_owned(), String::new())]),
+        ..Request::default()
+    };
+    for (rules, not) in [
+        (operation("hosts", &["*"]), operation("notHosts", &["*"])),
+        (operation("methods", &["*"]), operation("notMethods", &["*"])),
+        (
+            when("request.headers[x]", &["*"]),
+            when_not("request.headers[x]", &["*"]),
+        ),
+    ] {
+        assert_eq!(both(Compat::Istio, &rules, &empty), (true, false), "{rules}");
+        assert_eq!(both(Compat::Secure, &rules, &empty), (false, false), "{rules}");
+        assert_eq!(both(Compat::Istio, &not, &empty), (false, true), "{not}");
+        assert_eq!(both(Compat::Secure, &not, &empty), (false, false), "{not}");
+    }
+}
+
+#[test]
+fn r25_numbers_and_booleans_by_their_text() {
+    let token = Request {
+        claims: Some(Claims(json!({"admin": true, "level": 7}))),
+        ..Request::default()
+    };
+    for (key, value) in [
+        ("request.auth.claims[admin]", "true"),
+        ("request.auth.claims[level]", "7"),
+    ] {
+        let rules = when(key, &[value]);
+        assert_eq!(both(Compat::Istio, &rules, &token), (false, true), "{key}");
+        assert_eq!(both(Compat::Secure, &rules, &token), (true, false), "{key}");
+    }
+}
+
+#[test]
+fn r32_foreign_names_open_nothing() {
+    let (local, foreign) = (peer("cluster.local/ns/a/sa/b"), peer("other/ns/a/sa/b"));
+    for (rules, not) in [
+        (source("namespaces", &["a"]), source("notNamespaces", &["a"])),
+        (
+            source("serviceAccounts", &["a/b"]),
+            source("notServiceAccounts", &["a/b"]),
+        ),
+        (
+            when("source.namespace", &["a"]),
+            when_not("source.namespace", &["a"]),
+        ),
+    ] {
+        assert_eq!(both(Compat::Istio, &rules, &foreign), (true, false), "{rules}");
+        assert_eq!(both(Compat::Secure, &rules, &foreign), (false, false), "{rules}");
+        assert_eq!(both(Compat::Secure, &rules, &local), (true, false), "{rules}");
+        assert_eq!(both(Compat::Secure, &not, &foreign), (false, false), "{not}");
+        assert_eq!(both(Compat::Secure, &not, &local), (false, true), "{not}");
+    }
+}
+
+#[test]
+fn r11_rp_12_subjects_with_slashes() {
+    let token = |iss: &str, sub: &str| Request {
+        claims: Some(Claims(json!({"iss": iss, "sub": sub}))),
+        ..Request::default()
+    };
+    let ask = |value: &str, iss: &str, sub: &str| {
+        both(
+            Compat::Secure,
+            &source("requestPrincipals", &[value]),
+            &token(iss, sub),
+        )
+        .0
+    };
+    assert!(ask("iss/a/b", "iss", "a/b"));
+    assert!(ask("https://i/a/*", "https://i", "a/b"));
+    assert!(ask("https://i/u", "https://i", "u"));
+    assert!(!ask("https://i/a/b", "https://i", "a/c"));
+    assert!(!ask("https://i/a/b", "https://", "i/a/b"));
+    assert!(!ask("https://i/a/b", "https://j", "a/b"));
+}
+
+#[test]
+fn r4_templates_take_every_byte() {
+    let rules = operation("paths", &["/foo/{*}"]);
+    for path in ["/foo/a=b", "/foo/a*", "/foo/[a]", "/foo/a|b"] {
+        assert_eq!(both(Compat::Istio, &rules, &get(path)), (false, true), "{path}");
+        assert_eq!(both(Compat::Secure, &rules, &get(path)), (true, false), "{path}");
+    }
+}
+
+#[test]
+fn s3_6_every_reading_of_a_path_counts() {
+    let deny = operation("paths", &["/admin", "/admin/*"]);
+    let allow = operation("paths", &["/public*"]);
+    for path in [
+        "/public%2f..%2fadmin",
+        "/public%5c..%5cadmin",
+        "/public/..;/admin",
+        "/public/%2e%2e;/admin",
+        "/public/..%3b/admin",
+        "/public%252f..%252fadmin",
+        "/public/%252e%252e/admin",
+        "/public//../../admin",
+        "/public\\..\\admin",
+        "/public;x/../admin",
+        "/public/%2e%2e%2fadmin?x",
+    ] {
+        assert!(!both(Compat::Secure, &deny, &get(path)).1, "DENY {path}");
+        assert!(!both(Compat::Secure, &allow, &get(path)).0, "ALLOW {path}");
+        let set = compile(Compat::Secure, &[policy("DENY", deny.clone())]);
+        let explained = explain(&get(path).facts(), &set);
+        assert!(
+            explained.readings.len() > 1 && explained.readings[0] == path,
+            "{path}"
+        );
+        assert!(explained.steps[0].matched, "{path}");
+    }
+    for path in [
+        "/admin;a=b",
+        "//admin",
+        "/x/../admin",
+        "/admin%2f",
+        "/%61dmin/%2e",
+    ] {
+        let spec = [policy("DENY", deny.clone())];
+        let normal = policy::path::normalize(path.as_bytes(), policy::path::Mode::None).unwrap();
+        if path != "/%61dmin/%2e" {
+            assert!(!admitted(Compat::Secure, &spec, &get(&normal)), "{path}");
+        }
+    }
+    for path in [
+        "/public/a",
+        "/public/a%20b",
+        "/public/.well-known",
+        "/public/a?x=/../admin",
+        "/public/100%25",
+    ] {
+        assert_eq!(both(Compat::Secure, &allow, &get(path)), (true, false), "{path}");
+        assert_eq!(both(Compat::Secure, &deny, &get(path)), (false, true), "{path}");
+    }
+    let slashes = operation("paths", &["/"]);
+    assert_eq!(
+        both(Compat::Secure, &slashes, &get("//")),
+        (false, false),
+        "N-093, R49"
+    );
+    assert_eq!(
+        both(Compat::Istio, &deny, &get("/public%2f..%2fadmin")),
+        (false, true)
+    );
+}
+
+#[test]
+fn a_policy_of_an_unknown_action_does_not_exist() {
+    let spec = serde_json::to_value(PolicySpec::clone(&policy("ALLOW", json!([{}])))).unwrap();
+    let read = |action: &str| {
+        let mut spec = spec.clone();
+        spec["action"] = json!(action);
+        serde_json::from_value::<PolicySpec>(spec)
+    };
+    assert_eq!(read("DENY").unwrap().action, Action::Deny);
+    assert!(read("PERHAPS").is_err());
+    let _ = Arc::new(spec);
+}

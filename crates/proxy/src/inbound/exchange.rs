@@ -1,0 +1,285 @@
+//! A request and its response, from the decision to the last byte of the answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use meshward_http::{Body, BodyEnd, HeaderMap, HeaderValue, Response, StatusCode, Tap, Upgrade, header};
+use model::Reason;
+use snapshot::Index;
+
+use super::app::Returning;
+use super::decide::Refusal;
+use super::record::Record;
+use crate::outbound::headers;
+use crate::registry::Entry;
+use crate::relay::relay;
+
+/// What a refused caller reads (semantics 2.12): 19 bytes, no line break.
+pub(super) const DENIED: &str = "RBAC: access denied";
+/// What a caller reads where the application broke off.
+pub(super) const UNANSWERED: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+/// The header by which a refused caller can name the decision to an operator.
+const DECISION: &str = "x-meshward-decision";
+
+/// What a request led to.
+pub(super) struct Answered {
+    pub(super) response: Response,
+    /// The rest of an exchange that becomes something else than HTTP.
+    pub(super) switched: Option<Exchange>,
+}
+
+impl From<Response> for Answered {
+    fn from(response: Response) -> Self {
+        Self {
+            response,
+            switched: None,
+        }
+    }
+}
+
+type Closed = Pin<Box<dyn Future<Output = Reason> + Send>>;
+
+/// One request under way. However it is dropped, its event is left.
+pub(super) struct Exchange {
+    pub(super) record: Record,
+    entry: Option<Arc<Entry>>,
+    grpc: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(mut record: Record, grpc: bool) -> Self {
+        if grpc {
+            record.protocol("grpc");
+        }
+        Self {
+            record,
+            entry: None,
+            grpc,
+        }
+    }
+
+    /// From now on it ends when the entry says so.
+    pub(super) fn registered(&mut self, entry: Entry) {
+        self.entry = Some(Arc::new(entry));
+    }
+
+    /// Returns when it must not go on.
+    pub(super) fn closed(&self) -> Closed {
+        let entry = self.entry.clone();
+        Box::pin(async move {
+            match entry {
+                Some(entry) => entry.closed().await,
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    /// Answers in the application's place.
+    pub(super) fn answer(mut self, status: u16, text: &'static str, reason: Reason) -> Response {
+        let response = local(self.grpc, status, text);
+        self.told(&response, status, text);
+        self.record.refuse(reason);
+        response
+    }
+
+    /// Refuses it.
+    pub(super) fn deny(mut self, refusal: &Refusal, index: &Index) -> Response {
+        let mut response = local(self.grpc, 403, DENIED);
+        self.told(&response, 403, DENIED);
+        if index.mesh().profile == model::Profile::Secure {
+            let id = decision_id();
+            if let Ok(value) = HeaderValue::try_from(id.as_str()) {
+                response.headers_mut().insert(DECISION, value);
+            }
+            self.record.decision_id(&id);
+        }
+        self.record.denied(refusal);
+        response
+    }
+
+    fn told(&mut self, response: &Response, status: u16, text: &str) {
+        let grpc = self.grpc;
+        self.record.http(|http| {
+            http.code = response.status().as_u16();
+            http.grpc_status = grpc.then(|| headers::grpc_status(status));
+        });
+        // What gRPC is told is in the head.
+        let length = if grpc { 0 } else { text.len() };
+        self.record.sent(u64::try_from(length).unwrap_or_default());
+    }
+
+    /// Passes the application's response on; the event comes when the last of it has gone by. `upgrade` says whether the
+    /// caller asked for one.
+    pub(super) fn respond(mut self, mut response: Response, returning: Returning, upgrade: bool) -> Answered {
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        self.record.upstream(returning.lease.address());
+        if switched && !upgrade {
+            self.record
+                .message("the application switched protocols without having been asked");
+            return self.answer(503, UNANSWERED, Reason::UpstreamReset).into();
+        }
+        headers::leave_hop(response.headers_mut(), switched);
+        // What an old server speaks is its own affair: our connection to the caller stays what it is.
+        *response.version_mut() = http::Version::HTTP_11;
+        self.record.http(|http| {
+            http.code = response.status().as_u16();
+            http.grpc_status = grpc_status_of(response.headers());
+        });
+        if switched {
+            return Answered {
+                response,
+                switched: Some(self),
+            };
+        }
+        let closed = self.closed();
+        let passing = |exchange| Passing {
+            exchange,
+            returning,
+            closed,
+            stopped: None,
+            sent: 0,
+        };
+        response.map(|body: Body| body.tapped(passing(self))).into()
+    }
+
+    /// Carries the bytes of a connection that has stopped being HTTP.
+    pub(super) async fn relay(mut self, ours: Upgrade, theirs: Upgrade) {
+        let closed = self.closed();
+        let ours = match ours.wait().await {
+            Ok(ours) => ours,
+            Err(error) => return self.record.gone(&error.to_string()),
+        };
+        let theirs = match theirs.wait().await {
+            Ok(theirs) => theirs,
+            Err(error) => {
+                self.record.message(&error.to_string());
+                return self.record.ended(Some(Reason::UpstreamReset), 0);
+            }
+        };
+        let relayed = relay(ours, theirs, closed).await;
+        self.record.received().fetch_add(relayed.sent, Ordering::Relaxed);
+        self.record.ended(relayed.reason, relayed.received);
+    }
+}
+
+/// A response on its way to the caller.
+struct Passing {
+    exchange: Exchange,
+    returning: Returning,
+    closed: Closed,
+    stopped: Option<Reason>,
+    sent: u64,
+}
+
+impl Tap for Passing {
+    fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.stopped.is_none() {
+            let reason = std::task::ready!(self.closed.as_mut().poll(context));
+            self.stopped = Some(reason);
+        }
+        Poll::Ready(())
+    }
+
+    fn data(&mut self, length: usize) {
+        self.sent += u64::try_from(length).unwrap_or_default();
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(status) = grpc_status_of(trailers) {
+            self.exchange.record.http(|http| http.grpc_status = Some(status));
+        }
+    }
+
+    fn end(mut self: Box<Self>, how: BodyEnd) {
+        if matches!(how, BodyEnd::Broken | BodyEnd::Dropped) {
+            // What had to end breaks where it is looked at first, its request perhaps: that it had to is the cause.
+            let _ = self.poll_stop(&mut Context::from_waker(Waker::noop()));
+        }
+        let Self {
+            exchange,
+            returning,
+            stopped,
+            sent,
+            ..
+        } = *self;
+        let reason = match how {
+            BodyEnd::Whole => None,
+            BodyEnd::Broken => Some(stopped.unwrap_or(Reason::UpstreamReset)),
+            BodyEnd::Dropped => Some(stopped.unwrap_or(Reason::DownstreamReset)),
+            BodyEnd::Stopped => Some(stopped.unwrap_or(Reason::PolicyChanged)),
+        };
+        exchange.record.ended(reason, sent);
+        if reason.is_none() {
+            returning.back();
+        }
+    }
+}
+
+/// The body of a request on its way to the application: counted, and cut off with the exchange also where nobody reads
+/// the response.
+pub(super) struct Coming {
+    received: Arc<AtomicU64>,
+    closed: Closed,
+    stopped: bool,
+}
+
+impl Coming {
+    pub(super) fn of(exchange: &Exchange) -> Self {
+        Self {
+            received: exchange.record.received(),
+            closed: exchange.closed(),
+            stopped: false,
+        }
+    }
+}
+
+impl Tap for Coming {
+    fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.stopped = self.stopped || self.closed.as_mut().poll(context).is_ready();
+        if self.stopped {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn data(&mut self, length: usize) {
+        let length = u64::try_from(length).unwrap_or_default();
+        self.received.fetch_add(length, Ordering::Relaxed);
+    }
+
+    fn end(self: Box<Self>, _: BodyEnd) {}
+}
+
+/// An answer of the proxy's own; gRPC's in trailers-only form.
+fn local(grpc: bool, status: u16, text: &'static str) -> Response {
+    let mut response = Response::new(Body::empty());
+    if grpc {
+        *response.headers_mut() = headers::grpc_answer(status, text);
+        return response;
+    }
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    if !text.is_empty() {
+        let plain = HeaderValue::from_static("text/plain");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        *response.body_mut() = Body::from(text);
+    }
+    response
+}
+
+fn grpc_status_of(headers: &HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// Sixty random bits in the alphabet that people can read out.
+fn decision_id() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = [0; 12];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    let letter = |byte: &u8| LETTERS.get(usize::from(byte % 32)).copied().map(char::from);
+    bytes.iter().filter_map(letter).collect()
+}

@@ -1,0 +1,320 @@
+//! Requests: each decided by the newest snapshot, and cut off when a later one no longer admits it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use meshward_http::{
+    Abort, Fault, Handler, Protocol as Read, Request, Response, ServeError, ServeOptions, Upgrade, Version,
+    header, take_upgrade, version_of,
+};
+use model::{Protocol, Reason};
+use snapshot::Index;
+use telemetry::HttpEvent;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::app::{self, Lease, Returning};
+use super::decide::{self, Asked, Refusal, Subject};
+use super::exchange::{Answered, Coming, DENIED, Exchange, UNANSWERED};
+use super::record::Record;
+use super::{Callee, Caller, fields, xfcc};
+use crate::outbound::headers::{self, Asks};
+use crate::shared::Shared;
+
+/// What a caller reads where the application is not to be reached.
+const UNREACHED: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
+
+/// Bytes that a connection within the process holds in each direction.
+const BUFFER: usize = 64 * 1024;
+
+/// A connection whose requests are served.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) caller: Caller,
+    pub(super) callee: Callee,
+    /// The version that the caller's application speaks, where its proxy told so.
+    pub(super) restored: Option<Version>,
+    pub(super) http10: bool,
+}
+
+impl Connection {
+    /// Serves it to its end. `record` is left only where there was no request: each leaves one of its own.
+    pub(super) async fn serve<IO>(self, record: Record, stream: IO, read: Read)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut draining = self.shared.draining.clone();
+        let drain = async move {
+            let _ = draining.wait_for(|told| *told).await;
+        };
+        let options = ServeOptions { http10: self.http10 };
+        let handler = Arc::new(Requests {
+            connection: self,
+            asked: AtomicBool::new(false),
+        });
+        let served = meshward_http::serve(stream, read, options, Arc::clone(&handler), drain).await;
+        if handler.asked.load(Ordering::Relaxed) {
+            return record.discard();
+        }
+        match served {
+            Ok(()) if *handler.connection.shared.draining.borrow() => record.refuse(Reason::Draining),
+            Ok(()) => record.gone("closed before a request"),
+            Err(ServeError::Timeout) => record.refuse(Reason::Timeout),
+            Err(error) => record.gone(&error.to_string()),
+        }
+    }
+}
+
+struct Requests {
+    connection: Connection,
+    asked: AtomicBool,
+}
+
+impl Handler for Requests {
+    async fn request(&self, request: Request) -> Result<Response, Abort> {
+        self.asked.store(true, Ordering::Relaxed);
+        let at = &self.connection;
+        let upgrade = request.extensions().get::<Upgrade>().cloned();
+        let answered = self::request(&at.shared, &at.caller, &at.callee, at.restored, request).await?;
+        Ok(switched(answered, upgrade))
+    }
+
+    fn refused(&self, fault: Fault) {
+        self.asked.store(true, Ordering::Relaxed);
+        let at = &self.connection;
+        let http = HttpEvent {
+            code: fault.status().as_u16(),
+            ..HttpEvent::default()
+        };
+        Record::request(&at.shared, &at.caller, &at.callee, http).fault(fault);
+    }
+}
+
+/// Ties the two ends of an upgrade together.
+fn switched(answered: Answered, ours: Option<Upgrade>) -> Response {
+    let mut response = answered.response;
+    if let Some(exchange) = answered.switched
+        && let Some(ours) = ours
+        && let Some(theirs) = take_upgrade(response.extensions_mut())
+    {
+        tokio::spawn(exchange.relay(ours, theirs));
+    }
+    response
+}
+
+/// Hands over a request that asks for an upgrade, over a connection within the process: whoever called gets the promise
+/// of a stream that goes by here, where it is counted and cut off as one from the wire is.
+pub(super) async fn looped(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    callee: &Callee,
+    request: Request,
+) -> Result<Response, Abort> {
+    let (near, far) = tokio::io::duplex(BUFFER);
+    let connection = Connection {
+        shared: Arc::clone(shared),
+        caller: caller.clone(),
+        callee: callee.clone(),
+        restored: None,
+        http10: false,
+    };
+    let record = Record::of(shared, caller, callee);
+    tokio::spawn(connection.serve(record, far, Read::Http1));
+    let mut sender = meshward_http::handshake(near, Version::Http1)
+        .await
+        .map_err(|_| Abort)?;
+    let request = headers::versioned(request, Version::Http1);
+    sender.send(request).await.map_err(|_| Abort)
+}
+
+/// Decides one request, and carries it to the application.
+pub(super) async fn request(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    callee: &Callee,
+    restored: Option<Version>,
+    request: Request,
+) -> Result<Answered, Abort> {
+    let grpc = headers::is_grpc(request.headers());
+    let record = Record::request(shared, caller, callee, describe(&request));
+    let mut exchange = Exchange::new(record, grpc);
+    let Some(index) = shared.store.current() else {
+        let text = "the proxy has no configuration yet";
+        return Ok(exchange.answer(503, text, Reason::NotReady).into());
+    };
+    let (asked, subject, request) = match prepare(&index, caller, callee, request, &mut exchange) {
+        Ok(prepared) => prepared,
+        Err(reason) => {
+            let (status, text) = match reason {
+                Reason::MethodRefused => (403, ""),
+                _ => (400, "Bad Request"),
+            };
+            return Ok(exchange.answer(status, text, reason).into());
+        }
+    };
+    let asked = Arc::new(asked);
+    // Registered before it is decided: no change falls in between.
+    match shared.registry.register(subject.check(Some(Arc::clone(&asked)))) {
+        Ok(entry) => exchange.registered(entry),
+        Err(reason) => {
+            let text = "too many requests are under way";
+            return Ok(exchange.answer(503, text, reason).into());
+        }
+    }
+    let coming = Coming::of(&exchange);
+    let request = request.map(|body| body.tapped(coming));
+    let Some(index) = shared.store.current() else {
+        let text = "the proxy has no configuration yet";
+        return Ok(exchange.answer(503, text, Reason::NotReady).into());
+    };
+    match subject.decide(&index, Some(&asked)) {
+        Ok(permit) => exchange.record.admitted(&permit),
+        // To a mesh client that is a connection that breaks, as over the wire.
+        Err(Refusal::Floor(reason)) => {
+            exchange.record.refuse(reason);
+            return Err(Abort);
+        }
+        Err(refusal) => return Ok(exchange.deny(&refusal, &index).into()),
+    }
+    let version = version(callee, restored, &request);
+    let upgrade = request.headers().contains_key(header::UPGRADE);
+    let closed = exchange.closed();
+    let sent = tokio::select! {
+        biased;
+        reason = closed => return Ok(exchange.answer(403, DENIED, reason).into()),
+        sent = send(shared, callee, version, request) => sent,
+    };
+    match sent {
+        Ok((response, lease)) => Ok(exchange.respond(
+            response,
+            Returning {
+                shared: Arc::clone(shared),
+                lease,
+            },
+            upgrade,
+        )),
+        Err(failure) => {
+            exchange.record.message(&failure.why);
+            let text = match failure.reason {
+                Reason::ConnectFailed => UNREACHED,
+                _ => UNANSWERED,
+            };
+            Ok(exchange.answer(503, text, failure.reason).into())
+        }
+    }
+}
+
+/// Makes the request the one that is decided and that the application gets: path, fields, identity.
+fn prepare(
+    index: &Index,
+    caller: &Caller,
+    callee: &Callee,
+    mut request: Request,
+    exchange: &mut Exchange,
+) -> Result<(Asked, Subject, Request), Reason> {
+    let mesh = index.mesh();
+    let asks = headers::asks(&request);
+    if asks == Asks::Other {
+        exchange.record.message("only upgrades to websocket are carried");
+        return Err(Reason::MethodRefused);
+    }
+    let received = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    let path = if received == "*" {
+        received.to_owned()
+    } else {
+        match decide::normalize(index, received) {
+            Ok(path) => path,
+            Err(why) => {
+                exchange.record.message(&why);
+                return Err(Reason::PathRefused);
+            }
+        }
+    };
+    if path != received {
+        exchange
+            .record
+            .http(|http| http.path_normalized = Some(path.as_str().into()));
+        *request.uri_mut() = path.parse().map_err(|_| Reason::PathRefused)?;
+    }
+    let upgrade = asks == Asks::WebSocket;
+    let map = request.headers_mut();
+    xfcc::apply(
+        map,
+        mesh.xfcc,
+        caller.peer.as_ref(),
+        callee.local.identity.as_ref(),
+    );
+    fields::silence(map, mesh.strict_hosts);
+    let id = headers::incoming(map, upgrade, mesh.strict_hosts);
+    exchange.record.http(|http| http.request_id = id.into());
+    // What is decided is what the application gets, and nothing that only the caller says.
+    let asked = Asked {
+        method: request.method().as_str().into(),
+        authority: decide::authority(&request).into(),
+        path: path.into(),
+        headers: request.headers().clone(),
+    };
+    Ok((asked, Subject::new(caller, callee), request))
+}
+
+/// Which HTTP the application speaks: what its port declares, else what its caller's application does.
+fn version(callee: &Callee, restored: Option<Version>, request: &Request) -> Version {
+    let declared = callee
+        .workload
+        .inbound
+        .as_ref()
+        .map_or(Protocol::Auto, |i| i.port(callee.address.port()).1);
+    match declared {
+        _ if request.headers().contains_key(header::UPGRADE) => Version::Http1,
+        Protocol::Http2 | Protocol::Grpc => Version::Http2,
+        _ => restored.unwrap_or_else(|| version_of(request)),
+    }
+}
+
+/// Sends a request to the application. A kept connection that closed before a byte left is no answer: once more.
+async fn send(
+    shared: &Arc<Shared>,
+    callee: &Callee,
+    version: Version,
+    request: Request,
+) -> Result<(Response, Lease), app::Failure> {
+    let limit = app::patience(shared);
+    let alone = request.headers().contains_key(header::UPGRADE);
+    let mut request = headers::versioned(request, version);
+    let mut fresh = alone;
+    loop {
+        let mut lease = shared.apps.lease(callee.address, version, limit, fresh).await?;
+        let used = lease.used;
+        match lease.sender.send(request).await {
+            Ok(response) => return Ok((response, lease)),
+            Err(unsent) => match unsent.request {
+                Some(again) if used && !fresh => {
+                    request = *again;
+                    fresh = true;
+                }
+                _ => {
+                    return Err(app::Failure {
+                        reason: Reason::UpstreamReset,
+                        why: unsent.error.to_string(),
+                    });
+                }
+            },
+        }
+    }
+}
+
+fn describe(request: &Request) -> HttpEvent {
+    let text = |name: &str| {
+        let value = request.headers().get(name).and_then(|v| v.to_str().ok());
+        Box::from(value.unwrap_or_default())
+    };
+    HttpEvent {
+        method: request.method().as_str().into(),
+        authority: text("host"),
+        path: request.uri().path_and_query().map_or("/", |p| p.as_str()).into(),
+        version: version_of(request).as_str(),
+        request_id: text("x-request-id"),
+        user_agent: text("user-agent"),
+        ..HttpEvent::default()
+    }
+}

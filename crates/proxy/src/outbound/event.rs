@@ -1,0 +1,276 @@
+//! The one event of a connection or a request: whatever happens, dropping the record leaves it.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use model::{Reason, SpiffeId};
+use snapshot::{Destination, Index, ServiceTarget, Workload};
+use telemetry::{Decision, Event, EventKind, HttpEvent, Peer, Reporter, Telemetry, Wire};
+
+use super::answer::Failure;
+use super::hop::Hop;
+use crate::Registration;
+
+/// An event in the making.
+pub(super) struct Record {
+    event: Option<Box<Event>>,
+    telemetry: Telemetry,
+    began: Instant,
+    /// Bytes from the caller so far.
+    received: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record").finish_non_exhaustive()
+    }
+}
+
+impl Record {
+    /// Of a connection that `address` opened to `dialled`.
+    pub(super) fn connection(telemetry: &Telemetry, address: SocketAddr, dialled: SocketAddr) -> Self {
+        let source = Arc::new(at(address));
+        Self::new(telemetry, EventKind::Connection, source, dialled)
+    }
+
+    /// Of a request.
+    pub(super) fn request(
+        telemetry: &Telemetry,
+        source: &Arc<Peer>,
+        dialled: SocketAddr,
+        http: HttpEvent,
+    ) -> Self {
+        let mut record = Self::new(telemetry, EventKind::Request, Arc::clone(source), dialled);
+        record.edit(|event| {
+            event.protocol = "http";
+            event.http = Some(Box::new(http));
+        });
+        record
+    }
+
+    fn new(telemetry: &Telemetry, kind: EventKind, source: Arc<Peer>, dialled: SocketAddr) -> Self {
+        let destination = Arc::new(at(dialled));
+        let mut event = Event::new(kind, Reporter::Source, SystemTime::now(), source, destination);
+        event.port = dialled.port();
+        // What stands where nobody says how it ended: whoever drops a record lost its caller.
+        event.flags = "DC";
+        event.details = Cow::Borrowed("downstream_remote_disconnect");
+        event.reason = Some(Reason::DownstreamReset);
+        Self {
+            event: Some(Box::new(event)),
+            telemetry: telemetry.clone(),
+            began: Instant::now(),
+            received: Arc::default(),
+        }
+    }
+
+    /// Counts bytes from the caller.
+    pub(super) fn received(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.received)
+    }
+
+    pub(super) fn source(&mut self, source: &Arc<Peer>) {
+        self.edit(|event| event.source = Arc::clone(source));
+    }
+
+    pub(super) fn protocol(&mut self, protocol: &'static str) {
+        self.edit(|event| event.protocol = protocol);
+    }
+
+    pub(super) fn sni(&mut self, sni: Option<&str>) {
+        self.edit(|event| {
+            if let Some(sni) = sni {
+                event.sni = Some(sni.into());
+                event.protocol = "tls";
+            }
+        });
+    }
+
+    pub(super) fn message(&mut self, message: &str) {
+        self.edit(|event| event.message = Some(message.into()));
+    }
+
+    /// Where it goes.
+    pub(super) fn destination(&mut self, destination: &Destination) {
+        let service = |target: &ServiceTarget| Arc::from(target.service.host.as_str());
+        self.edit(|event| match destination {
+            Destination::Service(target) => {
+                event.service = Some(service(target));
+                event.port = target.port;
+            }
+            Destination::Direct { service: target, .. } => event.service = target.as_ref().map(service),
+            Destination::External(_) => {}
+        });
+    }
+
+    /// By which hop, and how.
+    pub(super) fn hop(&mut self, index: &Index, hop: &Hop, wire: Wire) {
+        let workload = index.pod(hop.address.ip());
+        let peer = workload.map_or_else(|| at(hop.address), |w| peer(w, hop.address, None));
+        self.edit(|event| {
+            event.destination = Arc::new(peer);
+            event.upstream = Some(hop.address);
+            event.wire = wire;
+        });
+    }
+
+    /// The identity that the other end has proven, or that it has for the proxy to prove.
+    pub(super) fn proven(&mut self, id: &SpiffeId) {
+        self.edit(|event| {
+            let mut peer = Peer::clone(&event.destination);
+            peer.principal = Some(id.clone());
+            event.destination = Arc::new(peer);
+        });
+    }
+
+    pub(super) fn http(&mut self, edit: impl FnOnce(&mut HttpEvent)) {
+        self.edit(|event| {
+            if let Some(http) = event.http.as_deref_mut() {
+                edit(http);
+            }
+        });
+    }
+
+    /// It was answered, or went well; `sent` bytes went to the caller.
+    pub(super) fn carried(mut self, sent: u64) {
+        self.edit(|event| {
+            event.flags = "-";
+            event.details = Cow::Borrowed(if event.kind == EventKind::Request {
+                "via_upstream"
+            } else {
+                ""
+            });
+            event.reason = None;
+        });
+        self.sent(sent);
+    }
+
+    /// It began to be carried, and ended for a reason.
+    pub(super) fn broken(mut self, reason: Reason, sent: u64) {
+        let (flags, details) = match reason {
+            Reason::DownstreamReset => ("DC", "downstream_remote_disconnect"),
+            Reason::UpstreamReset => (
+                "UC",
+                "upstream_reset_after_response_started{connection_termination}",
+            ),
+            Reason::TlsHandshake | Reason::PeerIdentity => ("UF", "upstream_tls_refused"),
+            Reason::PolicyChanged
+            | Reason::Draining
+            | Reason::EgressUnknown
+            | Reason::HostMismatch
+            | Reason::NoRoute => ("-", "closed"),
+            // The callee's side of this node refused it: to the caller that is a connection that breaks.
+            _ => (
+                "UC",
+                "upstream_reset_before_response_started{connection_termination}",
+            ),
+        };
+        self.edit(|event| {
+            event.flags = flags;
+            event.details = Cow::Borrowed(details);
+            event.reason = Some(reason);
+            event.decision = Failure::of(reason).decision();
+        });
+        self.sent(sent);
+    }
+
+    /// It was not carried.
+    pub(super) fn failed(mut self, failure: &Failure) {
+        self.edit(|event| {
+            event.flags = failure.flags;
+            event.details = failure.details.clone();
+            event.reason = Some(failure.reason);
+            event.decision = failure.decision();
+            if failure.message.is_some() {
+                event.message.clone_from(&failure.message);
+            }
+            if event.kind == EventKind::Request {
+                event.bytes_sent = u64::try_from(failure.text.len()).unwrap_or_default();
+            }
+        });
+    }
+
+    /// It was not carried, for a reason that says all.
+    pub(super) fn refuse(self, reason: Reason) {
+        self.failed(&Failure::of(reason));
+    }
+
+    /// It was no request that is taken, and has been answered so.
+    pub(super) fn fault(mut self, fault: meshward_http::Fault) {
+        self.edit(|event| {
+            event.flags = "DPE";
+            event.details = Cow::Borrowed(fault.details());
+            event.reason = Some(fault.reason());
+            event.decision = Decision::Deny;
+        });
+    }
+
+    /// The caller went away.
+    pub(super) fn gone(mut self, why: &str) {
+        self.message(why);
+    }
+
+    /// It leaves no event: others do in its place.
+    pub(super) fn discard(mut self) {
+        self.event = None;
+    }
+
+    fn sent(&mut self, bytes: u64) {
+        self.edit(|event| event.bytes_sent = bytes);
+    }
+
+    fn edit(&mut self, edit: impl FnOnce(&mut Event)) {
+        if let Some(event) = self.event.as_deref_mut() {
+            edit(event);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(mut event) = self.event.take() {
+            event.duration = self.began.elapsed();
+            event.bytes_received = self.received.load(Ordering::Relaxed);
+            self.telemetry.emit(*event);
+        }
+    }
+}
+
+/// The caller, from the snapshot where it is there and from its registration where it is not.
+pub(super) fn caller(index: &Index, local: &Registration, id: &SpiffeId, address: SocketAddr) -> Arc<Peer> {
+    let known = index.workload(&local.uid);
+    let peer = known.map_or_else(
+        || Peer {
+            namespace: Arc::from(local.namespace.as_str()),
+            pod: Arc::from(local.pod.as_str()),
+            principal: Some(id.clone()),
+            ..at(address)
+        },
+        |workload| peer(workload, address, Some(id)),
+    );
+    Arc::new(peer)
+}
+
+fn peer(workload: &Workload, address: SocketAddr, principal: Option<&SpiffeId>) -> Peer {
+    Peer {
+        address: Some(address),
+        namespace: Arc::from(workload.pod.namespace()),
+        pod: Arc::from(workload.pod.name()),
+        workload: Arc::from(workload.workload.name()),
+        principal: principal.cloned(),
+        app: Arc::from(workload.app.as_str()),
+        version: Arc::from(workload.version.as_str()),
+        canonical_name: Arc::from(workload.canonical_name.as_str()),
+        canonical_revision: Arc::from(workload.canonical_revision.as_str()),
+    }
+}
+
+fn at(address: SocketAddr) -> Peer {
+    Peer {
+        address: Some(address),
+        ..Peer::default()
+    }
+}

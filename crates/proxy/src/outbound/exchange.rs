@@ -1,0 +1,184 @@
+//! A request and its response, from the moment it came to the last byte of the answer.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use meshward_http::{
+    Body, BodyEnd, HeaderMap, Response, StatusCode, Tap, Upgrade, UpgradeError, Upgraded, take_upgrade,
+};
+use model::Reason;
+
+use super::answer::Failure;
+use super::event::Record;
+use super::headers;
+use super::hop::Loaded;
+use super::pool::Lease;
+use crate::registry::Entry;
+use crate::relay::relay;
+
+/// What a request is carried by, to be given back when its response is over.
+#[derive(Default)]
+pub(super) struct Hold {
+    pub(super) lease: Option<Lease>,
+    /// Its share of what is under way to the endpoint.
+    pub(super) _loaded: Option<Loaded<SocketAddr>>,
+    /// The caller's end of an upgrade that it asks for.
+    pub(super) upgrade: Option<Upgrade>,
+}
+
+/// One request under way.
+pub(super) struct Exchange {
+    pub(super) record: Record,
+    pub(super) entry: Option<Arc<Entry>>,
+    /// Its share of what the workload may have open.
+    pub(super) share: Option<Loaded<u32>>,
+    grpc: bool,
+}
+
+type Closed = Pin<Box<dyn Future<Output = Reason> + Send>>;
+
+impl Exchange {
+    pub(super) fn new(mut record: Record, grpc: bool) -> Self {
+        if grpc {
+            record.protocol("grpc");
+        }
+        Self {
+            record,
+            entry: None,
+            share: None,
+            grpc,
+        }
+    }
+
+    /// Returns when the request must not go on.
+    pub(super) fn closed(&self) -> Closed {
+        let entry = self.entry.clone();
+        Box::pin(async move {
+            match entry {
+                Some(entry) => entry.closed().await,
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    /// Answers in the other side's place.
+    pub(super) fn refuse(mut self, failure: &Failure) -> Response {
+        let response = failure.response(self.grpc);
+        self.record.http(|http| {
+            http.code = response.status().as_u16();
+            http.grpc_status = self.grpc.then(|| headers::grpc_status(failure.status));
+        });
+        self.record.failed(failure);
+        response
+    }
+
+    /// Passes the response on; the event comes when the last of it has gone by.
+    pub(super) fn respond(mut self, mut response: Response, hold: Hold) -> Response {
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if upgraded && hold.upgrade.is_none() {
+            let failure = Failure::of(Reason::UpstreamReset);
+            return self.refuse(&failure.because("the other side switched protocols unasked"));
+        }
+        headers::leave_hop(response.headers_mut(), upgraded);
+        self.record.http(|http| {
+            http.code = response.status().as_u16();
+            http.grpc_status = grpc_status_of(response.headers());
+        });
+        let closed = self.closed();
+        if upgraded
+            && let Some(theirs) = take_upgrade(response.extensions_mut())
+            && let Some(ours) = &hold.upgrade
+        {
+            tokio::spawn(upgraded_streams(ours.clone(), theirs, self, hold, closed));
+            return response;
+        }
+        response.map(|body: Body| {
+            body.tapped(Passing {
+                exchange: self,
+                hold,
+                closed,
+                stopped: None,
+                sent: 0,
+            })
+        })
+    }
+}
+
+/// Carries the bytes of a connection that has stopped being HTTP.
+async fn upgraded_streams(ours: Upgrade, theirs: Upgrade, exchange: Exchange, hold: Hold, closed: Closed) {
+    let both: Result<(Upgraded, Upgraded), UpgradeError> =
+        async { Ok((ours.wait().await?, theirs.wait().await?)) }.await;
+    match both {
+        Ok((ours, theirs)) => {
+            let relayed = relay(ours, theirs, closed).await;
+            exchange
+                .record
+                .received()
+                .fetch_add(relayed.sent, std::sync::atomic::Ordering::Relaxed);
+            match relayed.reason {
+                None => exchange.record.carried(relayed.received),
+                Some(reason) => exchange.record.broken(reason, relayed.received),
+            }
+        }
+        Err(error) => exchange.record.gone(&error.to_string()),
+    }
+    drop(hold);
+}
+
+fn grpc_status_of(headers: &HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// A response on its way to the caller.
+struct Passing {
+    exchange: Exchange,
+    hold: Hold,
+    closed: Closed,
+    stopped: Option<Reason>,
+    sent: u64,
+}
+
+impl Tap for Passing {
+    fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.stopped.is_none() {
+            let reason = std::task::ready!(self.closed.as_mut().poll(context));
+            self.stopped = Some(reason);
+        }
+        Poll::Ready(())
+    }
+
+    fn data(&mut self, length: usize) {
+        self.sent += u64::try_from(length).unwrap_or_default();
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(status) = grpc_status_of(trailers) {
+            self.exchange.record.http(|http| http.grpc_status = Some(status));
+        }
+    }
+
+    fn end(self: Box<Self>, how: BodyEnd) {
+        let Self {
+            exchange,
+            hold,
+            stopped,
+            sent,
+            ..
+        } = *self;
+        let record = exchange.record;
+        match how {
+            BodyEnd::Whole => {
+                if let Some(lease) = hold.lease {
+                    lease.release();
+                }
+                record.carried(sent);
+            }
+            BodyEnd::Broken => record.broken(Reason::UpstreamReset, sent),
+            BodyEnd::Dropped => record.broken(Reason::DownstreamReset, sent),
+            BodyEnd::Stopped => record.broken(stopped.unwrap_or(Reason::PolicyChanged), sent),
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The next hop: which endpoint, by what transport, and who must be there.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::{Reason, SpiffeId, canonical_ip};
+use routing::balance;
+use snapshot::{ClientTls, Destination, Endpoint, Index, ServiceTarget, Transport};
+
+/// Where one attempt goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Hop {
+    /// Where to connect: a workload's address and port, or what was dialled.
+    pub(super) address: SocketAddr,
+    /// Mutual TLS and with whom, or plaintext.
+    pub(super) tls: Option<Tls>,
+    /// Whether the address is known to the mesh: then the caller appears there with its own address.
+    pub(super) inside: bool,
+}
+
+/// What mutual TLS towards a hop needs.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Tls {
+    /// `outbound_.PORT_._.HOST` (CM-13); empty where no Service was addressed.
+    pub(super) sni: Arc<str>,
+    /// Who is accepted at the other end (CM-14); empty accepts nobody (R28).
+    pub(super) expected: Arc<[SpiffeId]>,
+}
+
+/// Picks the next hop towards a destination that is not among those that were `tried`, while there is one that was not.
+///
+/// # Errors
+/// `NO_ENDPOINT`; `PEER_IDENTITY` where nobody is expected at the other end; or what a DestinationRule's settings that
+/// cannot be acted on lead to.
+pub(super) fn next(
+    index: &Index,
+    destination: &Destination,
+    dialled_v6: bool,
+    tried: &[SocketAddr],
+    random: u64,
+    load: &Load<SocketAddr>,
+) -> Result<Hop, Reason> {
+    match destination {
+        Destination::External(address) => Ok(Hop {
+            address: *address,
+            tls: None,
+            inside: false,
+        }),
+        Destination::Direct {
+            address,
+            workload,
+            service,
+        } => {
+            let endpoint = || service.as_ref().and_then(|target| endpoint_at(target, *address));
+            let (accepts, identity) = match workload {
+                Some(workload) => (workload.accepts_mtls(address.port()), workload.identity.clone()),
+                None => endpoint().map_or((false, None), |e| {
+                    (e.accepts_mtls(address.port()), e.identity.clone())
+                }),
+            };
+            let demanded = service.as_ref().and_then(|target| target.tls);
+            let tls = transport(index, demanded, accepts, || Tls {
+                sni: service.as_ref().map_or_else(|| Arc::from(""), sni),
+                expected: identity.into_iter().collect(),
+            })?;
+            Ok(Hop {
+                address: *address,
+                tls,
+                inside: workload.is_some(),
+            })
+        }
+        Destination::Service(target) => {
+            let mut choice = candidates(target, dialled_v6);
+            let is_new = |c: &(&Endpoint, SocketAddr)| !tried.contains(&c.1);
+            if choice.iter().any(is_new) {
+                choice.retain(is_new);
+            }
+            let (endpoint, address) =
+                balance::pick(&choice, random, |c| load.of(c.1)).ok_or(Reason::NoEndpoint)?;
+            let accepts = endpoint.accepts_mtls(address.port());
+            let tls = transport(index, target.tls, accepts, || Tls {
+                sni: sni(target),
+                expected: target.service.identities.as_slice().into(),
+            })?;
+            Ok(Hop {
+                address: *address,
+                tls,
+                inside: index.pod(address.ip()).is_some(),
+            })
+        }
+    }
+}
+
+/// Endpoints with the address that they are reached at: of the family that was dialled where they have one.
+fn candidates(target: &ServiceTarget, v6: bool) -> Vec<(&Endpoint, SocketAddr)> {
+    let candidates = target.candidates().into_iter();
+    let with_address = candidates.filter_map(|(endpoint, port)| {
+        let address = endpoint.address(v6)?;
+        Some((endpoint, SocketAddr::new(canonical_ip(address), port)))
+    });
+    with_address.collect()
+}
+
+fn endpoint_at(target: &ServiceTarget, address: SocketAddr) -> Option<&Endpoint> {
+    let at = |ip: &IpAddr| canonical_ip(*ip) == address.ip();
+    let mut endpoints = target.service.endpoints.iter();
+    endpoints.find(|endpoint| endpoint.addresses.iter().any(at))
+}
+
+fn transport(
+    index: &Index,
+    demanded: Option<ClientTls>,
+    accepts_mtls: bool,
+    tls: impl FnOnce() -> Tls,
+) -> Result<Option<Tls>, Reason> {
+    match Transport::select(index.mesh().auto_mtls, demanded, accepts_mtls) {
+        Transport::Plaintext => Ok(None),
+        Transport::Mutual => {
+            let tls = tls();
+            // R28: a client that expects nobody in particular would accept everybody.
+            if tls.expected.is_empty() {
+                return Err(Reason::PeerIdentity);
+            }
+            Ok(Some(tls))
+        }
+        Transport::Refused(reason) => Err(reason),
+    }
+}
+
+fn sni(target: &ServiceTarget) -> Arc<str> {
+    Arc::from(format!("outbound_.{}_._.{}", target.port, target.service.host))
+}
+
+/// How much is under way, to each address or of each workload. Holds only those with something under way, so it is as
+/// bounded as the registry is.
+#[derive(Debug)]
+pub(super) struct Load<K: Eq + Hash>(Arc<Mutex<HashMap<K, usize>>>);
+
+/// One thing under way, until dropped.
+#[derive(Debug)]
+pub(super) struct Loaded<K: Copy + Eq + Hash> {
+    load: Load<K>,
+    key: K,
+}
+
+impl<K: Copy + Eq + Hash> Load<K> {
+    pub(super) fn of(&self, key: K) -> usize {
+        self.with(|map| map.get(&key).copied().unwrap_or_default())
+    }
+
+    pub(super) fn add(&self, key: K) -> Loaded<K> {
+        self.with(|map| *map.entry(key).or_default() += 1);
+        Loaded {
+            load: Self(Arc::clone(&self.0)),
+            key,
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<K, usize>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<K: Eq + Hash> Default for Load<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Drop for Loaded<K> {
+    fn drop(&mut self) {
+        self.load.with(|map| {
+            if let Some(count) = map.get_mut(&self.key) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    map.remove(&self.key);
+                }
+            }
+        });
+    }
+}
+
+/// 64 random bits; where the system gives none, always the same, which spreads badly and breaks nothing.
+pub(super) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::world::{endpoint, mesh, plain, pod, service};
+    use super::*;
+    use model::Protocol;
+    use snapshot::{Egress, Resource, Resources, Service, Workload};
+
+    const VIP: &str = "10.96.0.20:80";
+
+    fn index(service: Service, workloads: &[Workload]) -> Index {
+        let mut resources: Resources = [Resource::from(mesh(Egress::AllowAny)), service.into()]
+            .into_iter()
+            .collect();
+        for workload in workloads {
+            resources.insert(Arc::new(workload.clone().into()));
+        }
+        Index::build(&resources).unwrap()
+    }
+
+    fn to(index: &Index, dialled: &str, tried: &[SocketAddr]) -> Result<Hop, Reason> {
+        let dialled: SocketAddr = dialled.parse().unwrap();
+        let destination = index.outbound("full", dialled, None)?;
+        next(index, &destination, dialled.is_ipv6(), tried, 0, &Load::default())
+    }
+
+    fn id(account: &str) -> SpiffeId {
+        format!("spiffe://cluster.local/ns/full/sa/{account}")
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn cm_01_to_07_and_gw_44_for_a_service() {
+        let mesh_pod = pod("web-1", "10.77.1.2", Some("web"));
+        let plain_pod = plain("web-1", "10.77.1.2");
+        let mut shy = pod("web-1", "10.77.1.2", Some("web"));
+        shy.plaintext_ports = vec![8080];
+        for (workload, demanded, expect) in [
+            (&mesh_pod, None, Ok(true)),
+            (&plain_pod, None, Ok(false)),
+            (&shy, None, Ok(false)),
+            (&shy, Some(ClientTls::IstioMutual), Ok(true)),
+            (&mesh_pod, Some(ClientTls::Disable), Ok(false)),
+            (&mesh_pod, Some(ClientTls::Unsupported), Err(Reason::TlsHandshake)),
+            // R28: nobody is known who could be expected.
+            (
+                &plain_pod,
+                Some(ClientTls::IstioMutual),
+                Err(Reason::PeerIdentity),
+            ),
+        ] {
+            let mut at = endpoint(workload, 80, 8080);
+            at.plaintext_ports.clone_from(&workload.plaintext_ports);
+            let mut web = service("full/web", VIP, Protocol::Http, vec![at]);
+            web.ports[0].tls = demanded;
+            let index = index(web, std::slice::from_ref(workload));
+            let hop = to(&index, VIP, &[]);
+            assert_eq!(
+                hop.as_ref().map(|hop| hop.tls.is_some()).map_err(|r| *r),
+                expect,
+                "{demanded:?}"
+            );
+            if let Ok(Hop { tls: Some(tls), .. }) = hop {
+                assert_eq!(tls.sni.as_ref(), "outbound_.80_._.web.full.svc.cluster.local");
+                assert_eq!(tls.expected.as_ref(), [id("web")]);
+            }
+        }
+    }
+
+    #[test]
+    fn o_01_a_pod_that_is_dialled_by_its_address_is_reached_with_identity() {
+        let workload = pod("web-1", "10.77.1.2", Some("web"));
+        let index = index(service("full/other", VIP, Protocol::Http, vec![]), &[workload]);
+        let hop = to(&index, "10.77.1.2:9999", &[]).unwrap();
+        let tls = hop.tls.unwrap();
+        assert_eq!(
+            (tls.sni.as_ref(), tls.expected.as_ref()),
+            ("", [id("web")].as_slice())
+        );
+        assert!(hop.inside);
+    }
+
+    #[test]
+    fn what_is_outside_gets_what_the_caller_sends() {
+        let index = index(service("full/other", VIP, Protocol::Http, vec![]), &[]);
+        let hop = to(&index, "1.2.3.4:443", &[]).unwrap();
+        assert_eq!((hop.tls, hop.inside), (None, false));
+    }
+
+    #[test]
+    fn the_family_that_was_dialled_comes_first() {
+        let mut workload = pod("web-1", "10.77.1.2", Some("web"));
+        workload.addresses.push("fd77:1:1::2".parse().unwrap());
+        let mut web = service(
+            "full/web",
+            VIP,
+            Protocol::Http,
+            vec![endpoint(&workload, 80, 8080)],
+        );
+        web.vips.push("fd77:96::20".parse().unwrap());
+        let index = index(web, &[workload]);
+        for (dialled, expect) in [
+            (VIP, "10.77.1.2:8080"),
+            ("[fd77:96::20]:80", "[fd77:1:1::2]:8080"),
+        ] {
+            assert_eq!(to(&index, dialled, &[]).unwrap().address, expect.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_was_tried_is_tried_again_only_where_nothing_else_is_left() {
+        let pods = [
+            pod("a", "10.77.1.2", Some("web")),
+            pod("b", "10.77.1.3", Some("web")),
+        ];
+        let endpoints = pods.iter().map(|pod| endpoint(pod, 80, 8080)).collect();
+        let index = index(service("full/web", VIP, Protocol::Http, endpoints), &pods);
+        let [a, b] = ["10.77.1.2:8080", "10.77.1.3:8080"].map(|text| text.parse().unwrap());
+        for (tried, expect) in [([a].as_slice(), b), ([b].as_slice(), a)] {
+            assert_eq!(to(&index, VIP, tried).unwrap().address, expect);
+        }
+        assert!(to(&index, VIP, &[a, b]).is_ok());
+    }
+
+    #[test]
+    fn the_idler_of_two_is_taken() {
+        let pods = [
+            pod("a", "10.77.1.2", Some("web")),
+            pod("b", "10.77.1.3", Some("web")),
+        ];
+        let endpoints = pods.iter().map(|pod| endpoint(pod, 80, 8080)).collect();
+        let index = index(service("full/web", VIP, Protocol::Http, endpoints), &pods);
+        let destination = index.outbound("full", VIP.parse().unwrap(), None).unwrap();
+        let load = Load::default();
+        let busy = load.add("10.77.1.2:8080".parse().unwrap());
+        for random in [0, 1 << 40, u64::MAX] {
+            let hop = next(&index, &destination, false, &[], random, &load).unwrap();
+            assert_eq!(hop.address, "10.77.1.3:8080".parse().unwrap());
+        }
+        drop(busy);
+        assert!(load.with(|map| map.is_empty()));
+    }
+}

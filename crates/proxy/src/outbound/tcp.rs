@@ -1,0 +1,231 @@
+//! Connections that are not read: decided once, and carried as bytes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use identity::sniff::{self, Sniff};
+use meshward_http::Rewind;
+use model::Reason;
+use telemetry::Wire;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::dial::Link;
+use super::event::Record;
+use super::hop::{self, Hop};
+use super::local::{self, Way};
+use super::plan::Kept;
+use super::{Client, Downstream, Outbound, RETRIES};
+use crate::inbound::{self, Callee};
+use crate::registry::Entry;
+use crate::relay::{Relayed, relay};
+
+/// The application protocol of connections that are not HTTP (CM-15).
+const ALPN: [&[u8]; 1] = [b"istio"];
+
+impl Outbound {
+    pub(super) async fn stream<S: Downstream>(
+        &self,
+        mut record: Record,
+        client: Client,
+        kept: &Kept,
+        entry: &Entry,
+        stream: Rewind<S>,
+    ) {
+        let (index, destination) = match self.decide(&client, kept, None) {
+            Ok(decided) => decided,
+            Err(reason) => {
+                stream.reset();
+                return record.refuse(reason);
+            }
+        };
+        record.destination(&destination);
+        let limit = std::time::Duration::from_millis(index.mesh().connect_timeout_ms);
+        let mut tried = Vec::new();
+        let mut last = None;
+        loop {
+            let v6 = client.dialled.is_ipv6();
+            let hop = match hop::next(&index, &destination, v6, &tried, hop::random(), &self.load) {
+                Ok(hop) => hop,
+                Err(reason) => {
+                    stream.reset();
+                    return record.refuse(reason);
+                }
+            };
+            // The same endpoint is not asked again: who opened the connection can do that itself.
+            if let Some(failure) = last.take_if(|_| tried.contains(&hop.address)) {
+                stream.reset();
+                return record.failed(&failure);
+            }
+            let way = self.way(&index, &hop);
+            record.hop(&index, &hop, way.wire(&hop));
+            let _loaded = self.load.add(hop.address);
+            let linked = match way {
+                Way::Here(callee) => return self.here(record, &client, &hop, &callee, entry, stream).await,
+                Way::Looped(callee) => {
+                    let io = local::looped(&self.shared, &client, *callee);
+                    self.secure(&client, hop.tls.as_ref(), io, &ALPN).await
+                }
+                Way::Wire => tokio::select! {
+                    linked = self.connect(&client, &hop, &ALPN, limit) => linked,
+                    reason = entry.closed() => {
+                        stream.reset();
+                        return record.refuse(reason);
+                    }
+                },
+            };
+            match linked {
+                Ok(link) => return carry(record, link, entry, stream).await,
+                Err(failure) if tried.len() < RETRIES => {
+                    tried.push(hop.address);
+                    last = Some(failure);
+                }
+                Err(failure) => {
+                    stream.reset();
+                    return record.failed(&failure);
+                }
+            }
+        }
+    }
+
+    async fn here<S: Downstream>(
+        &self,
+        mut record: Record,
+        client: &Client,
+        hop: &Hop,
+        callee: &Callee,
+        entry: &Entry,
+        stream: Rewind<S>,
+    ) {
+        let caller = match self.caller(client, hop, callee) {
+            Ok(caller) => caller,
+            Err(failure) => {
+                stream.reset();
+                return record.failed(&failure);
+            }
+        };
+        if caller.peer.is_some()
+            && let Some(id) = &callee.local.identity
+        {
+            record.proven(id);
+        }
+        let (stream, noted) = Noted::new(stream);
+        let carried = inbound::stream(&self.shared, &caller, callee, stream);
+        let relayed = tokio::select! {
+            relayed = carried => relayed,
+            reason = entry.closed() => Relayed { sent: 0, received: 0, reason: Some(reason) },
+        };
+        record.sni(noted.sni());
+        end(record, relayed);
+    }
+}
+
+async fn carry<S: Downstream>(mut record: Record, link: Link, entry: &Entry, stream: Rewind<S>) {
+    if let Some(peer) = &link.peer {
+        record.proven(peer.id());
+    }
+    let (stream, noted) = Noted::new(stream);
+    let mut relayed = relay(stream, link.io, entry.closed()).await;
+    record.sni(noted.sni());
+    if let Some(refusal) = link.late.refusal() {
+        record.message(&format!("TLS error: {refusal}"));
+        relayed.reason = Some(Reason::TlsHandshake);
+    }
+    end(record, relayed);
+}
+
+fn end(record: Record, relayed: Relayed) {
+    record
+        .received()
+        .store(relayed.sent, std::sync::atomic::Ordering::Relaxed);
+    match relayed.reason {
+        None => record.carried(relayed.received),
+        Some(reason) => record.broken(reason, relayed.received),
+    }
+}
+
+impl Way {
+    /// How that way is told of in events.
+    pub(super) fn wire(&self, hop: &Hop) -> Wire {
+        match (self, &hop.tls) {
+            (_, None) => Wire::Plaintext,
+            (Self::Here(_), Some(_)) => Wire::Local,
+            (Self::Looped(_) | Self::Wire, Some(_)) => Wire::MutualTls,
+        }
+    }
+}
+
+/// The name that a caller's own TLS asks for, once its first bytes have gone by. Nothing waits for it.
+#[derive(Clone, Default, Debug)]
+struct Name(Arc<OnceLock<Option<String>>>);
+
+impl Name {
+    fn sni(&self) -> Option<&str> {
+        self.0.get().and_then(Option::as_deref)
+    }
+}
+
+/// Looks at the first bytes of a stream as they go by.
+struct Noted<IO> {
+    inner: IO,
+    name: Name,
+    first: Vec<u8>,
+}
+
+impl<IO> Noted<IO> {
+    fn new(inner: IO) -> (Self, Name) {
+        let name = Name::default();
+        let noted = Self {
+            inner,
+            name: name.clone(),
+            first: Vec::new(),
+        };
+        (noted, name)
+    }
+
+    fn look(&mut self, bytes: &[u8]) {
+        if self.name.0.get().is_some() {
+            return;
+        }
+        self.first.extend_from_slice(bytes);
+        let sni = match sniff::client_hello(&self.first) {
+            Sniff::NeedMore if self.first.len() < sniff::LIMIT => return,
+            Sniff::ClientHello { sni, .. } => sni,
+            Sniff::NeedMore | Sniff::NotTls => None,
+        };
+        self.first = Vec::new();
+        let _ = self.name.0.set(sni);
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Noted<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        self.look(buffer.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Noted<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}

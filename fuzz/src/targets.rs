@@ -1,0 +1,351 @@
+use std::sync::{Arc, LazyLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use meshward_http::{Fault, Front};
+use model::{Cidr, Host, SpiffeId, TrustDomain};
+use policy::path::{Mode, explain, normalize, strict_check};
+use prost::Message as _;
+use proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use snapshot::{Index, Resource, Resources};
+use time::{Duration, OffsetDateTime};
+
+use crate::{Target, admin_line};
+
+pub(crate) const ALL: &[Target] = &[
+    Target {
+        name: "yaml",
+        run: yaml,
+        words: &[
+            b"apiVersion: ",
+            b"kind: ",
+            b"metadata:\n",
+            b"spec:\n",
+            b"---\n",
+            b"&a ",
+            b"*a",
+            b"<<: *a",
+            b"? ",
+            b"!!str ",
+            b"|\n",
+            b">-\n",
+            b"- ",
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b"\"",
+            b"'",
+            b"# ",
+            b"\t",
+            b"items:\n",
+            b"List",
+            b"rules:\n",
+            b"AuthorizationPolicy",
+            b"PeerAuthentication",
+            b"DestinationRule",
+            b"ConfigMap",
+            b"Pod",
+            b"Service",
+            b"security.istio.io/v1",
+            b"mesh: |\n",
+            b"0x",
+            b"1e999",
+            b".inf",
+            b"~",
+            b"%YAML 1.2\n",
+        ],
+    },
+    Target {
+        name: "xds",
+        run: xds,
+        words: &[
+            b"type.googleapis.com/meshward.dev.v1alpha1.Resource",
+            b"\x0a",
+            b"\x12",
+            b"\x1a",
+            b"\x22",
+        ],
+    },
+    Target {
+        name: "snapshot",
+        run: snapshot,
+        words: &[
+            b"[",
+            b"]",
+            b"{",
+            b"}",
+            b"\"",
+            b":",
+            b",",
+            b"null",
+            b"true",
+            b"\"mesh\"",
+            b"\"roots\"",
+            b"\"*\"",
+            b"-1",
+            b"65536",
+        ],
+    },
+    Target {
+        name: "client-hello",
+        run: client_hello,
+        words: &[
+            b"\x16\x03\x01",
+            b"\x01\x00",
+            b"\x00\x00",
+            b"\x00\x10",
+            b"istio-peer-exchange",
+            b"istio",
+            b"h2",
+        ],
+    },
+    Target {
+        name: "http1",
+        run: http1,
+        words: &[
+            b"GET / HTTP/1.1\r\n",
+            b"POST ",
+            b"CONNECT ",
+            b"Host: a\r\n",
+            b"Content-Length: ",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Connection: upgrade\r\n",
+            b"Upgrade: websocket\r\n",
+            b"\r\n\r\n",
+            b"\r\n",
+            b"\n",
+            b"0\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n",
+            b": ",
+            b"identity",
+            b", ",
+            b";",
+            b"\0",
+            b"Expect: 100-continue\r\n",
+        ],
+    },
+    Target {
+        name: "admin-line",
+        run: admin_line::run,
+        words: &[
+            b"{\"verb\":\"get\"",
+            b"\"body\":",
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b"\n",
+            b"\"",
+            b"null",
+            b"\\u0000",
+            b"1e400",
+        ],
+    },
+    Target {
+        name: "path",
+        run: path,
+        words: &[
+            b"/", b"//", b"%2f", b"%2F", b"%5c", b"%00", b"%25", b"..", b".", b"?", b"#", b";", b"\\",
+            b"%2e", b"%",
+        ],
+    },
+    Target {
+        name: "csr",
+        run: csr,
+        words: &[
+            b"-----BEGIN CERTIFICATE REQUEST-----\n",
+            b"-----END CERTIFICATE REQUEST-----\n",
+            b"\x30\x82",
+            b"\x06\x03",
+            b"\x02\x01\x00",
+        ],
+    },
+    Target {
+        name: "nflog",
+        run: nflog,
+        words: &[b"udp\0", b"bad_l2\0", b"\x08\x00", b"\x08\x00\x0a\x00"],
+    },
+    Target {
+        name: "names",
+        run: names,
+        words: &[
+            b"spiffe://",
+            b"/ns/",
+            b"/sa/",
+            b"cluster.local",
+            b"*",
+            b".",
+            b"::",
+            b"/",
+            b"%",
+            b"10.0.0.0/8",
+            b"::ffff:",
+        ],
+    },
+];
+
+fn yaml(input: &[u8]) {
+    let parsed = api::parse("input.yaml", input);
+    for object in &parsed.objects {
+        let _ = (object.reference(), object.span("spec.rules[0].from[0]"));
+    }
+    for problem in &parsed.problems {
+        let line = problem.one_line();
+        assert!(!line.contains('\n'), "a problem of more than one line: {line:?}");
+    }
+}
+
+fn xds(input: &[u8]) {
+    let Ok(response) = DeltaDiscoveryResponse::decode(input) else {
+        return;
+    };
+    let mut held = xds::client::Held::default();
+    if let Ok(received) = held.receive(&response) {
+        held.keep(received);
+        // The same once more changes nothing.
+        let again = held.receive(&response);
+        let again = again.unwrap_or_else(|e| panic!("taken once and not twice: {e}"));
+        assert_eq!(again.resources.len(), held.resources().len());
+    }
+}
+
+/// What a control plane might send once its frames and versions are right.
+fn snapshot(input: &[u8]) {
+    let Ok(list) = serde_json::from_slice::<Vec<Resource>>(input) else {
+        return;
+    };
+    let mut resources = Resources::default();
+    for resource in list {
+        resources.insert(Arc::new(resource));
+    }
+    let none = Resources::default();
+    assert_eq!(none.apply(&none.diff(&resources)), resources);
+    let _ = Index::build(&resources);
+}
+
+fn client_hello(input: &[u8]) {
+    use identity::sniff::{Sniff, client_hello};
+    let whole = client_hello(input);
+    let _ = meshward_http::sniff::classify(input);
+    // A verdict on the first bytes is not taken back when more come.
+    for part in [1, 5, 11, input.len() / 2] {
+        let first = input.get(..part).map(client_hello);
+        if let Some(verdict @ (Sniff::NotTls | Sniff::ClientHello { .. })) = first {
+            assert_eq!(verdict, whole, "of {part} bytes");
+        }
+    }
+}
+
+/// How bytes arrive makes no difference: all at once, or in pieces.
+fn http1(input: &[u8]) {
+    let whole = feed(input, usize::MAX);
+    for piece in [1, 7] {
+        // Byte by byte is quadratic: not for long inputs.
+        if input.len() <= 2048 {
+            assert_eq!(feed(input, piece), whole, "in pieces of {piece}");
+        }
+    }
+}
+
+/// How many bytes are handed on, and the fault that ends it.
+fn feed(input: &[u8], piece: usize) -> (usize, Option<Fault>) {
+    let mut front = Front::default();
+    let (mut done, mut shown) = (0, 0);
+    while shown < input.len() {
+        shown = shown.saturating_add(piece).min(input.len());
+        loop {
+            let rest = input.get(done..shown).unwrap_or_default();
+            match front.advance(rest) {
+                Err(fault) => return (done, Some(fault)),
+                Ok(taken) => {
+                    assert!(taken <= rest.len(), "{taken} of {} bytes", rest.len());
+                    done += taken;
+                    if front.undecided() {
+                        front.decide(false);
+                    } else if taken == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    (done, None)
+}
+
+/// What the strict profile lets through has one form: to bring it into that once more changes nothing.
+/// (Without it `/%2e;a` becomes `/.;a`, and that `/`: what others' proxies were seen to do.)
+fn path(input: &[u8]) {
+    let strict = strict_check(input).is_ok();
+    for mode in [
+        Mode::None,
+        Mode::Base,
+        Mode::MergeSlashes,
+        Mode::DecodeAndMergeSlashes,
+    ] {
+        let once = normalize(input, mode);
+        assert_eq!(explain(input, mode).is_ok(), once.is_ok(), "{mode:?}");
+        if let Ok(once) = once
+            && strict
+        {
+            let twice = normalize(once.as_bytes(), mode);
+            assert_eq!(twice.as_deref(), Ok(&*once), "{mode:?} is not stable");
+        }
+    }
+}
+
+struct Authority {
+    root: ca::Root,
+    id: SpiffeId,
+    now: OffsetDateTime,
+}
+
+static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
+    let domain: TrustDomain = "cluster.local".parse().unwrap_or_else(|e| panic!("{e}"));
+    let id = "spiffe://cluster.local/ns/a/sa/b".parse();
+    let now = OffsetDateTime::now_utc();
+    Authority {
+        root: ca::Root::generate(&domain, now).unwrap_or_else(|e| panic!("{e}")),
+        id: id.unwrap_or_else(|e| panic!("{e}")),
+        now,
+    }
+});
+
+/// The text as it is, or else the bytes as what the text would hold.
+fn csr(input: &[u8]) {
+    let pem = match std::str::from_utf8(input) {
+        Ok(text) if text.contains("-----BEGIN") => text.to_owned(),
+        _ => format!(
+            "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+            STANDARD.encode(input)
+        ),
+    };
+    let Authority { root, id, now } = &*AUTHORITY;
+    let _ = ca::sign(root, id, &pem, 0, Duration::hours(1), *now);
+}
+
+fn nflog(input: &[u8]) {
+    for report in capture::nflog::parse(input) {
+        let _ = report.reason.name();
+    }
+}
+
+/// What was parsed is written in a form that parses to the same.
+fn names(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    if let Ok(id) = text.parse::<SpiffeId>() {
+        assert_eq!(id.to_string().parse().ok(), Some(id), "{text:?}");
+    }
+    if let Ok(host) = text.parse::<Host>() {
+        assert_eq!(host.to_string().parse().ok(), Some(host), "{text:?}");
+    }
+    if let Ok(cidr) = text.parse::<Cidr>() {
+        assert_eq!(cidr.to_string().parse().ok(), Some(cidr), "{text:?}");
+    }
+    if let Ok(domain) = text.parse::<TrustDomain>() {
+        assert_eq!(domain.to_string().parse().ok(), Some(domain), "{text:?}");
+    }
+    let _ = api::duration_ms(text);
+}
