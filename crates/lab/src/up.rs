@@ -74,6 +74,7 @@ pub(crate) fn up(up: cli::Up) -> u8 {
         .with_max_level(tracing::Level::WARN)
         .with_writer(std::io::stderr);
     let _ = log.without_time().with_target(false).try_init();
+    more_descriptors();
     let prepared = match prepare(&up, run) {
         Ok(prepared) => prepared,
         Err(why) => {
@@ -91,6 +92,19 @@ pub(crate) fn up(up: cli::Up) -> u8 {
             line(&format!("error: no runtime: {error}"));
             2
         }
+    }
+}
+
+/// A pod takes a dozen descriptors, and a proxy two a connection: the usual 1024 would end at some eighty pods.
+fn more_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the number of open files stays limited");
     }
 }
 
@@ -194,7 +208,7 @@ async fn serve(up: cli::Up, prepared: Prepared, background: bool) -> u8 {
         let _ = wires.steps.send(step);
     };
     say(format!("taking down mesh `{}`", up.name));
-    ended(engine_done, "the pods", up.quiet).await;
+    ended(engine_done, "the pods", &say).await;
     wires.parts.send_if_modified(|parts| {
         let first = *parts == Order::Run;
         if first {
@@ -202,7 +216,7 @@ async fn serve(up: cli::Up, prepared: Prepared, background: bool) -> u8 {
         }
         first
     });
-    ended(parts_done, "the parts", up.quiet).await;
+    ended(parts_done, "the parts", &say).await;
     let (run, name, steps) = (site.run.clone(), up.name.clone(), wires.steps.clone());
     let quiet = up.quiet;
     let cleared = tokio::task::spawn_blocking(move || {
@@ -235,11 +249,9 @@ async fn serve(up: cli::Up, prepared: Prepared, background: bool) -> u8 {
 type Done = tokio::task::JoinHandle<()>;
 
 /// Waits for the end, and says so while it lasts.
-async fn ended(mut done: Done, what: &str, quiet: bool) {
+async fn ended(mut done: Done, what: &str, say: &impl Fn(String)) {
     while tokio::time::timeout(show::SILENCE, &mut done).await.is_err() {
-        if !quiet {
-            line(&format!("waiting for {what} to end"));
-        }
+        say(format!("waiting for {what} to end"));
     }
 }
 

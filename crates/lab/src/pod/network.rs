@@ -9,7 +9,7 @@ use identity::token::Claims;
 use model::WorkloadUid;
 use proxy::Registration;
 
-use super::{Pod, resolve};
+use super::{Order, Pod, resolve};
 use crate::process::with_source;
 use crate::site::{Site, write_private};
 
@@ -99,11 +99,12 @@ pub(super) async fn detach(site: &Arc<Site>, pod: &Arc<Pod>) {
             );
         };
         if !pod.spec.host_network {
-            let detached = node
-                .netns
-                .run(|| capture::node::detach(&pod.port))
-                .and_then(|inner| inner);
-            let _ = detached.map_err(tell);
+            // When everything ends, links, rules and routes go with the node's namespace, and faster.
+            let node_ends = matches!(*pod.order.borrow(), Order::StopSoon | Order::Kill);
+            if !node_ends {
+                let detached = node.netns.run(|| capture::node::detach(&pod.port));
+                let _ = detached.and_then(|inner| inner).map_err(tell);
+            }
             let _ = Netns::delete(&pod.netns).map_err(tell);
             let _ = std::fs::remove_file(registration_path(&site, &node.name, &pod));
             site.tokens.remove(pod.uid());

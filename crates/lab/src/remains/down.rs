@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::{Holder, Lock, LockError, clear, finish};
 use crate::show::line;
 
-/// How long a mesh may take to end once it was asked.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a mesh may take to say the next step of its end.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// How often it is looked whether it has.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -44,6 +44,7 @@ fn one(name: &str) -> Result<(), (String, u8)> {
         line(&format!("there is no mesh `{name}`"));
         return Ok(());
     }
+    line(&format!("asking mesh `{name}` to end"));
     let asked = ask(&run);
     let mut lock = match wait(&run, if asked { PATIENCE } else { Duration::ZERO }) {
         Ok(lock) => lock,
@@ -62,22 +63,18 @@ fn ask(run: &RunDir) -> bool {
         return false;
     };
     runtime.block_on(async {
-        let asking = async {
-            let mut answer = admin::call(&run.up_socket(), "down", Value::Null, Vec::new())
-                .await
-                .ok()?;
-            while let Some(step) = answer.item().await {
-                if let Some(step) = step.as_str() {
-                    line(step);
-                }
-            }
-            answer.finish().await.ok()
+        let socket = run.up_socket();
+        let calling = admin::call(&socket, "down", Value::Null, Vec::new());
+        let Ok(Ok(mut answer)) = tokio::time::timeout(PATIENCE, calling).await else {
+            return false;
         };
-        tokio::time::timeout(PATIENCE, asking)
-            .await
-            .ok()
-            .flatten()
-            .is_some()
+        loop {
+            match tokio::time::timeout(PATIENCE, answer.item()).await {
+                Ok(Some(step)) => line(step.as_str().unwrap_or_default()),
+                Ok(None) => return answer.finish().await.is_ok(),
+                Err(_) => return false,
+            }
+        }
     })
 }
 
@@ -95,7 +92,10 @@ fn wait(run: &RunDir, limit: Duration) -> Result<Lock, LockError> {
 fn end(run: &RunDir, holder: Option<Holder>) -> Result<Lock, String> {
     let holder = holder.ok_or("a process that cannot be told has the mesh, and does not answer")?;
     for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::KILL, "SIGKILL")] {
-        line(&format!("process {} does not answer: {name}", holder.pid));
+        line(&format!(
+            "process {} has the mesh and does not answer: {name}",
+            holder.pid
+        ));
         holder.signal(signal);
         if let Ok(lock) = wait(run, PATIENCE) {
             return Ok(lock);
