@@ -72,7 +72,11 @@ pub async fn call(path: &Path, verb: &str, body: Value, fds: Vec<OwnedFd>) -> Re
     match send(&stream, line, &borrowed).await {
         Ok(()) => {}
         // Whoever hangs up without listening may have said why.
-        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) => {}
         Err(error) => return Err(io_error(error)),
     }
     Ok(Answer {

@@ -200,24 +200,27 @@ fn twice() {
     let pid = mesh.pid("up").unwrap();
     let sources = mesh.dir.path().join("sources");
     let second = mesh
-        .command(&["up", "t-twice", sources.to_str().unwrap()])
+        .command(&["up", mesh.name(), sources.to_str().unwrap()])
         .output()
         .unwrap();
     assert_eq!(second.status.code(), Some(2));
     let text = String::from_utf8_lossy(&second.stderr);
     assert!(
-        text.contains(&format!("mesh `t-twice` runs already, process {pid}")),
+        text.contains(&format!("mesh `{}` runs already, process {pid}", mesh.name())),
         "{text}"
     );
     assert!(mesh.info().unwrap().ready);
     let elsewhere = mesh
-        .command(&["up", "t-twice", sources.to_str().unwrap()])
+        .command(&["up", mesh.name(), sources.to_str().unwrap()])
         .env(admin::BASE_VARIABLE, mesh.dir.path().join("elsewhere"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&elsewhere.stderr);
     assert!(
-        text.contains("a mesh `t-twice` runs already, with its files elsewhere"),
+        text.contains(&format!(
+            "a mesh `{}` runs already, with its files elsewhere",
+            mesh.name()
+        )),
         "{text}"
     );
     assert!(mesh.info().unwrap().ready);
@@ -415,7 +418,10 @@ fn sigint() {
     mesh.up();
     mesh.wait("its handler", || (mesh.logs("stubborn") == ["up"]).then_some(()));
     assert_eq!(mesh.signal(Signal::INT), Some(0));
-    assert!(mesh.told().contains("taking down mesh `t-sigint`"));
+    assert!(
+        mesh.told()
+            .contains(&format!("taking down mesh `{}`", mesh.name()))
+    );
     mesh.nothing_is_left();
 }
 

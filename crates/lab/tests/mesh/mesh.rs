@@ -56,7 +56,8 @@ impl Mesh {
 
     pub(crate) fn with(name: &str, objects: &str, before: &[&str]) -> Self {
         let mesh = Self {
-            name: name.to_owned(),
+            // Others may run the same test.
+            name: format!("{name}-{}", std::process::id() % 10_000),
             dir: tempfile::Builder::new().prefix("mw").tempdir().unwrap(),
             before: before.iter().map(|word| (*word).to_owned()).collect(),
             up: None,
@@ -65,6 +66,10 @@ impl Mesh {
         std::fs::create_dir(mesh.dir.path().join("run")).unwrap();
         mesh.write(objects);
         mesh
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     fn sources(&self) -> PathBuf {
