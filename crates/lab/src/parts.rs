@@ -50,7 +50,7 @@ pub(crate) struct Part {
     netns: PathBuf,
 }
 
-/// The parts of the mesh, whose configurations were written ([`write`]).
+/// The parts of the mesh, whose configurations were written ([`write()`]).
 pub(crate) fn parts(site: &Site) -> Vec<Part> {
     let part = |name: &str, word, netns: &Netns| Part {
         name: name.to_owned(),
