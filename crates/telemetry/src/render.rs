@@ -114,7 +114,8 @@ fn peer(out: &mut String, peer: &Peer) {
         let _ = write!(out, "{}/{}", Escaped(&peer.namespace), Escaped(known));
     }
     if let Some(address) = peer.address {
-        let _ = write!(out, "[{address}]");
+        let at = if known.is_empty() { "" } else { "@" };
+        let _ = write!(out, "{at}{address}");
     }
     match &peer.principal {
         Some(id) => {
