@@ -117,6 +117,13 @@ fn callee_of(index: &Index, local: Arc<Registration>, address: SocketAddr) -> Op
     })
 }
 
+/// Whether the callee has a valid certificate. What comes in plaintext needs none of it, and is not carried before either:
+/// until then nobody knows whether the workload is what it is registered as.
+fn is_ready(shared: &Shared, callee: &Callee) -> bool {
+    let id = callee.local.identity.as_ref();
+    id.is_some_and(|id| shared.identities.ready(id))
+}
+
 /// The host of a Service, also where the snapshot has not got it.
 fn host(index: &Index, name: &ServiceName) -> Arc<str> {
     match index.service(name) {

@@ -16,7 +16,7 @@ use super::app::{self, Lease, Returning};
 use super::decide::{self, Asked, Refusal, Subject};
 use super::exchange::{Answered, Coming, DENIED, Exchange, UNANSWERED};
 use super::record::Record;
-use super::{Callee, Caller, fields, xfcc};
+use super::{Callee, Caller, fields, is_ready, xfcc};
 use crate::outbound::headers::{self, Asks};
 use crate::shared::Shared;
 
@@ -142,6 +142,10 @@ pub(super) async fn request(
         let text = "the proxy has no configuration yet";
         return Ok(exchange.answer(503, text, Reason::NotReady).into());
     };
+    if !is_ready(shared, callee) {
+        let text = "the proxy has no certificate yet";
+        return Ok(exchange.answer(503, text, Reason::NotReady).into());
+    }
     let (asked, subject, request) = match prepare(&index, caller, callee, request, &mut exchange) {
         Ok(prepared) => prepared,
         Err(reason) => {

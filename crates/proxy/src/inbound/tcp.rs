@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::decide::{Refusal, Subject};
 use super::record::Record;
-use super::{Callee, Caller, reset};
+use super::{Callee, Caller, is_ready, reset};
 use crate::relay::{Relayed, relay};
 use crate::shared::Shared;
 
@@ -55,8 +55,8 @@ where
         }
     };
     let decided = match shared.store.current() {
-        Some(index) => subject.decide(&index, None),
-        None => Err(Refusal::Floor(Reason::NotReady)),
+        Some(index) if is_ready(shared, callee) => subject.decide(&index, None),
+        _ => Err(Refusal::Floor(Reason::NotReady)),
     };
     match decided {
         Ok(permit) => record.admitted(&permit),

@@ -130,6 +130,19 @@ async fn mt_01_plaintext_to_a_strict_port_is_reset() {
 }
 
 #[tokio::test]
+async fn before_its_certificate_nothing_is_carried() {
+    for mode in [MtlsMode::Disable, MtlsMode::Permissive] {
+        let (world, app) = World::certified(&["client"], mode, Protocol::Tcp, vec![anybody()]).await;
+        let mut client = world.plain().await;
+        client.write_all(b"x").await.unwrap();
+        is_reset(&mut client).await;
+        assert_eq!(world.only_event().await.reason, Some(Reason::NotReady), "{mode}");
+        let dialled = tokio::time::timeout(Duration::from_millis(50), app.accept());
+        assert!(dialled.await.is_err(), "{mode}");
+    }
+}
+
+#[tokio::test]
 async fn who_says_nothing_and_leaves_was_refused_nothing() {
     let world = world(MtlsMode::Strict).await;
     drop(world.plain().await);

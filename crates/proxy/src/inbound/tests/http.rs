@@ -272,6 +272,16 @@ async fn id_08_the_application_is_told_who_calls_and_by_nobody_else() {
 }
 
 #[tokio::test]
+async fn before_its_certificate_no_request_is_carried() {
+    let mode = MtlsMode::Permissive;
+    let (world, app) = World::certified(&["client"], mode, Protocol::Http, vec![anybody()]).await;
+    assert_eq!(plain(&world, get("/", &[])).await.status, 503);
+    assert_eq!(world.only_event().await.reason, Some(Reason::NotReady));
+    let dialled = tokio::time::timeout(std::time::Duration::from_millis(50), app.accept());
+    assert!(dialled.await.is_err());
+}
+
+#[tokio::test]
 async fn id_09_plaintext_says_nothing_of_who_calls() {
     let world = world(MtlsMode::Permissive, vec![anybody()]).await;
     let spoofed = [

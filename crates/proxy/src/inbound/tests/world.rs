@@ -130,6 +130,16 @@ impl World {
         protocol: Protocol,
         policies: Vec<PolicySpec>,
     ) -> (Self, TcpListener) {
+        Self::certified(&["client", "web"], mode, protocol, policies).await
+    }
+
+    /// One in which these accounts, and no others, have a certificate.
+    pub(super) async fn certified(
+        accounts: &[&str],
+        mode: MtlsMode,
+        protocol: Protocol,
+        policies: Vec<PolicySpec>,
+    ) -> (Self, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let tokens = tempfile::tempdir().unwrap();
@@ -139,7 +149,7 @@ impl World {
         let identities = identity::Store::new(Arc::new(authority), StoreOptions::default());
         identities.set_roots(std::slice::from_ref(&root)).unwrap();
         identities.set_trust_domains("cluster.local".parse().unwrap(), vec![]);
-        for account in ["client", "web"] {
+        for account in accounts {
             let token = TokenFile(token.clone());
             identities.ensure(&id(account), token).await.unwrap();
         }
