@@ -203,7 +203,7 @@ async fn answer_http1<H: Handler>(
         _ if request.version() == http::Version::HTTP_10 && !options.http10 => Some(Fault::LowVersion),
         _ => unexpected(&request).or_else(|| origin_form(&mut request).err()),
     };
-    let asks = request.headers().contains_key(header::UPGRADE);
+    let asks = asks_to_upgrade(&request);
     if let Some(fault) = fault {
         if asks {
             shared.decide(Verdict::Stays);
@@ -245,6 +245,15 @@ async fn answer_http2<H: Handler>(
     }
     join_cookies(&mut request);
     handler.request(request.map(crate::Body::from)).await
+}
+
+/// Whether the front waits for a verdict: what it does not wait for must leave none, or the next one that asks gets it.
+fn asks_to_upgrade(request: &hyper::Request<Incoming>) -> bool {
+    let options = request.headers().get_all(header::CONNECTION).into_iter();
+    let mut options = options.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    request.version() == http::Version::HTTP_11
+        && request.headers().contains_key(header::UPGRADE)
+        && options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// Expectations: the codec answers `100-continue` once the body is wanted; others nobody here can meet.

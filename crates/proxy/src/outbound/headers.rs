@@ -33,6 +33,11 @@ pub(crate) fn asks(request: &Request) -> Asks {
     let mut wanted = request.headers().get_all(header::UPGRADE).iter();
     match (version_of(request), wanted.next(), wanted.next()) {
         (Version::Http2, ..) | (_, None, _) => Asks::Nothing,
+        // Who does not name it in Connection does not ask, or not us (RFC 9110, 7.8): it came by somebody who passed on
+        // what he did not understand, and who would take what follows an upgrade for HTTP.
+        _ if !connection(request.headers()).any(|option| option.eq_ignore_ascii_case("upgrade")) => {
+            Asks::Nothing
+        }
         (_, Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"websocket") => Asks::WebSocket,
         // Nobody has to take the offer of HTTP/2.
         (_, Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"h2c") => Asks::Nothing,
@@ -145,13 +150,7 @@ fn silence(headers: &mut HeaderMap, strict: bool) {
 
 /// Removes what belongs to the connection that the message came by. An upgrade keeps asking for itself.
 pub(crate) fn leave_hop(headers: &mut HeaderMap, upgrade: bool) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
+    let named: Vec<HeaderName> = connection(headers).filter_map(|name| name.parse().ok()).collect();
     let trailers = headers
         .get_all(header::TE)
         .iter()
@@ -170,6 +169,13 @@ pub(crate) fn leave_hop(headers: &mut HeaderMap, upgrade: bool) {
         headers.insert(header::UPGRADE, wanted);
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     }
+}
+
+/// The options of the connection that the message came by.
+fn connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(header::CONNECTION).into_iter();
+    let texts = lines.filter_map(|value| value.to_str().ok());
+    texts.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// A random UUID (RFC 9562, version 4).
@@ -243,6 +249,27 @@ mod tests {
         assert_eq!(map["connection"], "Upgrade");
         assert_eq!(map["upgrade"], "websocket");
         assert!(!map.contains_key("x-mine"));
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_by_the_connection_too() {
+        for (fields, expect) in [
+            (
+                [("connection", "x, Upgrade"), ("upgrade", "WebSocket")],
+                Asks::WebSocket,
+            ),
+            ([("connection", "upgrade"), ("upgrade", "spdy")], Asks::Other),
+            ([("connection", "upgrade"), ("upgrade", "h2c")], Asks::Nothing),
+            (
+                [("connection", "keep-alive"), ("upgrade", "websocket")],
+                Asks::Nothing,
+            ),
+            ([("x", "upgrade"), ("upgrade", "spdy")], Asks::Nothing),
+        ] {
+            let mut request = Request::new(meshward_http::Body::empty());
+            *request.headers_mut() = headers(&fields);
+            assert_eq!(asks(&request), expect, "{fields:?}");
+        }
     }
 
     #[test]

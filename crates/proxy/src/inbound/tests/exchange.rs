@@ -11,6 +11,7 @@ use policy::{Action, ConditionSpec};
 use snapshot::Mesh;
 use telemetry::{Decision, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::super::{Caller, request};
 use super::http::{Answer, H1, H2, answer, application, get, paths, plain, proven, speak, world};
@@ -331,6 +332,53 @@ async fn a_switch_of_protocols_that_nobody_asked_for_is_no_answer() {
     assert_eq!(proven(&world, get("/101", &[])).await.status, 503);
     let event = world.only_event().await;
     assert_eq!((event.reason, event.flags), (Some(Reason::UpstreamReset), "UC"));
+}
+
+/// Sends requests as they are written, one after the other, and returns the first lines of the answers.
+async fn written(world: &World, requests: &[&str]) -> (TcpStream, Vec<String>) {
+    let mut client = world.plain().await;
+    let mut lines = Vec::new();
+    for request in requests {
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut heard = vec![0; 4096];
+        let read = tokio::time::timeout(Duration::from_secs(5), client.read(&mut heard));
+        let length = read.await.unwrap().unwrap();
+        heard.truncate(length);
+        let heard = String::from_utf8(heard).unwrap();
+        lines.push(heard.lines().next().unwrap_or_default().to_owned());
+    }
+    (client, lines)
+}
+
+#[tokio::test]
+async fn pd_17_an_upgrade_that_the_connection_does_not_ask_for_is_none() {
+    let world = world(MtlsMode::Permissive, vec![anybody()]).await;
+    let (_client, lines) = written(
+        &world,
+        &["GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n"],
+    )
+    .await;
+    assert_eq!(lines, ["HTTP/1.1 503 Service Unavailable"]);
+    let event = world.only_event().await;
+    assert_eq!(
+        event.reason,
+        Some(Reason::UpstreamReset),
+        "our application switches all the same"
+    );
+}
+
+#[tokio::test]
+async fn pd_17_an_upgrade_after_one_that_was_none() {
+    let world = world(MtlsMode::Permissive, vec![anybody()]).await;
+    let none = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
+    let asked = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let (mut client, lines) = written(&world, &[none, asked]).await;
+    assert_eq!(lines, ["HTTP/1.1 200 OK", "HTTP/1.1 101 Switching Protocols"]);
+    client.write_all(b"\0frame").await.unwrap();
+    let mut heard = [0; 6];
+    let read = tokio::time::timeout(Duration::from_secs(5), client.read_exact(&mut heard));
+    read.await.unwrap().unwrap();
+    assert_eq!(&heard, b"\0frame");
 }
 
 #[tokio::test]
