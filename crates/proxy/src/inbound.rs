@@ -319,6 +319,10 @@ fn find(
         return Err(Reason::UnknownWorkload);
     }
     if is_reserved(to.port()) {
+        record.message(match to.port() {
+            capture::HBONE_PORT => "tunnels of HBONE are not ended here",
+            _ => "a port of capture is no destination",
+        });
         return Err(Reason::CapturePort);
     }
     let index = shared.store.current().ok_or(Reason::NotReady)?;

@@ -129,6 +129,36 @@ async fn mt_01_plaintext_to_a_strict_port_is_reset() {
     assert_eq!(world.dialled().await, 0);
 }
 
+/// Speaks first.
+async fn greet(mut stream: TcpStream) {
+    stream.write_all(b"220 hi").await.unwrap();
+    let _ = stream.read(&mut [0; 1]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_heard_in_plaintext() {
+    for mode in [MtlsMode::Disable, MtlsMode::Permissive] {
+        let world = World::serving(mode, Protocol::Tcp, vec![anybody()], greet).await;
+        let mut client = world.plain().await;
+        let mut heard = [0; 6];
+        let read = tokio::time::timeout(Duration::from_secs(4), client.read_exact(&mut heard));
+        read.await.unwrap().unwrap();
+        assert_eq!(&heard, b"220 hi", "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn pd_19_a_silent_client_is_refused_where_mutual_tls_is_demanded() {
+    let world = World::serving(MtlsMode::Strict, Protocol::Tcp, vec![anybody()], greet).await;
+    let mut mesh = super::world::mesh();
+    mesh.protocol_detection_timeout_ms = Some(50);
+    world.change([mesh.into()]).await;
+    let mut client = world.plain().await;
+    is_reset(&mut client).await;
+    assert_eq!(world.only_event().await.reason, Some(Reason::PlaintextRefused));
+    assert_eq!(world.dialled().await, 0);
+}
+
 #[tokio::test]
 async fn before_its_certificate_nothing_is_carried() {
     for mode in [MtlsMode::Disable, MtlsMode::Permissive] {
@@ -154,7 +184,7 @@ async fn who_says_nothing_and_leaves_was_refused_nothing() {
 }
 
 #[tokio::test]
-async fn mt_24_25_ports_of_capture_are_not_dialled() {
+async fn mt_24_to_27_ports_of_capture_are_not_dialled() {
     let world = world(MtlsMode::Permissive).await;
     for port in [capture::INBOUND_PORT, capture::OUTBOUND_PORT, capture::HBONE_PORT] {
         is_reset(&mut world.captured(port).await).await;
@@ -163,6 +193,8 @@ async fn mt_24_25_ports_of_capture_are_not_dialled() {
             (event.decision, event.reason),
             (Decision::Deny, Some(Reason::CapturePort))
         );
+        let is_tunnel = event.message.as_deref().unwrap().contains("HBONE");
+        assert_eq!(is_tunnel, port == capture::HBONE_PORT);
     }
     assert_eq!(world.dialled().await, 0);
 }

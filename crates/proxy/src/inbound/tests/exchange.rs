@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use meshward_http::{HeaderName, Request, Sender, Version};
 use model::{MtlsMode, Profile, Protocol, Reason};
-use policy::{Action, ConditionSpec};
+use policy::{Action, ConditionSpec, SourceSpec};
 use snapshot::Mesh;
 use telemetry::{Decision, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -263,6 +263,36 @@ async fn policies_see_no_field_that_the_application_does_not() {
     let fields = [("x-forwarded-client-cert", "URI=spiffe://x")];
     assert_eq!(plain(&world, get("/", &fields)).await.status, 403);
     assert_eq!(proven(&world, get("/", &fields)).await.status, 403);
+}
+
+#[tokio::test]
+async fn r_10_what_is_forwarded_for_is_believed_as_upstream_does_and_no_further() {
+    let remote = policy("remote", Action::Allow, |rule| {
+        rule.from.push(SourceSpec {
+            remote_ip_blocks: vec!["192.0.2.7".to_owned()],
+            ..SourceSpec::default()
+        });
+    });
+    let world = world(MtlsMode::Strict, vec![remote]).await;
+    let name = "x-forwarded-for";
+    let last: &[_] = &[(name, "192.0.2.8"), (name, "192.0.2.9, 192.0.2.7")];
+    let first: &[_] = &[(name, "192.0.2.7, 192.0.2.9")];
+    for (profile, strict_hosts, fields, expect) in [
+        (Profile::Secure, true, last, 403),
+        (Profile::Secure, false, last, 403),
+        (Profile::Istio, false, last, 200),
+        (Profile::Istio, false, first, 403),
+        (Profile::Istio, false, &[], 403),
+    ] {
+        let mesh = Mesh {
+            profile,
+            strict_hosts,
+            ..mesh()
+        };
+        world.change([mesh.into()]).await;
+        let got = proven(&world, get("/", fields)).await;
+        assert_eq!(got.status, expect, "{profile:?} {fields:?}");
+    }
 }
 
 /// Says something by a connection that has stopped being HTTP, and hears it again.

@@ -9,12 +9,13 @@ use meshward_http::{
 };
 use model::{MtlsMode, Protocol, Reason};
 use policy::{Action, OperationSpec, PolicySpec, SourceSpec};
+use snapshot::{Mesh, XfccMode};
 use telemetry::{Decision, EventKind, Wire};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::world::{Io, World, anybody, id, policy};
+use super::world::{Io, World, anybody, id, mesh, policy};
 
 pub(super) const H1: &[&[u8]] = &[b"istio-http/1.1"];
 pub(super) const H2: &[&[u8]] = &[b"istio-h2"];
@@ -275,10 +276,28 @@ async fn id_08_the_application_is_told_who_calls_and_by_nobody_else() {
 async fn before_its_certificate_no_request_is_carried() {
     let mode = MtlsMode::Permissive;
     let (world, app) = World::certified(&["client"], mode, Protocol::Http, vec![anybody()]).await;
-    assert_eq!(plain(&world, get("/", &[])).await.status, 503);
+    let limit = std::time::Duration::from_secs(5);
+    let answered = tokio::time::timeout(limit, plain(&world, get("/", &[]))).await;
+    assert_eq!(answered.unwrap().status, 503);
     assert_eq!(world.only_event().await.reason, Some(Reason::NotReady));
     let dialled = tokio::time::timeout(std::time::Duration::from_millis(50), app.accept());
     assert!(dialled.await.is_err());
+}
+
+#[tokio::test]
+async fn id_08_upstreams_profile_keeps_what_the_caller_says_in_front() {
+    let world = world(MtlsMode::Strict, vec![anybody()]).await;
+    let append = Mesh {
+        xfcc: XfccMode::AppendForward,
+        ..mesh()
+    };
+    world.change([append.into()]).await;
+    let name = "x-forwarded-client-cert";
+    let fields = [(name, "URI=spiffe://x"), (name, "URI=spiffe://y")];
+    let seen = proven(&world, get("/", &fields)).await.seen(name);
+    let own = format!("URI=spiffe://x,URI=spiffe://y,By={};Hash=", id("web"));
+    assert!(seen.starts_with(&own), "{seen}");
+    assert!(seen.ends_with(&format!(";URI={}", id("client"))), "{seen}");
 }
 
 #[tokio::test]
