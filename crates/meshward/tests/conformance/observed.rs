@@ -541,7 +541,7 @@ fn without_hash(xfcc: &str) -> String {
 fn is_refusal(outcome: &str) -> bool {
     matches!(
         outcome,
-        "reset" | "closed" | "closed-without-answer" | "no-answer" | "refused" | "timeout"
+        "reset" | "closed" | "closed-without-answer" | "no-answer"
     ) || outcome.starts_with("no-banner, then reset")
         || outcome.starts_with("no-banner, then closed")
         || outcome.starts_with("tls:")
