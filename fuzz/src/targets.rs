@@ -167,6 +167,22 @@ pub(crate) const ALL: &[Target] = &[
         words: &[b"udp\0", b"bad_l2\0", b"\x08\x00", b"\x08\x00\x0a\x00"],
     },
     Target {
+        name: "dns",
+        run: dns,
+        words: &[
+            b"\x07default\x03svc\x07cluster\x05local\0",
+            b"\x07httpbin",
+            b"\x07in-addr\x04arpa\0",
+            b"\x03ip6\x04arpa\0",
+            b"\xc0\x0c",
+            b"\0\x01\0\x01",
+            b"\0\x1c\0\x01",
+            b"\0\x21\0\x01",
+            b"\0\x0c\0\x01",
+            b"\0\0\x29\x10\0\0\0\0\0\0\0",
+        ],
+    },
+    Target {
         name: "names",
         run: names,
         words: &[
@@ -322,6 +338,27 @@ fn csr(input: &[u8]) {
     };
     let Authority { root, id, now } = &*AUTHORITY;
     let _ = ca::sign(root, id, &pem, 0, Duration::hours(1), *now);
+}
+
+static WORLD: LazyLock<Index> = LazyLock::new(|| {
+    let text = include_bytes!("../corpus/snapshot/resources");
+    let list: Vec<Resource> = serde_json::from_slice(text).unwrap_or_else(|e| panic!("{e}"));
+    let mut resources = Resources::default();
+    for resource in list {
+        resources.insert(Arc::new(resource));
+    }
+    Index::build(&resources).unwrap_or_else(|e| panic!("{e}"))
+});
+
+/// What is answered is an answer, to this question, and no larger than passes everywhere.
+fn dns(input: &[u8]) {
+    let reply = proxy::dns_reply(input, &WORLD);
+    if reply.is_empty() {
+        return;
+    }
+    assert_eq!(reply.get(..2), input.get(..2), "another question's id");
+    assert!(reply.get(2).is_some_and(|flags| flags & 0x80 != 0), "no answer");
+    assert!(reply.len() <= 1232, "{} bytes", reply.len());
 }
 
 fn nflog(input: &[u8]) {

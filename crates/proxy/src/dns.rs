@@ -40,6 +40,19 @@ const MAX_DATAGRAM: usize = 4096;
 /// How long to wait before receiving again when the system refuses.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a workload of the namespace `default` is told over UDP, whatever its bytes; a name of the world outside is
+/// answered by the same bytes, as if they came from there. Empty for what deserves no answer. For the fuzzers.
+pub fn reply(query: &[u8], index: &snapshot::Index) -> Vec<u8> {
+    match answer(query, "default", Some(index), Transport::Udp, true) {
+        Outcome::Reply(bytes) | Outcome::Refused(bytes, _) => bytes,
+        Outcome::Forward(forward) => match hickory_proto::op::Message::from_vec(query) {
+            Ok(other) => forward.with(other),
+            Err(_) => forward.failed(),
+        },
+        Outcome::Ignored => Vec::new(),
+    }
+}
+
 /// Listens at both capture addresses, over UDP and TCP.
 ///
 /// # Errors

@@ -20,4 +20,6 @@ mod store;
 mod web;
 
 pub use config::{Config, ConfigError, Registration};
+#[doc(hidden)]
+pub use dns::reply as dns_reply;
 pub use run::run;

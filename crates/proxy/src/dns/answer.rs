@@ -161,8 +161,11 @@ fn reply_to(message: &Message, upstreams: bool) -> Message {
     let mut reply = Message::response(message.metadata.id, message.metadata.op_code);
     reply.metadata.recursion_desired = message.metadata.recursion_desired;
     reply.metadata.recursion_available = upstreams;
-    // The asker's own spelling comes back: some tell a forged answer by it.
-    reply.queries.clone_from(&message.queries);
+    // The asker's own spelling comes back: some tell a forged answer by it. Several questions are refused without
+    // being repeated, so that no reply outgrows its limit.
+    if let [question] = message.queries.as_slice() {
+        reply.queries.push(question.clone());
+    }
     if message.edns.is_some() {
         let mut edns = Edns::new();
         edns.set_max_payload(MAX_UDP);
