@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::PeerIdentity;
-use meshward_http::{Abort, Protocol as Read, Request, Response, Rewind};
+use meshward_http::{Abort, Protocol as Read, Request, Response, Rewind, Version};
 use model::{Reason, ServiceName, canonical_ip};
 use snapshot::{Index, Workload};
 use telemetry::{Peer, Wire};
@@ -35,10 +35,10 @@ use crate::outbound::headers::{self, Asks};
 use crate::relay::Relayed;
 use crate::shared::Shared;
 use chain::{Chain, Inside};
-use open::Open;
 use record::Record;
 
 pub(crate) use app::Apps;
+pub(crate) use open::Open;
 
 /// How long to wait before accepting again where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -136,17 +136,19 @@ fn host(index: &Index, name: &ServiceName) -> Arc<str> {
 }
 
 /// Hands one request of a workload of this node over to another one: decides it as any that comes in, and carries it to
-/// the application. Leaves the destination's event.
+/// the application. `restored` is the version that the caller's application speaks, where the request came by another one.
+/// Leaves the destination's event.
 pub(crate) async fn request(
     shared: &Arc<Shared>,
     caller: &Caller,
     callee: &Callee,
+    restored: Option<Version>,
     request: Request,
 ) -> Result<Response, Abort> {
     if headers::asks(&request) == Asks::WebSocket {
         return http::looped(shared, caller, callee, request).await;
     }
-    let answered = http::request(shared, caller, callee, None, request).await?;
+    let answered = http::request(shared, caller, callee, restored, request).await?;
     Ok(answered.response)
 }
 
@@ -274,7 +276,10 @@ async fn accept(
         peer: None,
         address: client,
         sni: first.sni().map(Arc::from),
-        wire: Wire::Plaintext,
+        wire: match first {
+            sniff::First::Tls { .. } => Wire::Foreign,
+            _ => Wire::Plaintext,
+        },
         source: shared
             .store
             .current()
@@ -380,9 +385,7 @@ async fn mesh(
                 caller,
                 callee,
                 // A client that would have spoken HTTP/1.1 has an application that does.
-                restored: first
-                    .offers(b"istio-http/1.1")
-                    .then_some(meshward_http::Version::Http1),
+                restored: first.offers(b"istio-http/1.1").then_some(Version::Http1),
                 http10,
             };
             connection.serve(record, accepted.stream, read).await;

@@ -150,7 +150,9 @@ pub enum Wire {
     MutualTls,
     /// Handed over inside one proxy after the same checks, between two proven identities.
     Local,
-    /// No TLS of the mesh; perhaps the application's own, which proves nothing to us.
+    /// TLS of the application's own, carried as it is: encrypted, and nothing proven to us (semantics 1.9).
+    Foreign,
+    /// No TLS.
     Plaintext,
 }
 

@@ -86,7 +86,7 @@ impl Labels {
         match (self.reporter, self.wire) {
             (Reporter::Source, _) => "unknown",
             (_, Wire::MutualTls | Wire::Local) => "mutual_tls",
-            (_, Wire::Plaintext) => "none",
+            (_, Wire::Plaintext | Wire::Foreign) => "none",
         }
     }
 }

@@ -53,6 +53,7 @@ pub fn text(event: &Event) -> String {
     let wire = match event.wire {
         Wire::MutualTls => "mtls",
         Wire::Local => "local",
+        Wire::Foreign => "foreign tls",
         Wire::Plaintext => "plaintext",
     };
     let _ = write!(out, " {} {wire}", event.protocol);

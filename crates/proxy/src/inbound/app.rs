@@ -146,7 +146,7 @@ impl Apps {
             })?;
         if let Some(shared) = sender.share() {
             self.with(|kept| {
-                if kept.len() < MAX_APPLICATIONS || kept.contains_key(&key) {
+                if has_room(kept, &key) {
                     kept.entry(key).or_default().shared = Some(shared);
                 }
             });
@@ -184,13 +184,7 @@ impl Apps {
         }
         let now = Instant::now();
         self.with(|kept| {
-            if kept.len() >= MAX_APPLICATIONS {
-                kept.retain(|_, own| {
-                    own.forget_old(now);
-                    !own.is_empty()
-                });
-            }
-            if kept.len() >= MAX_APPLICATIONS && !kept.contains_key(&lease.key) {
+            if !has_room(kept, &lease.key) {
                 return false;
             }
             let own = kept.entry(lease.key).or_default();
@@ -222,6 +216,18 @@ impl Apps {
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<(SocketAddr, Version), Kept>) -> T) -> T {
         act(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether connections of an application may be kept; where it is crowded, those that nobody needs make room.
+fn has_room(kept: &mut HashMap<(SocketAddr, Version), Kept>, key: &(SocketAddr, Version)) -> bool {
+    if kept.len() >= MAX_APPLICATIONS && !kept.contains_key(key) {
+        let now = Instant::now();
+        kept.retain(|_, own| {
+            own.forget_old(now);
+            !own.is_empty()
+        });
+    }
+    kept.len() < MAX_APPLICATIONS || kept.contains_key(key)
 }
 
 impl Lease {

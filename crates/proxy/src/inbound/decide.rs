@@ -140,6 +140,20 @@ pub(super) fn authority(request: &Request) -> &str {
         .unwrap_or_default()
 }
 
+/// Whether a request that was made ready by one snapshot is the one that another would have made of it.
+pub(super) fn reads_alike(one: &Index, other: &Index) -> bool {
+    let read = |index: &Index| {
+        let mesh = index.mesh();
+        (
+            mesh.path_normalization,
+            mesh.strict_paths,
+            mesh.strict_hosts,
+            mesh.xfcc,
+        )
+    };
+    read(one) == read(other)
+}
+
 /// The path in the form that decisions, events and the application see.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use snapshot::Index;
 
 use super::app::Returning;
 use super::decide::Refusal;
+use super::open::Share;
 use super::record::Record;
 use crate::outbound::headers;
 use crate::registry::Entry;
@@ -47,17 +48,20 @@ type Closed = Pin<Box<dyn Future<Output = Reason> + Send>>;
 pub(super) struct Exchange {
     pub(super) record: Record,
     entry: Option<Arc<Entry>>,
+    /// Its part of what its workload may have under way.
+    _share: Share,
     grpc: bool,
 }
 
 impl Exchange {
-    pub(super) fn new(mut record: Record, grpc: bool) -> Self {
+    pub(super) fn new(mut record: Record, share: Share, grpc: bool) -> Self {
         if grpc {
             record.protocol("grpc");
         }
         Self {
             record,
             entry: None,
+            _share: share,
             grpc,
         }
     }
@@ -79,17 +83,14 @@ impl Exchange {
     }
 
     /// Answers in the application's place.
-    pub(super) fn answer(mut self, status: u16, text: &'static str, reason: Reason) -> Response {
-        let response = local(self.grpc, status, text);
-        self.told(&response, status, text);
-        self.record.refuse(reason);
-        response
+    pub(super) fn answer(self, status: u16, text: &'static str, reason: Reason) -> Response {
+        refuse(self.record, self.grpc, status, text, reason)
     }
 
     /// Refuses it.
     pub(super) fn deny(mut self, refusal: &Refusal, index: &Index) -> Response {
         let mut response = local(self.grpc, 403, DENIED);
-        self.told(&response, 403, DENIED);
+        told(&mut self.record, self.grpc, &response, 403, DENIED);
         if index.mesh().profile == model::Profile::Secure {
             let id = decision_id();
             if let Ok(value) = HeaderValue::try_from(id.as_str()) {
@@ -99,17 +100,6 @@ impl Exchange {
         }
         self.record.denied(refusal);
         response
-    }
-
-    fn told(&mut self, response: &Response, status: u16, text: &str) {
-        let grpc = self.grpc;
-        self.record.http(|http| {
-            http.code = response.status().as_u16();
-            http.grpc_status = grpc.then(|| headers::grpc_status(status));
-        });
-        // What gRPC is told is in the head.
-        let length = if grpc { 0 } else { text.len() };
-        self.record.sent(u64::try_from(length).unwrap_or_default());
     }
 
     /// Passes the application's response on; the event comes when the last of it has gone by. `upgrade` says whether the
@@ -148,12 +138,22 @@ impl Exchange {
 
     /// Carries the bytes of a connection that has stopped being HTTP.
     pub(super) async fn relay(mut self, ours: Upgrade, theirs: Upgrade) {
-        let closed = self.closed();
-        let ours = match ours.wait().await {
+        let mut closed = self.closed();
+        let ours = tokio::select! {
+            biased;
+            reason = &mut closed => return self.record.ended(Some(reason), 0),
+            ours = ours.wait() => ours,
+        };
+        let ours = match ours {
             Ok(ours) => ours,
             Err(error) => return self.record.gone(&error.to_string()),
         };
-        let theirs = match theirs.wait().await {
+        let theirs = tokio::select! {
+            biased;
+            reason = &mut closed => return self.record.ended(Some(reason), 0),
+            theirs = theirs.wait() => theirs,
+        };
+        let theirs = match theirs {
             Ok(theirs) => theirs,
             Err(error) => {
                 self.record.message(&error.to_string());
@@ -253,6 +253,30 @@ impl Tap for Coming {
     }
 
     fn end(self: Box<Self>, _: BodyEnd) {}
+}
+
+/// Answers in the application's place.
+pub(super) fn refuse(
+    mut record: Record,
+    grpc: bool,
+    status: u16,
+    text: &'static str,
+    reason: Reason,
+) -> Response {
+    let response = local(grpc, status, text);
+    told(&mut record, grpc, &response, status, text);
+    record.refuse(reason);
+    response
+}
+
+fn told(record: &mut Record, grpc: bool, response: &Response, status: u16, text: &str) {
+    record.http(|http| {
+        http.code = response.status().as_u16();
+        http.grpc_status = grpc.then(|| headers::grpc_status(status));
+    });
+    // What gRPC is told is in the head.
+    let length = if grpc { 0 } else { text.len() };
+    record.sent(u64::try_from(length).unwrap_or_default());
 }
 
 /// An answer of the proxy's own; gRPC's in trailers-only form.

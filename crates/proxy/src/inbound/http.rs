@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::app::{self, Lease, Returning};
 use super::decide::{self, Asked, Refusal, Subject};
-use super::exchange::{Answered, Coming, DENIED, Exchange, UNANSWERED};
+use super::exchange::{self, Answered, Coming, DENIED, Exchange, UNANSWERED};
 use super::record::Record;
 use super::{Callee, Caller, fields, is_ready, xfcc};
 use crate::outbound::headers::{self, Asks};
@@ -24,6 +24,8 @@ use crate::shared::Shared;
 const UNREACHED: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
 
+/// What a caller reads where one more request is too many.
+const CROWDED: &str = "too many requests are under way";
 /// Bytes that a connection within the process holds in each direction.
 const BUFFER: usize = 64 * 1024;
 
@@ -137,7 +139,10 @@ pub(super) async fn request(
 ) -> Result<Answered, Abort> {
     let grpc = headers::is_grpc(request.headers());
     let record = Record::request(shared, caller, callee, describe(&request));
-    let mut exchange = Exchange::new(record, grpc);
+    let Some(share) = shared.requests.share(callee.local.mark) else {
+        return Ok(exchange::refuse(record, grpc, 503, CROWDED, Reason::LimitReached).into());
+    };
+    let mut exchange = Exchange::new(record, share, grpc);
     let Some(index) = shared.store.current() else {
         let text = "the proxy has no configuration yet";
         return Ok(exchange.answer(503, text, Reason::NotReady).into());
@@ -161,16 +166,20 @@ pub(super) async fn request(
     match shared.registry.register(subject.check(Some(Arc::clone(&asked)))) {
         Ok(entry) => exchange.registered(entry),
         Err(reason) => {
-            let text = "too many requests are under way";
-            return Ok(exchange.answer(503, text, reason).into());
+            return Ok(exchange.answer(503, CROWDED, reason).into());
         }
     }
     let coming = Coming::of(&exchange);
     let request = request.map(|body| body.tapped(coming));
+    let read = index;
     let Some(index) = shared.store.current() else {
         let text = "the proxy has no configuration yet";
         return Ok(exchange.answer(503, text, Reason::NotReady).into());
     };
+    if !decide::reads_alike(&read, &index) {
+        let text = "the mesh has just changed how requests are read";
+        return Ok(exchange.answer(503, text, Reason::PolicyChanged).into());
+    }
     match subject.decide(&index, Some(&asked)) {
         Ok(permit) => exchange.record.admitted(&permit),
         // To a mesh client that is a connection that breaks, as over the wire.

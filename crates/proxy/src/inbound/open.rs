@@ -1,20 +1,20 @@
-//! How many connections each workload has open: what the proxy as a whole may have open must not be one workload's to use
-//! up.
+//! How many connections, and how many requests, each workload has open: what the proxy as a whole may have open must not
+//! be one workload's to use up.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Connections to one workload at once; more are refused with `LIMIT_REACHED`.
-const MAX_OPEN_OF_ONE: usize = 20_000;
+/// Connections to one workload at once, and requests apart from them; more are refused with `LIMIT_REACHED`.
+pub(super) const MAX_OPEN_OF_ONE: usize = 20_000;
 
-/// Open connections by the mark of their workload.
+/// Open connections, or requests, by the mark of their workload.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(crate) struct Open {
     counts: Mutex<HashMap<u32, usize>>,
     limit: usize,
 }
 
-/// One connection's share, given back when dropped.
+/// The share of one, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     open: Arc<Open>,

@@ -3,4 +3,5 @@
 mod bytes;
 mod exchange;
 mod http;
+mod limits;
 mod world;

@@ -234,7 +234,7 @@ impl Outbound {
                 if let (Some(_), Some(id)) = (&caller.peer, &callee.local.identity) {
                     record.proven(id);
                 }
-                let answered = inbound::request(&self.shared, &caller, &callee, request).await;
+                let answered = inbound::request(&self.shared, &caller, &callee, None, request).await;
                 // The callee's side broke off, as it does on the wire where it refuses plaintext.
                 let response = answered.map_err(|Abort| Failed(Failure::of(Reason::UpstreamReset), None))?;
                 return Ok((response, hold));
@@ -308,7 +308,7 @@ impl Outbound {
                 let link = match callee {
                     None => outbound.connect(&client, &hop, alpn, limit).await?,
                     Some(callee) => {
-                        let io = local::looped(&outbound.shared, &client, *callee);
+                        let io = local::looped(&outbound.shared, &client, *callee, alpn);
                         outbound.secure(&client, hop.tls.as_ref(), io, alpn).await?
                     }
                 };

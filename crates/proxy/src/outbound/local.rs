@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshward_http::{
-    Abort, Fault, Handler, Protocol, Request, Response, ServeOptions, StatusCode, Upgrade, take_upgrade,
+    Abort, Fault, Handler, Protocol, Request, Response, ServeOptions, StatusCode, Upgrade, Version,
+    take_upgrade,
 };
 use model::Reason;
 use snapshot::Index;
@@ -79,10 +80,12 @@ impl Outbound {
 }
 
 /// A connection to a workload of this node whose other end is accepted as one from the wire is.
-pub(super) fn looped(shared: &Arc<Shared>, client: &Client, callee: Callee) -> Box<dyn Io> {
+pub(super) fn looped(shared: &Arc<Shared>, client: &Client, callee: Callee, offers: &[&[u8]]) -> Box<dyn Io> {
     let (near, far) = tokio::io::duplex(BUFFER);
     let (shared, address, source) = (Arc::clone(shared), client.address, Arc::clone(&client.source));
-    tokio::spawn(accept(shared, far, address, source, callee));
+    // A caller that would have spoken HTTP/1.1 has an application that does.
+    let restored = offers.contains(&&b"istio-http/1.1"[..]).then_some(Version::Http1);
+    tokio::spawn(accept(shared, far, address, source, callee, restored));
     Box::new(near)
 }
 
@@ -92,6 +95,7 @@ async fn accept(
     address: SocketAddr,
     source: Arc<Peer>,
     callee: Callee,
+    restored: Option<Version>,
 ) {
     let Some(id) = &callee.local.identity else { return };
     let accepted = match shared.identities.accept(id, io, &ALPN).await {
@@ -119,6 +123,7 @@ async fn accept(
         shared,
         caller,
         callee,
+        restored,
     });
     let drain = async move {
         let _ = draining.wait_for(|told| *told).await;
@@ -134,12 +139,14 @@ struct Requests {
     shared: Arc<Shared>,
     caller: Caller,
     callee: Callee,
+    restored: Option<Version>,
 }
 
 impl Handler for Requests {
     async fn request(&self, request: Request) -> Result<Response, Abort> {
         let ours = request.extensions().get::<Upgrade>().cloned();
-        let mut response = inbound::request(&self.shared, &self.caller, &self.callee, request).await?;
+        let mut response =
+            inbound::request(&self.shared, &self.caller, &self.callee, self.restored, request).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(theirs) = take_upgrade(response.extensions_mut())
             && let Some(ours) = ours
@@ -231,7 +238,7 @@ mod tests {
         let world = World::empty().await;
         let (outbound, client) = (world.outbound(), world.client());
         for (expected, proven) in [("web", true), ("other", false)] {
-            let io = looped(&outbound.shared, &client, callee("web"));
+            let io = looped(&outbound.shared, &client, callee("web"), &[b"istio-h2"]);
             let hop = hop(&[expected]);
             let link = outbound
                 .secure(&client, hop.tls.as_ref(), io, &[b"istio-h2"])

@@ -64,7 +64,7 @@ impl Outbound {
             let linked = match way {
                 Way::Here(callee) => return self.here(record, &client, &hop, &callee, entry, stream).await,
                 Way::Looped(callee) => {
-                    let io = local::looped(&self.shared, &client, *callee);
+                    let io = local::looped(&self.shared, &client, *callee, &[b"istio"]);
                     self.secure(&client, hop.tls.as_ref(), io, &ALPN).await
                 }
                 Way::Wire => tokio::select! {

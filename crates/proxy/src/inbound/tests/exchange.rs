@@ -353,7 +353,7 @@ async fn request_of(
     caller: Caller,
     asked: Request,
 ) -> Result<meshward_http::Response, meshward_http::Abort> {
-    request(&world.shared, &caller, &world.callee(), asked).await
+    request(&world.shared, &caller, &world.callee(), None, asked).await
 }
 
 #[tokio::test]
