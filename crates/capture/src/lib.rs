@@ -23,6 +23,7 @@ mod sysctl;
 
 pub use error::Error;
 pub use netns::{Netns, process};
+pub use sys::release_code;
 
 /// Where TCP connections that a mesh pod opens are delivered (on loopback, both families).
 pub const OUTBOUND_PORT: u16 = 15001;

@@ -36,6 +36,8 @@ const CA_ACCOUNT: &str = "ca";
 
 /// How long what is under way may take once the proxy is told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long after the first snapshot a start is over.
+const SETTLED: Duration = Duration::from_secs(1);
 /// How often it is looked whether anything is still under way.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -139,6 +141,7 @@ async fn start(shared: &Arc<Shared>, tasks: &mut Tasks, taking: &mut JoinSet<()>
     });
     tasks.spawn(control::follow(Arc::clone(shared), control, trust));
     tasks.spawn(drops::watch(Arc::clone(shared), Arc::clone(&standing)));
+    tasks.spawn(started(Arc::clone(shared)));
     tasks.spawn(admin::serve(Arc::clone(shared), standing));
     for listener in outbound {
         taking.spawn(outbound::serve(Arc::clone(shared), listener));
@@ -147,6 +150,19 @@ async fn start(shared: &Arc<Shared>, tasks: &mut Tasks, taking: &mut JoinSet<()>
         taking.spawn(inbound::serve(Arc::clone(shared), listener));
     }
     Ok(())
+}
+
+/// Gives back what only starting needed, once it is over. The task stays, as all do.
+async fn started(shared: Arc<Shared>) -> Result<(), String> {
+    let mut version = shared.store.version();
+    if shared.store.current().is_none() {
+        let _ = version.changed().await;
+    }
+    tokio::time::sleep(SETTLED).await;
+    if let Err(error) = capture::release_code() {
+        tracing::debug!(%error, "code that only starting needed stays in memory");
+    }
+    std::future::pending().await
 }
 
 fn listen(port: u16) -> Result<Vec<TcpListener>, String> {
