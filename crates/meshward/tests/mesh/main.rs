@@ -8,6 +8,7 @@
 
 mod addressing;
 mod clean;
+mod host;
 mod live;
 mod modes;
 mod policy;
