@@ -86,7 +86,7 @@ pub struct NearMiss {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// `capture`, `tls`, `path`, `custom`, `deny`, `allow`, `audit`.
+    /// `capture`, `tls`, `path`, `custom`, `deny`, `allow`, `ceiling`, `audit`.
     pub stage: &'static str,
     /// One sentence.
     pub said: String,

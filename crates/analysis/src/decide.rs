@@ -365,6 +365,7 @@ impl<'q> Draft<'q> {
                 policy::Action::Allow => "allow",
                 policy::Action::Deny => "deny",
                 policy::Action::Audit => "audit",
+                policy::Action::Ceiling => "ceiling",
                 policy::Action::Custom { .. } => "custom",
             };
             let rule = step.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();

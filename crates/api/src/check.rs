@@ -2,6 +2,7 @@
 
 mod authentication;
 mod authorization;
+mod guardrail;
 mod kubernetes;
 mod names;
 
@@ -23,6 +24,7 @@ pub(crate) fn object(known: &KnownKind, meta: &Meta, root: &Node, report: &mut R
         ("security.istio.io", "AuthorizationPolicy") => {
             authorization::policy(meta, root, spec, report);
         }
+        ("meshward.dev", "Guardrail") => guardrail::guardrail(spec, report),
         ("", "Service") => kubernetes::service(spec, report),
         ("", "Pod") => kubernetes::pod(spec, "spec", report),
         ("apps", _) => kubernetes::workload(known.kind, spec, report),

@@ -1,5 +1,6 @@
 //! The kinds that are acted on, as types: fields as Kubernetes and Istio name them.
 
+mod guardrail;
 mod mesh;
 mod meta;
 mod security;
@@ -7,6 +8,7 @@ mod services;
 mod traffic;
 mod workloads;
 
+pub use guardrail::Guardrail;
 pub(crate) use mesh::read as read_mesh;
 pub use mesh::{
     AccessLogEncoding, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode, PathNormalization,
@@ -49,6 +51,7 @@ pub enum Kind {
     PeerAuthentication(PeerAuthentication),
     AuthorizationPolicy(Box<AuthorizationPolicy>),
     RequestAuthentication(Box<RequestAuthentication>),
+    Guardrail(Box<Guardrail>),
     DestinationRule(Box<DestinationRule>),
     /// A kind without a body of its own here: [`json`](crate::Object::json) has all there is, [`class`](crate::Object::class) says what becomes of it.
     Other,

@@ -31,6 +31,13 @@ pub struct KnownKind {
     pub class: Class,
 }
 
+impl KnownKind {
+    /// Whether it says who may do what: an object that cannot be accepted denies what it targets.
+    pub fn is_security(&self) -> bool {
+        self.group == SECURITY || self.group == OWN
+    }
+}
+
 /// All known kinds.
 pub fn known_kinds() -> &'static [KnownKind] {
     KINDS
@@ -45,7 +52,7 @@ pub(crate) fn find(group: &str, kind: &str) -> Option<&'static KnownKind> {
 
 /// Whether all kinds of the group are known, so that another one is a mistake.
 pub(crate) fn is_closed_group(group: &str) -> bool {
-    matches!(group, "" | "apps" | "batch" | "discovery.k8s.io") || group.ends_with(".istio.io")
+    matches!(group, "" | "apps" | "batch" | "discovery.k8s.io" | OWN) || group.ends_with(".istio.io")
 }
 
 /// Whether the kind is one of Istio's former ones.
@@ -77,6 +84,8 @@ const fn kind(
 const V1: &[&str] = &["v1"];
 const SECURITY: &str = "security.istio.io";
 const NETWORKING: &str = "networking.istio.io";
+/// The group of our own kinds.
+const OWN: &str = "meshward.dev";
 const GATEWAY: &str = "gateway.networking.k8s.io";
 const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const GATEWAY_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3", "v1alpha2"];
@@ -273,6 +282,8 @@ const KINDS: &[KnownKind] = &[
         true,
         NotActedOn,
     ),
+    // Our own.
+    kind(OWN, &["v1alpha1"], "Guardrail", "guardrails", true, ActedOn),
     // Gateway API.
     kind(
         GATEWAY,

@@ -251,7 +251,7 @@ impl Reader<'_> {
             .map(|problem| problem.message.clone());
         let never_matches = errors(true);
         let invalid = fault.or(hard);
-        let security = known.is_some_and(|known| known.group == "security.istio.io");
+        let security = known.is_some_and(KnownKind::is_security);
         if invalid.is_some() && !security {
             self.rejected.push(reference);
             return;

@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, HashMap};
 use api::{MtlsMode as Written, MutualTls, PeerAuthentication, Problem, Severity};
 use model::MtlsMode;
 
+use crate::authz::Guardrails;
 use crate::pods::PodFacts;
-use crate::report::{Report, code};
+use crate::report::{Report, code, nothing_selected};
 use crate::view::{Of, View, covers};
 
 /// On a root-namespace object: `"false"` lets lower scopes weaken it.
@@ -56,6 +57,7 @@ impl Effective {
 #[derive(Debug)]
 pub(crate) struct Authn<'a> {
     secure: bool,
+    guardrails: &'a Guardrails<'a>,
     root_namespace: &'a str,
     mesh: Option<Peer<'a>>,
     /// Of the root namespace, with a selector; empty where they are not honoured.
@@ -73,9 +75,10 @@ struct Scope<'a> {
 type Said<'a> = Option<(MtlsMode, Peer<'a>)>;
 
 impl<'a> Authn<'a> {
-    pub(crate) fn new(view: &View<'a>, report: &mut Report) -> Self {
+    pub(crate) fn new(view: &View<'a>, guardrails: &'a Guardrails<'a>, report: &mut Report) -> Self {
         let mut authn = Self {
             secure: view.secure(),
+            guardrails,
             root_namespace: view.root_namespace(),
             mesh: None,
             root: Vec::new(),
@@ -195,34 +198,50 @@ impl<'a> Heed<'_, 'a> {
                 match root.filter(|(floor, of)| self.is_floor(*of) && mode < *floor) {
                     None => (mode, Some(by)),
                     Some((floor, root)) => {
-                        self.clamped(by, mode, root, floor);
+                        let name = format!("{}/{}", root.namespace(), root.name());
+                        let remedy =
+                            format!("ask for an exception: annotate `{name}` with `{FLOOR}: \"false\"`");
+                        self.clamped(by, (mode, floor), &format!("`{name}`"), remedy);
                         (floor, Some(root))
                     }
                 }
             }
         };
-        if let Some(by) = by.filter(|_| self.pod.in_mesh && self.pod.live) {
+        let counts = self.pod.in_mesh && self.pod.live;
+        if let Some(by) = by.filter(|_| counts) {
             self.report.applies(&by, self.pod.id.to_string(), self.pod.node());
         }
-        (mode, by)
+        let Some((floor, rail)) = self.authn.guardrails.floor(self.pod.namespace()) else {
+            return (mode, by);
+        };
+        if counts {
+            self.report
+                .applies(&rail, self.pod.id.to_string(), self.pod.node());
+        }
+        if mode >= floor {
+            return (mode, by);
+        }
+        if let Some(lower) = by {
+            let demands = format!("Guardrail `{}/{}`", rail.namespace(), rail.name());
+            let remedy = "have the namespace left out by its `notNamespaces`".to_owned();
+            self.clamped(lower, (mode, floor), &demands, remedy);
+        }
+        (floor, None)
     }
 
     fn is_floor(&self, of: Peer<'a>) -> bool {
         self.authn.secure && of.object.meta.annotations.get(FLOOR).map(String::as_str) != Some("false")
     }
 
-    fn clamped(&mut self, lower: Peer<'a>, mode: MtlsMode, root: Peer<'a>, floor: MtlsMode) {
-        let root_name = format!("{}/{}", root.namespace(), root.name());
-        let why = format!("{mode} held to the floor {floor} of `{root_name}`");
+    fn clamped(&mut self, lower: Peer<'a>, (mode, floor): (MtlsMode, MtlsMode), root: &str, remedy: String) {
+        let why = format!("{mode} held to the floor {floor} of {root}");
         if !self.report.qualify(lower.object, why) {
             return;
         }
         let message = format!(
-            "{mode} would weaken {floor}, which `{root_name}` demands of the whole mesh; {floor} stays in force (floor)"
+            "{mode} would weaken {floor}, which {root} demands of the whole mesh; {floor} stays in force (floor)"
         );
-        let problem = Problem::new(Severity::Error, code::FLOOR, message).remedy(format!(
-            "ask for an exception: annotate `{root_name}` with `{FLOOR}: \"false\"`"
-        ));
+        let problem = Problem::new(Severity::Error, code::FLOOR, message).remedy(remedy);
         self.report.tell(lower.object, "spec", problem);
     }
 }
@@ -265,20 +284,4 @@ fn mode(written: Option<MutualTls>) -> Option<MtlsMode> {
         Written::Permissive => Some(MtlsMode::Permissive),
         Written::Strict => Some(MtlsMode::Strict),
     }
-}
-
-pub(crate) fn nothing_selected(labels: &BTreeMap<String, String>) -> Problem {
-    let asked: Vec<String> = labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    Problem::new(
-        Severity::Warning,
-        code::SELECTS_NOTHING,
-        format!(
-            "no pod has the labels `{}` that the selector asks for",
-            asked.join(",")
-        ),
-    )
-    .remedy("compare the labels with those of the pods, `meshward get pods -o wide`")
 }

@@ -1,5 +1,7 @@
 //! Which AuthorizationPolicies select a workload, and their form on the way to a proxy (semantics 2.2).
 
+mod guardrail;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -11,15 +13,18 @@ use policy::{
 };
 use snapshot::{Inbound, Mesh, Resource};
 
-use crate::authn::nothing_selected;
 use crate::pods::PodFacts;
-use crate::report::{Report, code};
+use crate::report::{Report, code, nothing_selected};
 use crate::view::{Of, View, covers};
+
+pub(crate) use guardrail::Guardrails;
+use guardrail::tell_clamped;
 
 /// The policies that sidecars obey, by namespace.
 #[derive(Debug)]
 pub(crate) struct Authz<'a> {
     root_namespace: &'a str,
+    guardrails: &'a Guardrails<'a>,
     context: Context,
     namespaces: HashMap<&'a str, Vec<Compiled<'a>>>,
     resources: BTreeMap<PolicyId, Arc<Resource>>,
@@ -34,9 +39,15 @@ struct Compiled<'a> {
 }
 
 impl<'a> Authz<'a> {
-    pub(crate) fn new(view: &View<'a>, mesh: &Mesh, report: &mut Report) -> Self {
+    pub(crate) fn new(
+        view: &View<'a>,
+        mesh: &Mesh,
+        guardrails: &'a Guardrails<'a>,
+        report: &mut Report,
+    ) -> Self {
         let mut authz = Self {
             root_namespace: view.root_namespace(),
+            guardrails,
             context: mesh.policy_context(),
             namespaces: HashMap::new(),
             resources: BTreeMap::new(),
@@ -44,6 +55,10 @@ impl<'a> Authz<'a> {
         };
         for of in &view.authorization_policies {
             authz.add(view, *of, report);
+        }
+        for (rail, spec) in guardrails.policies() {
+            authz.find_defects(rail.of, spec, report);
+            authz.carry(spec);
         }
         authz
     }
@@ -75,16 +90,25 @@ impl<'a> Authz<'a> {
         }
         let spec = Arc::new(spec(of, view.options.profile));
         self.find_defects(of, &spec, report);
-        let resource = Resource::Policy(Arc::clone(&spec));
-        self.resources.insert(spec.id.clone(), Arc::new(resource));
+        if spec.action == Action::Allow && !spec.dry_run && spec.invalid.is_none() {
+            for rail in self.guardrails.bounding(of.namespace(), self.root_namespace) {
+                tell_clamped(&of, &spec, rail, &self.context, report);
+            }
+        }
+        self.carry(&spec);
         self.namespaces
             .entry(of.namespace())
             .or_default()
             .push(Compiled { of, spec });
     }
 
+    fn carry(&mut self, spec: &Arc<PolicySpec>) {
+        let resource = Resource::Policy(Arc::clone(spec));
+        self.resources.insert(spec.id.clone(), Arc::new(resource));
+    }
+
     /// Asks the very code that will decide whether it can use the policy (R15).
-    fn find_defects(&mut self, of: Of<'a, AuthorizationPolicy>, spec: &Arc<PolicySpec>, report: &mut Report) {
+    fn find_defects<T>(&mut self, of: Of<'a, T>, spec: &Arc<PolicySpec>, report: &mut Report) {
         let set = PolicySet::compile(&[Arc::clone(spec)], &[], &self.context);
         for (id, why) in set.defects() {
             self.defective.insert(id.clone());
@@ -115,6 +139,12 @@ impl<'a> Authz<'a> {
         for policy in candidates.filter(|policy| covers(policy.of.body.labels(), pod.labels())) {
             report.applies(&policy.of, pod.id.to_string(), pod.node());
             ids.push(policy.spec.id.clone());
+        }
+        for rail in self.guardrails.of(pod.namespace()) {
+            for spec in rail.policies() {
+                report.applies(&rail.of, pod.id.to_string(), pod.node());
+                ids.push(spec.id.clone());
+            }
         }
         ids.sort();
         ids

@@ -92,7 +92,7 @@ pub struct Compiled {
     pub pods: Vec<PodView>,
 }
 
-/// What a security object (PeerAuthentication, AuthorizationPolicy, DestinationRule, and kinds that are not acted on) does.
+/// What a security object (PeerAuthentication, AuthorizationPolicy, Guardrail, DestinationRule, and kinds that are not acted on) does.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Effect {
@@ -162,11 +162,12 @@ pub fn compile(world: &World) -> Compiled {
     let mut report = report::Report::new(&view);
     let mesh = settings::mesh(&view, &mut report);
     let pods = pods::all(&view, &mesh, &mut report);
-    let authn = authn::Authn::new(&view, &mut report);
+    let guardrails = authz::Guardrails::new(&view, &mut report);
+    let authn = authn::Authn::new(&view, &guardrails, &mut report);
     let modes: Vec<_> = pods.iter().map(|pod| authn.effective(pod, &mut report)).collect();
     let rules = destination::Rules::new(&view, &mut report);
     let services = services::all(&view, &pods, &modes, &rules, &mut report);
-    let authz = authz::Authz::new(&view, &mesh, &mut report);
+    let authz = authz::Authz::new(&view, &mesh, &guardrails, &mut report);
     let inbounds = inbound::all(&pods, &modes, &services, &authz, &mut report);
     report.unsupported(&view);
 

@@ -37,6 +37,8 @@ pub(crate) mod code {
     pub(crate) const LOCAL_ADDRESS: &str = "MW0510";
     /// A policy that the decision cannot use.
     pub(crate) const DEFECTIVE: &str = "MW0511";
+    /// A policy that grants more than a Guardrail's ceiling lets it.
+    pub(crate) const CEILING: &str = "MW0512";
     /// Two objects of one name.
     pub(crate) const DUPLICATE: &str = "MW0509";
 }
@@ -64,6 +66,7 @@ impl Report {
         let mut report = Self::default();
         let security = view.peer_authentications.iter().map(|of| of.object);
         let security = security.chain(view.authorization_policies.iter().map(|of| of.object));
+        let security = security.chain(view.guardrails.iter().map(|of| of.object));
         for object in security.chain(view.destination_rules.iter().map(|of| of.object)) {
             report.effects.insert(
                 object.reference(),
@@ -214,4 +217,21 @@ impl Report {
         });
         (self.problems, effects.collect())
     }
+}
+
+/// A selector that no pod has the labels of.
+pub(crate) fn nothing_selected(labels: &BTreeMap<String, String>) -> Problem {
+    let asked: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    Problem::new(
+        Severity::Warning,
+        code::SELECTS_NOTHING,
+        format!(
+            "no pod has the labels `{}` that the selector asks for",
+            asked.join(",")
+        ),
+    )
+    .remedy("compare the labels with those of the pods, `meshward get pods -o wide`")
 }

@@ -3,6 +3,7 @@
 mod authn;
 mod authz;
 mod clients;
+mod guardrail;
 mod order;
 mod services;
 mod told;
@@ -50,6 +51,7 @@ impl Scene {
         let version = match kind {
             "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "security.istio.io/v1",
             "DestinationRule" => "networking.istio.io/v1",
+            "Guardrail" => "meshward.dev/v1alpha1",
             "EndpointSlice" => "discovery.k8s.io/v1",
             "Deployment" => "apps/v1",
             _ => "v1",

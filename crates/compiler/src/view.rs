@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use api::{
-    AuthorizationPolicy, DestinationRule, EndpointSlice, Endpoints, Kind, MeshConfig, Meta, Object,
-    PeerAuthentication, Pod, Service,
+    AuthorizationPolicy, DestinationRule, EndpointSlice, Endpoints, Guardrail, Kind, MeshConfig, Meta,
+    Object, PeerAuthentication, Pod, Service,
 };
 use model::Profile;
 
@@ -65,6 +65,7 @@ pub(crate) struct View<'a> {
     pub(crate) backing: HashMap<(&'a str, &'a str), Vec<Backing<'a>>>,
     pub(crate) peer_authentications: Vec<Of<'a, PeerAuthentication>>,
     pub(crate) authorization_policies: Vec<Of<'a, AuthorizationPolicy>>,
+    pub(crate) guardrails: Vec<Of<'a, Guardrail>>,
     pub(crate) destination_rules: Vec<Of<'a, DestinationRule>>,
     /// Of security kinds that are not acted on.
     pub(crate) unsupported: Vec<&'a Object>,
@@ -95,6 +96,7 @@ impl<'a> View<'a> {
             backing: HashMap::new(),
             peer_authentications: Vec::new(),
             authorization_policies: Vec::new(),
+            guardrails: Vec::new(),
             destination_rules: Vec::new(),
             unsupported: Vec::new(),
             mesh_config: None,
@@ -137,6 +139,7 @@ impl<'a> View<'a> {
             }
             Kind::PeerAuthentication(body) => self.peer_authentications.push(Of { object, body }),
             Kind::AuthorizationPolicy(body) => self.authorization_policies.push(Of { object, body }),
+            Kind::Guardrail(body) => self.guardrails.push(Of { object, body }),
             Kind::DestinationRule(body) => self.destination_rules.push(Of { object, body }),
             Kind::ConfigMap(_, Some(body)) if meta.namespace == SYSTEM_NAMESPACE => {
                 self.mesh_config = Some(Of { object, body });

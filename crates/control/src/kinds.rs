@@ -27,6 +27,7 @@ const SHORT: &[(&str, &str, &[&str])] = &[
     ("security.istio.io", "PeerAuthentication", &["pa"]),
     ("security.istio.io", "AuthorizationPolicy", &["ap"]),
     ("security.istio.io", "RequestAuthentication", &["ra"]),
+    ("meshward.dev", "Guardrail", &["guard"]),
     ("networking.istio.io", "DestinationRule", &["dr"]),
     ("networking.istio.io", "Gateway", &["gw"]),
     ("networking.istio.io", "ServiceEntry", &["se"]),

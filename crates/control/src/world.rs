@@ -85,7 +85,11 @@ pub(crate) fn soundness(parsed: &Parsed) -> Soundness {
 }
 
 fn is_security(object: &api::Object) -> bool {
-    object.api_version.starts_with("security.istio.io/") || object.class == Class::SecurityNotActedOn
+    let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
+    let known = api::known_kinds()
+        .iter()
+        .find(|known| known.group == group && known.kind == object.kind_name);
+    known.is_some_and(api::KnownKind::is_security) || object.class == Class::SecurityNotActedOn
 }
 
 impl FileEntry {

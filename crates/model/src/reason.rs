@@ -37,6 +37,8 @@ reasons! {
     DenyPolicyInvalid = "DENY_POLICY_INVALID",
     /// A policy is known by name but has not arrived (R34).
     DenyPolicyMissing = "DENY_POLICY_MISSING",
+    /// An ALLOW matched, and grants more than a Guardrail's ceiling lets it.
+    DenyCeiling = "DENY_CEILING",
     /// An external authorizer refused, or could not be asked.
     DenyCustom = "DENY_CUSTOM",
     /// Plaintext arrived where mutual TLS is demanded.

@@ -137,10 +137,10 @@ impl Compiler {
     }
 }
 
-/// A match of ALLOW opens; of all others it closes, or only marks.
+/// A match of ALLOW, or within a ceiling, opens; of all others it closes, or only marks.
 fn bias(action: &Action) -> Bias {
     match action {
-        Action::Allow => Bias::Narrow,
+        Action::Allow | Action::Ceiling => Bias::Narrow,
         Action::Deny | Action::Audit | Action::Custom { .. } => Bias::Wide,
     }
 }
@@ -160,7 +160,7 @@ impl<'a> Draft<'a> {
     fn of(rule: &RuleSpec, action: &Action, env: &'a Env<'a>) -> Self {
         let mut draft = Self {
             env,
-            allow: *action == Action::Allow,
+            allow: matches!(action, Action::Allow | Action::Ceiling),
             sources: Vec::with_capacity(rule.from.len()),
             operations: Vec::with_capacity(rule.to.len()),
             conditions: Vec::with_capacity(rule.when.len()),

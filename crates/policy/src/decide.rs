@@ -91,25 +91,24 @@ pub(crate) fn decide(facts: &Facts<'_>, set: &Inner, external: &dyn External) ->
     {
         return Err(denial(Reason::DenyExplicit, Some(at)));
     }
-    if !set.allows {
-        return match set.deny_by_default {
-            true => Err(denial(Reason::DenyDefault, None)),
-            false => Ok(Permit {
-                audit,
-                shadow,
-                policy: None,
-                rule: None,
-            }),
-        };
+    let allowed = first(&lanes.allow).and_then(|at| set.rule(at));
+    match allowed {
+        None if set.allows => return Err(denial(Reason::DenyNoAllow, None)),
+        None if set.deny_by_default => return Err(denial(Reason::DenyDefault, None)),
+        _ => {}
     }
-    let Some((rule, policy)) = first(&lanes.allow).and_then(|at| set.rule(at)) else {
-        return Err(denial(Reason::DenyNoAllow, None));
-    };
+    let above = |(_, ceiling): &&(usize, Index)| first(ceiling).is_none();
+    if let Some((at, _)) = lanes.ceilings.iter().find(above) {
+        return Err(Denial {
+            policy: set.policies.get(*at).and_then(|policy| policy.spec.clone()),
+            ..denial(Reason::DenyCeiling, None)
+        });
+    }
     Ok(Permit {
         audit,
         shadow,
-        policy: policy.spec.clone(),
-        rule: Some(rule.index),
+        policy: allowed.and_then(|(_, policy)| policy.spec.clone()),
+        rule: allowed.map(|(rule, _)| rule.index),
     })
 }
 

@@ -40,9 +40,11 @@ pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External)
         }
         (None, Ok(permit)) => (None, permit.policy().cloned(), permit.rule()),
     };
-    let near_miss = (denied == Some(Reason::DenyNoAllow))
-        .then(|| near_miss(&seen, set))
-        .flatten();
+    let near_miss = match denied {
+        Some(Reason::DenyNoAllow) => near_miss(&seen, set, None),
+        Some(Reason::DenyCeiling) => near_miss(&seen, set, policy.as_ref()),
+        _ => None,
+    };
     Explanation {
         denied,
         policy,
@@ -61,6 +63,7 @@ fn steps(facts: &Facts<'_>, set: &Inner) -> Vec<Step> {
         Lane::Audit,
         Lane::Deny,
         Lane::Allow,
+        Lane::Ceiling,
         Lane::ShadowDeny,
         Lane::ShadowAllow,
     ];
@@ -161,19 +164,18 @@ fn judge(facts: &Facts<'_>, spec: &PolicySpec, written: &RuleSpec, rule: &Rule) 
     }
 }
 
-/// The rule in force with the fewest fields that did not hold.
-fn near_miss(facts: &Facts<'_>, set: &Inner) -> Option<NearMiss> {
+/// The ALLOW rule in force with the fewest fields that did not hold; that of a ceiling, where one is named.
+fn near_miss(facts: &Facts<'_>, set: &Inner, ceiling: Option<&PolicyId>) -> Option<NearMiss> {
     let mut best: Option<NearMiss> = None;
     for rule in &set.rules {
         let policy = usize::try_from(rule.policy)
             .ok()
             .and_then(|at| set.policies.get(at))?;
         let spec = policy.spec.as_deref()?;
-        let Some(written) = spec
-            .rules
-            .get(rule.index)
-            .filter(|_| Lane::of(spec) == Lane::Allow)
-        else {
+        let Some(written) = spec.rules.get(rule.index).filter(|_| match ceiling {
+            None => Lane::of(spec) == Lane::Allow,
+            Some(id) => spec.id == *id,
+        }) else {
             continue;
         };
         let failed = if facts.http.is_none() && rule.http_only() {

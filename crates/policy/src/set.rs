@@ -77,6 +77,8 @@ pub(crate) struct Lanes {
     pub(crate) allow: Index,
     pub(crate) shadow_deny: Index,
     pub(crate) shadow_allow: Index,
+    /// One for each ceiling, by its place in the set.
+    pub(crate) ceilings: Vec<(usize, Index)>,
 }
 
 /// What the rules of a policy are for.
@@ -86,6 +88,7 @@ pub(crate) enum Lane {
     Audit,
     Deny,
     Allow,
+    Ceiling,
     ShadowDeny,
     ShadowAllow,
     /// Nothing: a dry run that is not for its action.
@@ -101,6 +104,7 @@ impl Lane {
             (Action::Audit, false) => Self::Audit,
             (Action::Audit, true) => Self::Idle,
             (Action::Allow, false) => Self::Allow,
+            (Action::Ceiling, _) => Self::Ceiling,
             (Action::Deny, true) => Self::ShadowDeny,
             (Action::Allow, true) => Self::ShadowAllow,
         }
@@ -110,11 +114,13 @@ impl Lane {
 impl Lanes {
     /// `http` says whether requests are decided, or connections, on which ALLOW rules with HTTP fields are not (2.11).
     fn new(rules: &[Rule], lanes: &[Lane], http: bool) -> Self {
-        let index = |wanted: Lane| {
-            let opens = matches!(wanted, Lane::Allow | Lane::ShadowAllow);
+        let of = |wanted: Lane, only: Option<usize>| {
+            let opens = matches!(wanted, Lane::Allow | Lane::ShadowAllow | Lane::Ceiling);
             let member = |rule: &Rule| {
                 let policy = usize::try_from(rule.policy).unwrap_or(usize::MAX);
-                lanes.get(policy) == Some(&wanted) && (http || !opens || !rule.http_only())
+                lanes.get(policy) == Some(&wanted)
+                    && only.is_none_or(|only| only == policy)
+                    && (http || !opens || !rule.http_only())
             };
             let members: Vec<u32> = (0..)
                 .zip(rules)
@@ -123,6 +129,11 @@ impl Lanes {
                 .collect();
             Index::new(rules, &members, http)
         };
+        let index = |wanted| of(wanted, None);
+        let ceilings = lanes
+            .iter()
+            .enumerate()
+            .filter(|(_, lane)| **lane == Lane::Ceiling);
         Self {
             custom: index(Lane::Custom),
             audit: index(Lane::Audit),
@@ -130,6 +141,9 @@ impl Lanes {
             allow: index(Lane::Allow),
             shadow_deny: index(Lane::ShadowDeny),
             shadow_allow: index(Lane::ShadowAllow),
+            ceilings: ceilings
+                .map(|(at, _)| (at, of(Lane::Ceiling, Some(at))))
+                .collect(),
         }
     }
 }

@@ -34,6 +34,9 @@ pub enum Action {
     Deny,
     /// Mark it for the audit log; never changes the decision.
     Audit,
+    /// Bound what ALLOW policies grant: what no rule matches is refused, whatever allows it. Each such policy bounds by
+    /// itself. Written as the `ceiling` of a Guardrail.
+    Ceiling,
     /// Ask the named provider of MeshConfig `extensionProviders`.
     Custom {
         /// The provider's name.

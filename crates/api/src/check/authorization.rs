@@ -72,6 +72,20 @@ pub(super) fn policy(meta: &Meta, root: &Node, spec: &Node, report: &mut Report<
     }
 }
 
+/// Rules that are no policy's of their own.
+pub(super) fn rules(list: &Node, path: &str, report: &mut Report<'_>) {
+    for (index, rule) in list.items().iter().enumerate() {
+        let mut checker = Rule {
+            report,
+            path: format!("{path}[{index}]"),
+            custom: false,
+            http: false,
+            tcp: false,
+        };
+        checker.rule(rule);
+    }
+}
+
 fn provider(action: &str, spec: &Node, report: &mut Report<'_>) {
     let entry = spec.entry("provider").filter(|(_, node)| !node.is_null());
     match (action, entry) {

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{
-    self, AuthorizationPolicy, ConfigMap, DRY_RUN, Kind, Meta, Namespace, PeerAuthentication, Pod,
+    self, AuthorizationPolicy, ConfigMap, DRY_RUN, Guardrail, Kind, Meta, Namespace, PeerAuthentication, Pod,
     RequestAuthentication, Secret, Selector,
 };
 use crate::known::KnownKind;
@@ -54,12 +54,18 @@ pub(super) fn read(
             let value = policy_json(root);
             let mut policy: AuthorizationPolicy = reader.typed(value, "spec")?;
             policy.dry_run = dry_run(meta);
-            lines(&mut policy, root);
+            rule_lines(&mut policy.rules, "spec.rules", root);
             Kind::AuthorizationPolicy(Box::new(policy))
         }
         ("security.istio.io", "RequestAuthentication") => {
             let value = targets(spec(root));
             Kind::RequestAuthentication(Box::new(reader.typed(value, "spec")?))
+        }
+        ("meshward.dev", "Guardrail") => {
+            let mut guardrail: Guardrail = reader.spec()?;
+            rule_lines(&mut guardrail.deny, "spec.deny", root);
+            rule_lines(&mut guardrail.ceiling, "spec.ceiling", root);
+            Kind::Guardrail(Box::new(guardrail))
         }
         ("networking.istio.io", "DestinationRule") => Kind::DestinationRule(Box::new(reader.spec()?)),
         _ => Kind::Other,
@@ -156,9 +162,9 @@ fn policy_json(root: &Node) -> Value {
     value
 }
 
-fn lines(policy: &mut AuthorizationPolicy, root: &Node) {
-    for (index, rule) in policy.rules.iter_mut().enumerate() {
-        let path = format!("spec.rules[{index}]");
+fn rule_lines(rules: &mut [kinds::Rule], list: &str, root: &Node) {
+    for (index, rule) in rules.iter_mut().enumerate() {
+        let path = format!("{list}[{index}]");
         rule.line = root.span_at(&path).line;
         for (at, condition) in rule.when.iter_mut().enumerate() {
             condition.line = root.span_at(&format!("{path}.when[{at}]")).line;
@@ -183,6 +189,8 @@ fn denied(kind: &str, meta: &Meta, root: &Node) -> Kind {
             target_refs,
             ..RequestAuthentication::default()
         })),
+        // Whom it spares can be believed only where all of it can be read.
+        "Guardrail" => Kind::Guardrail(Box::default()),
         _ => {
             let action = spec(root)
                 .get("action")

@@ -9,6 +9,7 @@ pub(super) fn of(group: &str, kind: &str) -> Option<&'static [Field]> {
         ("security.istio.io", "PeerAuthentication") => Some(PEER_AUTHENTICATION),
         ("security.istio.io", "AuthorizationPolicy") => Some(AUTHORIZATION_POLICY),
         ("security.istio.io", "RequestAuthentication") => Some(REQUEST_AUTHENTICATION),
+        ("meshward.dev", "Guardrail") => Some(GUARDRAIL),
         ("networking.istio.io", "DestinationRule") => Some(DESTINATION_RULE),
         _ => None,
     }
@@ -84,6 +85,20 @@ const AUTHORIZATION_POLICY: &[Field] = &[
             may("rules", &List(&RULE)),
             may("action", &OneOf(&["ALLOW", "DENY", "AUDIT", "CUSTOM"])),
             may("provider", &Fields(&[may("name", &Text)])),
+        ]),
+    ),
+    may("status", &Any),
+];
+
+const GUARDRAIL: &[Field] = &[
+    may(
+        "spec",
+        &Fields(&[
+            may("namespaces", &TEXTS),
+            may("notNamespaces", &TEXTS),
+            may("mtls", &MTLS),
+            may("deny", &List(&RULE)),
+            may("ceiling", &List(&RULE)),
         ]),
     ),
     may("status", &Any),

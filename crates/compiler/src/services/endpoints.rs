@@ -8,9 +8,9 @@ use model::{WorkloadUid, canonical_ip};
 use snapshot::Endpoint;
 
 use super::{Ground, Member, Written, port_map, protocol};
-use crate::authn::nothing_selected;
+
 use crate::pods::PodFacts;
-use crate::report::{Report, code};
+use crate::report::{Report, code, nothing_selected};
 use crate::view::{Backing, covers};
 
 /// One listed address.

@@ -230,3 +230,61 @@ fn exec_passes_streams_and_exit_codes_through() {
     assert_eq!(done.code, 1, "{done:?}");
     assert!(done.stderr.contains("nobody"), "{done:?}");
 }
+
+#[test]
+fn p_18_a_tenant_cannot_grant_more_than_the_ceiling_nor_lower_the_floor() {
+    let Some(mesh) = start("ceiling", &["--profile", "istio"]) else {
+        return;
+    };
+    mesh.apply(
+        "apiVersion: meshward.dev/v1alpha1
+kind: Guardrail
+metadata: {name: tenants, namespace: istio-system}
+spec:
+  namespaces: [m]
+  mtls: {mode: STRICT}
+  deny: [{to: [{operation: {paths: [/internal]}}]}]
+  ceiling: [{from: [{source: {principals: [cluster.local/ns/m/sa/client]}}]}]
+",
+    );
+    let tenant = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: open, namespace: m}
+spec: {rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: weak, namespace: m}
+spec: {mtls: {mode: DISABLE}}
+";
+    // It is taken, and held to the guardrail, which is said.
+    let done = mesh.run_with(&["apply", "-f", "-"], tenant);
+    assert!(done.code == 1 && done.stdout.contains("(floor)"), "{done:?}");
+    let code = |namespace: &str, from: &str, url: &str| mesh.curl(namespace, from, &[url]).code;
+    assert_eq!(code("m", "client", "http://server.m:8000/"), 200);
+    assert_eq!(code("m", "other", "http://server.m:8000/"), 403);
+    assert_eq!(code("m", "client", "http://server.m:8000/internal"), 403);
+    assert_eq!(code("legacy", "client", "http://server.m:8000/"), 0, "plaintext");
+    let status = mesh.json(&["status"]);
+    let why = |name: &str| {
+        let objects = status["objects"].as_array().unwrap();
+        let found = objects.iter().find(|o| o["name"] == name);
+        found.unwrap_or_else(|| panic!("{status:#}"))["why"].to_string()
+    };
+    assert!(
+        why("open")
+            .contains("clamped by the ceiling of Guardrail `istio-system/tenants`: for example `GET /`"),
+        "{}",
+        why("open")
+    );
+    assert!(
+        why("weak").contains("DISABLE held to the floor STRICT"),
+        "{}",
+        why("weak")
+    );
+    let denied = mesh.json(&["logs", "--denied"]);
+    assert!(
+        denied.to_string().contains("guardrail:tenants:ceiling"),
+        "{denied:#}"
+    );
+}

@@ -13,6 +13,7 @@
 )]
 
 mod algebra;
+mod ceiling;
 mod forms;
 mod property;
 mod reference;
