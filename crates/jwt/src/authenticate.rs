@@ -146,15 +146,13 @@ impl Compiled {
         if verdicts.is_empty() {
             return Ok(answer);
         }
-        let first = (0..self.rules.len()).find_map(|rule| self.taken_by(rule, &verdicts));
-        let Some((found, accepted)) = first else {
+        let taken = |(index, rule)| Some((rule, self.taken_by(index, &verdicts, now, memory)?));
+        let Some((rule, (found, claims))) = self.rules.iter().enumerate().find_map(taken) else {
             return Err(Rejection::token(Fault::Issuer, None, self.strict));
         };
-        if let Some(rule) = self.rules.get(accepted.rule) {
-            answer.edits.set = output(rule, found, &accepted.claims);
-        }
+        answer.edits.set = output(rule, found, &claims);
         self.strip(&verdicts, request.path(), &mut answer.edits);
-        answer.claims = Some(Arc::clone(&accepted.claims));
+        answer.claims = Some(claims);
         Ok(answer)
     }
 
@@ -190,37 +188,37 @@ impl Compiled {
         let issuer = token.issuer().to_owned();
         let mut refused = (Fault::Issuer, None);
         for (index, rule) in rules.iter().filter_map(rule_at) {
-            if !rule.is_for(&issuer) {
-                continue;
-            }
-            match rule.verify(&token, now, memory) {
-                Ok(()) => {
-                    let times = (token.not_before, token.expires);
-                    let claims = Arc::new(Claims::new(token.payload, &rule.delimited));
-                    let key = Memory::key(&rule.fingerprint, text);
-                    memory.remember(&key, text.len(), now, times, &claims);
-                    return verdict(Some(issuer), Ok(Accepted { rule: index, claims }));
-                }
-                Err(fault) if refused.1.is_none() => refused = (fault, Some(index)),
-                Err(_) => {}
+            match verify(rule, &token, text, now, memory) {
+                Some(Ok(claims)) => return verdict(Some(issuer), Ok(Accepted { rule: index, claims })),
+                Some(Err(fault)) if refused.1.is_none() => refused = (fault, Some(index)),
+                Some(Err(_)) | None => {}
             }
         }
         verdict(Some(issuer), Err(refused))
     }
 
-    /// The rule's first token, where all tokens of its places are its issuer's and it took one: what Envoy demands of at
-    /// least one rule.
-    fn taken_by<'v>(&self, index: usize, verdicts: &'v [Verdict<'_>]) -> Option<(&'v Found, &'v Accepted)> {
+    /// The rule's first token and its claims, where the rule takes all tokens of its places and there is one: what Envoy
+    /// demands of at least one rule. So tokens of several issuers cannot stand where several rules read.
+    fn taken_by<'v>(
+        &self,
+        index: usize,
+        verdicts: &'v [Verdict<'_>],
+        now: u64,
+        memory: &Memory,
+    ) -> Option<(&'v Found, Arc<Claims>)> {
         let rule = self.rules.get(index)?;
         let mut first = None;
-        for verdict in verdicts.iter().filter(|v| self.reads(index, v)) {
+        for verdict in verdicts.iter().filter(|verdict| self.reads(index, verdict)) {
             let accepted = verdict.outcome.as_ref().ok()?;
-            if !rule.is_for(verdict.issuer.as_deref().unwrap_or_default()) {
-                return None;
-            }
-            if accepted.rule == index {
-                first = first.or(Some((verdict.found, accepted)));
-            }
+            let claims = if accepted.rule == index {
+                Arc::clone(&accepted.claims)
+            } else {
+                // Another rule was asked first; this one may take it as well.
+                let text = verdict.found.text.as_ref().ok()?;
+                let token = Token::parse(text, self.strict).ok()?;
+                verify(rule, &token, text, now, memory)?.ok()?
+            };
+            first = first.or(Some((verdict.found, claims)));
         }
         first
     }
@@ -277,6 +275,26 @@ impl Compiled {
             edits.path = Some(without_params(path, &params));
         }
     }
+}
+
+/// Verifies a token by a rule and remembers it; `None` where the rule is for other issuers.
+fn verify(
+    rule: &Rule,
+    token: &Token<'_>,
+    text: &str,
+    now: u64,
+    memory: &Memory,
+) -> Option<Result<Arc<Claims>, Fault>> {
+    if !rule.is_for(token.issuer()) {
+        return None;
+    }
+    if let Err(fault) = rule.verify(token, now, memory) {
+        return Some(Err(fault));
+    }
+    let claims = Arc::new(Claims::new(token.payload.clone(), &rule.delimited));
+    let key = Memory::key(&rule.fingerprint, text);
+    memory.remember(&key, text.len(), now, (token.not_before, token.expires), &claims);
+    Some(Ok(claims))
 }
 
 /// The headers that the rule's token sets, each once.

@@ -15,6 +15,9 @@ pub const MAX_JWKS: usize = 512 * 1024;
 /// The most keys of a set.
 pub const MAX_KEYS: usize = 100;
 
+/// The most keys that one token is tried by; more than one only where it names none.
+pub const MAX_TRIED: usize = 32;
+
 /// The longest `kid` that a message quotes, characters.
 const MAX_SHOWN: usize = 80;
 
@@ -129,7 +132,7 @@ impl Keys {
         jws: &Jws<'_>,
         signature: &[u8],
         allow_hmac: bool,
-    ) -> (Result<(), Fault>, u64) {
+    ) -> (Result<(), Fault>, usize) {
         if jws.algorithm.is_hmac() && !allow_hmac {
             return (Err(Fault::Algorithm), 0);
         }
@@ -152,6 +155,9 @@ impl Keys {
             tried += 1;
             if good {
                 return (Ok(()), tried);
+            }
+            if tried == MAX_TRIED {
+                break;
             }
             if jws.algorithm == Algorithm::EdDsa && signature.len() != 64 {
                 return (Err(Fault::Ed25519Length), tried);

@@ -23,7 +23,7 @@ mod token;
 pub use authenticate::{Authenticated, Authenticator};
 pub use claims::{Claims, MAX_HEADER_VALUE};
 pub use fault::{Fault, Rejection};
-pub use keys::{KeyProblem, Keys, MAX_JWKS, MAX_KEYS};
+pub use keys::{KeyProblem, Keys, MAX_JWKS, MAX_KEYS, MAX_TRIED};
 pub use locations::MAX_TOKENS;
 pub use memory::{MAX_REMEMBERED, MAX_REMEMBERED_TOKEN, Memory};
 pub use request::{Edits, RequestView};

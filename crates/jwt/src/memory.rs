@@ -90,7 +90,8 @@ impl Memory {
         self.signatures.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count_signatures(&self, count: u64) {
+    pub(crate) fn count_signatures(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.signatures.fetch_add(count, Ordering::Relaxed);
     }
 

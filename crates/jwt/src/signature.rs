@@ -139,6 +139,9 @@ impl Verifier {
         if bits > MAX_RSA || n.last().is_none_or(|last| last % 2 == 0) {
             return Err("has a modulus that is not one of an RSA key");
         }
+        if strict && is_roca(n) {
+            return Err("has a modulus whose factors can be found (CVE-2017-15361)");
+        }
         let small = bits < MIN_RSA;
         let ways: &[(A, &'static RsaParameters)] = if small {
             &[
@@ -239,6 +242,21 @@ impl Verifier {
             Way::Secret(key) => hmac::verify(key, message, signature).is_ok(),
         })
     }
+}
+
+/// Whether a modulus bears the mark of the generator of CVE-2017-15361 ("ROCA"): modulo each of these primes it is a power
+/// of 65537. Of other moduli fewer than one in a hundred million does.
+fn is_roca(n: &[u8]) -> bool {
+    const PRIMES: [u32; 17] = [
+        11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157,
+    ];
+    PRIMES.iter().all(|prime| {
+        let rest = n
+            .iter()
+            .fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime);
+        let powers = std::iter::successors(Some(1), |power| Some(power * 65_537 % prime));
+        powers.take(*prime as usize).any(|power| power == rest)
+    })
 }
 
 fn without_zeros(bytes: &[u8]) -> &[u8] {

@@ -26,7 +26,6 @@ const PEM: &str = "keys in PEM, for which the API has no field";
 const X509: &str = "certificates instead of `keys`, which Istio refuses where it fetches";
 const EMPTY: &str = "an empty payload, which is no JWT";
 const OTHER_ALG: &str = "a key that names another algorithm than the token, which Istio refuses";
-const ROCA: &str = "an RSA modulus with a known weakness, which nobody looks for here";
 const CANONICAL: &str = "a token that says of itself that it is padded, and is not as it is stored";
 const SKIPPED_CHARACTER: &str = "base64url with characters in between, which is refused here";
 
@@ -183,9 +182,6 @@ fn jws(case: &Value, tally: &mut Tally) {
         "valid" if case["policy"] == true => return tally.not_applicable(SKIPPED_CHARACTER),
         "invalid" if found && comment == "invalidBase64PaddingInPayload" => {
             return tally.not_applicable(CANONICAL);
-        }
-        "invalid" if found && comment == "rejectsKeyWithRocaVulnerability" => {
-            return tally.not_applicable(ROCA);
         }
         "invalid" if !found => {}
         other => return tally.fail(id, format!("{comment}: {other} and {found}")),

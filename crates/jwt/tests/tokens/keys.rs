@@ -1,7 +1,7 @@
 //! Algorithms and key sets (semantics 4.3): JW-43.
 
 use aws_lc_rs::rsa::KeySize;
-use jwt::{Fault, KeyProblem, Keys, MAX_JWKS, MAX_KEYS, RuleSpec};
+use jwt::{Fault, KeyProblem, Keys, MAX_JWKS, MAX_KEYS, MAX_TRIED, RuleSpec};
 use serde_json::{Value, json};
 
 use crate::world::{FOREIGN, RSA, Signer, answer, base64url, bearing, claims, compile, jwks, with_keys};
@@ -328,4 +328,25 @@ fn an_ed25519_signature_of_another_length_has_its_own_text() {
     assert_eq!(answer(&a, &bearing(&short)), (401, Fault::Ed25519Length.text()));
     let wrong = format!("{signed}.{}", base64url([1; 64]));
     assert_eq!(answer(&a, &bearing(&wrong)), (401, Fault::Verification.text()));
+}
+
+#[test]
+fn a_token_that_names_no_key_is_tried_by_so_many_and_no_more() {
+    let row = |before: usize, header: &str| {
+        let mut keys: Vec<Value> = (0..before)
+            .map(|i| FOREIGN.jwk(json!({"kid": i.to_string()})))
+            .collect();
+        keys.push(RSA.jwk(json!({"kid": "last"})));
+        let token = RSA.raw(header, &claims("i1", json!({})).to_string());
+        let memory = jwt::Memory::default();
+        let a = compile(&[with_keys("i1", &keys)], true);
+        let good = a
+            .authenticate(&bearing(&token), crate::world::NOW, &memory)
+            .is_ok();
+        (good, memory.signatures())
+    };
+    let most = MAX_TRIED as u64;
+    assert_eq!(row(MAX_TRIED - 1, r#"{"alg":"RS256"}"#), (true, most));
+    assert_eq!(row(MAX_TRIED, r#"{"alg":"RS256"}"#), (false, most));
+    assert_eq!(row(MAX_TRIED, r#"{"alg":"RS256","kid":"last"}"#), (true, 1));
 }

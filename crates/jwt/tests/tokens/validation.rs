@@ -265,6 +265,32 @@ fn two_rules_of_one_issuer_take_what_either_takes() {
 }
 
 #[test]
+fn of_two_tokens_one_rule_must_take_both_and_its_claims_are_told() {
+    let with = |audience: &str, spaced: &str| RuleSpec {
+        audiences: vec![audience.to_owned()],
+        space_delimited_claims: vec![spaced.to_owned()],
+        ..rule("i1")
+    };
+    let token = |aud: serde_json::Value| RSA.token(&claims("i1", json!({"aud": aud, "b": "x y"})));
+    let two = |first: &str, second: &str| {
+        get(&format!("/?access_token={second}")).with("authorization", &format!("Bearer {first}"))
+    };
+    let (foo, bar, both) = (
+        token(json!("foo")),
+        token(json!("bar")),
+        token(json!(["foo", "bar"])),
+    );
+    for strict in MODES {
+        let a = compile(&[with("foo", "a"), with("bar", "b")], strict);
+        assert_eq!(answer(&a, &two(&foo, &both)), (200, ""));
+        assert_eq!(answer(&a, &two(&foo, &bar)), refused(Fault::Issuer));
+        let by_second = ask(&a, &two(&both, &bar)).unwrap().claims.unwrap();
+        let alone = ask(&compile(&[with("bar", "b")], strict), &bearing(&both)).unwrap();
+        assert_eq!(Some(by_second), alone.claims);
+    }
+}
+
+#[test]
 fn each_fault_of_form_has_the_text_that_envoy_answers_with() {
     let header = || base64url(r#"{"alg":"RS256"}"#);
     let payload = |json: &str| format!("{}.{}.c2ln", header(), base64url(json));
