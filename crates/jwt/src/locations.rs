@@ -114,9 +114,9 @@ impl Locations {
                 }
                 Place::Param(name) => {
                     let query = request.path().split_once('?').map_or("", |(_, query)| query);
-                    let values = pairs(query).filter(|(key, _)| key == name);
+                    let values = pairs(query).filter(|(key, _)| is_name(key, name));
                     for (_, value) in values.take(self.most()) {
-                        if push(Ok(value)) {
+                        if push(Ok(unescape(value))) {
                             break;
                         }
                     }
@@ -182,12 +182,15 @@ fn after_prefix_anywhere<'l>(line: &'l str, prefix: &str) -> Option<&'l str> {
     Some(start.and_then(|start| rest.get(start..)).unwrap_or(line))
 }
 
-/// The parameters of a query, escapes decoded.
-fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
-    query.split('&').map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (unescape(key), unescape(value))
-    })
+/// The parameters of a query as they stand there.
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+fn is_name(key: &str, name: &str) -> bool {
+    key == name || (key.contains('%') && unescape(key) == name)
 }
 
 fn unescape(text: &str) -> String {
@@ -227,7 +230,7 @@ pub(crate) fn without_params(path: &str, names: &[&str]) -> String {
         .split('&')
         .filter(|pair| {
             let key = pair.split_once('=').map_or(*pair, |(key, _)| key);
-            !names.contains(&unescape(key).as_str())
+            !names.iter().any(|name| is_name(key, name))
         })
         .collect();
     if kept.is_empty() {

@@ -359,6 +359,23 @@ fn each_fault_of_form_has_the_text_that_envoy_answers_with() {
 }
 
 #[test]
+fn a_token_may_be_so_long_and_no_longer() {
+    let token = |pad: usize| RSA.token(&claims("i1", json!({"pad": "x".repeat(pad)})));
+    let full = (11_000..11_990)
+        .rev()
+        .map(token)
+        .find(|token| token.len() <= MAX_TOKEN)
+        .unwrap();
+    let a = compile(&[rule("i1")], true);
+    assert_eq!(answer(&a, &bearing(&full)), (200, ""));
+    let longer = (11_500..12_990)
+        .map(token)
+        .find(|token| token.len() > MAX_TOKEN)
+        .unwrap();
+    assert_eq!(answer(&a, &bearing(&longer)), refused(Fault::Format));
+}
+
+#[test]
 fn a_token_of_another_type_is_refused_in_strict_mode() {
     let body = claims("i1", json!({})).to_string();
     let row = |typ: serde_json::Value, strict| {
