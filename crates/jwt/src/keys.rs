@@ -206,10 +206,10 @@ fn read(jwk: &Value, strict: bool) -> Result<Key, &'static str> {
         Some(name) => Some(Algorithm::of_name(name).ok_or("has an `alg` that is not supported")?),
     };
     let verifier = match kty {
-        "RSA" => Verifier::rsa(&bytes(jwk, "n")?, &bytes(jwk, "e")?, alg, strict),
-        "EC" => ec(jwk, alg),
-        "OKP" => okp(jwk, alg),
-        "oct" => Verifier::secret(&bytes(jwk, "k")?, alg, strict),
+        "RSA" => Verifier::rsa(&bytes(jwk, "n", strict)?, &bytes(jwk, "e", strict)?, alg, strict),
+        "EC" => ec(jwk, alg, strict),
+        "OKP" => okp(jwk, alg, strict),
+        "oct" => Verifier::secret(&bytes(jwk, "k", strict)?, alg, strict),
         _ => Err("has a `kty` that is not supported"),
     };
     Ok(Key {
@@ -224,7 +224,7 @@ fn verifies(ops: &Value) -> bool {
         .is_some_and(|ops| ops.iter().any(|op| op.as_str() == Some("verify")))
 }
 
-fn ec(jwk: &Map<String, Value>, alg: Option<Algorithm>) -> Result<Verifier, &'static str> {
+fn ec(jwk: &Map<String, Value>, alg: Option<Algorithm>, strict: bool) -> Result<Verifier, &'static str> {
     let curve = match jwk.get("crv") {
         None => Curve::of_algorithm(alg),
         Some(name) => Curve::of_name(name.as_str().ok_or("has a `crv` that is not a string")?),
@@ -233,21 +233,23 @@ fn ec(jwk: &Map<String, Value>, alg: Option<Algorithm>) -> Result<Verifier, &'st
     if alg.is_some_and(|alg| alg != curve.algorithm()) {
         return Err("has a `crv` that is not the one of its `alg`");
     }
-    Verifier::ec(curve, &bytes(jwk, "x")?, &bytes(jwk, "y")?)
+    Verifier::ec(curve, &bytes(jwk, "x", strict)?, &bytes(jwk, "y", strict)?)
 }
 
-fn okp(jwk: &Map<String, Value>, alg: Option<Algorithm>) -> Result<Verifier, &'static str> {
+fn okp(jwk: &Map<String, Value>, alg: Option<Algorithm>, strict: bool) -> Result<Verifier, &'static str> {
     if alg.is_some_and(|alg| alg != Algorithm::EdDsa) {
         return Err("has an `alg` that is not for its `kty`");
     }
     if jwk.get("crv").and_then(Value::as_str) != Some("Ed25519") {
         return Err("has a `crv` that is not supported");
     }
-    Verifier::ed25519(&bytes(jwk, "x")?)
+    Verifier::ed25519(&bytes(jwk, "x", strict)?)
 }
 
-fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> {
+/// A number of a key. Padding, which RFC 7518 forbids and some issuers write, is passed over without strict mode.
+fn bytes(jwk: &Map<String, Value>, name: &str, strict: bool) -> Result<Vec<u8>, &'static str> {
     let text = jwk.get(name).and_then(Value::as_str);
     let text = text.ok_or("lacks a number of its `kty`, or it is not a string")?;
+    let text = if strict { text } else { text.trim_end_matches('=') };
     decode(text).ok_or("has a number that is not base64url")
 }

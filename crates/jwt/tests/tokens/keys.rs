@@ -220,6 +220,10 @@ fn in_strict_mode_weak_keys_and_keys_for_other_uses_are_left_out_too() {
             "has a `kid` or `alg` that is not a string",
         ),
         (
+            small.jwk(json!({"e": "AQAB="})),
+            "has a number that is not base64url",
+        ),
+        (
             json!({"kty": "oct", "k": base64url([1; 31])}),
             "is too short, or has an `alg` that is not for its `kty`",
         ),
