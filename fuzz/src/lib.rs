@@ -8,6 +8,7 @@
 mod admin_line;
 pub mod mutate;
 mod targets;
+mod tokens;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use snapshot::{Index, Resource, Resources};
 use time::{Duration, OffsetDateTime};
 
-use crate::{Target, admin_line};
+use crate::{Target, admin_line, tokens};
 
 pub(crate) const ALL: &[Target] = &[
     Target {
@@ -197,6 +197,54 @@ pub(crate) const ALL: &[Target] = &[
             b"%",
             b"10.0.0.0/8",
             b"::ffff:",
+        ],
+    },
+    Target {
+        name: "jwt",
+        run: tokens::request,
+        words: &[
+            b"authorization: Bearer ",
+            b"\nx-jwt: Tok ",
+            b"\ncookie: t=",
+            b"?access_token=",
+            b"&t=",
+            b"OPTIONS ",
+            b"\norigin: a\naccess-control-request-method: a\n",
+            b"eyJhbGciOiJub25lIn0.",
+            b"eyJhbGciOiJIUzI1NiJ9.",
+            b"eyJhbGciOiJFUzI1NiJ9.",
+            b"e30",
+            b".",
+            b"=",
+            b"%2e",
+            b"bearer ",
+            b", ",
+            b"; ",
+            b"\"",
+            b"-_",
+        ],
+    },
+    Target {
+        name: "jwks",
+        run: tokens::keys,
+        words: &[
+            b"{\"keys\":[",
+            b"]}",
+            b"\"kty\":\"RSA\",",
+            b"\"kty\":\"EC\",",
+            b"\"kty\":\"OKP\",",
+            b"\"kty\":\"oct\",",
+            b"\"crv\":\"P-521\",",
+            b"\"crv\":\"Ed25519\",",
+            b"\"alg\":\"PS512\",",
+            b"\"use\":\"enc\",",
+            b"\"key_ops\":[],",
+            b"\"kid\":1,",
+            b"\"x\":\"AA\",",
+            b"\"e\":\"Aw\"",
+            b"},{",
+            b"null",
+            b"\\u0061",
         ],
     },
 ];

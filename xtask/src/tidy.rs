@@ -11,19 +11,24 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("admin", 1, &["model"]),
     ("api", 1, &["model"]),
     ("policy", 1, &["model"]),
+    ("jwt", 1, &["model", "policy"]),
     ("routing", 1, &["model"]),
     ("meshward-http", 1, &["model"]),
     ("identity", 1, &["model", "proto"]),
     ("telemetry", 1, &["model"]),
     ("capture", 1, &["model"]),
     ("workloads", 1, &[]),
-    ("snapshot", 2, &["model", "policy", "routing"]),
+    ("snapshot", 2, &["model", "policy", "jwt", "routing"]),
     ("ca", 2, &["model", "proto", "identity", "telemetry"]),
-    ("compiler", 3, &["model", "api", "policy", "routing", "snapshot"]),
+    (
+        "compiler",
+        3,
+        &["model", "api", "policy", "jwt", "routing", "snapshot"],
+    ),
     (
         "analysis",
         3,
-        &["model", "api", "policy", "routing", "snapshot", "compiler"],
+        &["model", "api", "policy", "jwt", "routing", "snapshot", "compiler"],
     ),
     (
         "xds",
@@ -39,6 +44,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "api",
             "snapshot",
             "policy",
+            "jwt",
             "compiler",
             "xds",
             "identity",
@@ -52,6 +58,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "model",
             "admin",
             "policy",
+            "jwt",
             "routing",
             "snapshot",
             "xds",
@@ -95,7 +102,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
 ];
 
 /// Steps along a floor instead of down, each with one direction.
-const SIDEWAYS: &[(&str, &str)] = &[("analysis", "compiler")];
+const SIDEWAYS: &[(&str, &str)] = &[("analysis", "compiler"), ("jwt", "policy")];
 
 /// Development only: may be used by tests of any crate.
 const DEVELOPMENT: &[&str] = &["testkit"];
