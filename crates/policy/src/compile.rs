@@ -2,12 +2,14 @@
 
 mod aliases;
 mod field;
+mod literal;
 
 use std::sync::Arc;
 
 use crate::context::{Compat, Context};
 use crate::facts::Facts;
 use crate::matchers::{Bias, Field};
+use crate::path::Mode;
 use crate::spec::{Action, ConditionSpec, OperationSpec, PolicySpec, RuleSpec, SourceSpec};
 use field::{Attribute, Env, test};
 
@@ -90,6 +92,7 @@ pub(crate) struct Compiled {
 pub(crate) struct Compiler {
     compat: Compat,
     domains: Arc<[model::TrustDomain]>,
+    paths: Mode,
 }
 
 impl Compiler {
@@ -97,6 +100,7 @@ impl Compiler {
         Self {
             compat: context.compat,
             domains: aliases::domains(context),
+            paths: context.paths,
         }
     }
 
@@ -106,6 +110,7 @@ impl Compiler {
             compat: self.compat,
             domains: Arc::clone(&self.domains),
             namespace: &spec.id.namespace,
+            paths: self.paths,
         };
         let mut compiled = Compiled {
             rules: Vec::with_capacity(spec.rules.len()),

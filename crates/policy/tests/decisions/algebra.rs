@@ -345,8 +345,8 @@ fn td_04_and_14_aliases_decide() {
     let context = Context {
         trust_domain: "td2".parse().unwrap(),
         aliases: vec!["td1".parse().unwrap()],
-        deny_by_default: false,
         compat: Compat::Istio,
+        ..Context::default()
     };
     let ask = |value: &str, who: &str| {
         let rules = source("principals", &[value]);

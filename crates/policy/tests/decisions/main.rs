@@ -17,6 +17,7 @@ mod forms;
 mod property;
 mod reference;
 mod requests;
+mod scenarios;
 mod secure;
 mod speed;
 mod tcp;
