@@ -37,6 +37,8 @@ pub(crate) mod code {
     pub(crate) const LOCAL_ADDRESS: &str = "MW0510";
     /// A policy that the decision cannot use.
     pub(crate) const DEFECTIVE: &str = "MW0511";
+    /// A path dialect that is none.
+    pub(crate) const PATH_DIALECT: &str = "MW0512";
     /// Two objects of one name.
     pub(crate) const DUPLICATE: &str = "MW0509";
 }

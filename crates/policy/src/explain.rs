@@ -5,7 +5,7 @@ mod why;
 use model::Reason;
 
 use crate::compile::Rule;
-use crate::decide::{External, Nobody, decide, other_readings, with_path};
+use crate::decide::{Denial, External, Nobody, decide, other_readings, with_path};
 use crate::facts::Facts;
 use crate::matchers::Bias;
 use crate::set::{Inner, Lane, Policy, PolicySet};
@@ -20,20 +20,33 @@ pub fn explain(facts: &Facts<'_>, set: &PolicySet) -> Explanation {
 
 /// [`explain`], where external authorizers have answered: agrees with [`crate::authorize_with`].
 pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External) -> Explanation {
-    let set = set.inner();
+    let inner = set.inner();
     let own = facts.http.map(|http| http.path.to_owned());
-    let readings: Vec<String> = own.into_iter().chain(other_readings(facts, set)).collect();
-    let first = decide(facts, set, external);
+    let first = decide(facts, inner, external);
+    let others = match other_readings(facts, set) {
+        Ok(others) => others,
+        Err(denial) if first.is_ok() => return unreadable(&denial, own),
+        Err(_) => Vec::new(),
+    };
     let mut other = None;
     if first.is_ok() {
-        for path in readings.iter().skip(1) {
-            if let Err(denial) = decide(&with_path(facts, path), set, external) {
-                other = Some((path, denial));
+        for reading in &others {
+            if let Err(denial) = decide(&with_path(facts, &reading.path), reading.set, external) {
+                other = Some((reading, denial));
                 break;
             }
         }
     }
-    let seen = other.as_ref().map_or(*facts, |(path, _)| with_path(facts, path));
+    let (seen, set) = match &other {
+        Some((reading, _)) => (with_path(facts, &reading.path), reading.set),
+        None => (*facts, inner),
+    };
+    let mut readings: Vec<String> = own.into_iter().collect();
+    for reading in &others {
+        if !readings.contains(&reading.path) {
+            readings.push(reading.path.clone());
+        }
+    }
     let (denied, policy, rule) = match (other, first) {
         (Some((_, denial)), _) | (None, Err(denial)) => {
             (Some(denial.reason), denial.policy().cloned(), denial.rule)
@@ -50,6 +63,18 @@ pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External)
         steps: steps(&seen, set),
         near_miss,
         readings,
+    }
+}
+
+/// Of a path that has more readings than are judged.
+fn unreadable(denial: &Denial, own: Option<String>) -> Explanation {
+    Explanation {
+        denied: Some(denial.reason),
+        policy: None,
+        rule: None,
+        steps: Vec::new(),
+        near_miss: None,
+        readings: own.into_iter().collect(),
     }
 }
 

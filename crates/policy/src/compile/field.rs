@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Cidr, TrustDomain};
 
-use super::{aliases, literal};
+use super::{Case, aliases, literal};
 use crate::context::Compat;
 use crate::matchers::{
     Address, Blocks, ClaimValues, Domains, HeaderName, Namespaces, Presence, Principal, Principals,
@@ -89,6 +89,8 @@ pub(super) struct Env<'a> {
     pub(super) namespace: &'a str,
     /// The form of the paths that values are compared with.
     pub(super) paths: Mode,
+    /// Of the values that are paths.
+    pub(super) case: Case,
 }
 
 impl Env<'_> {
@@ -123,6 +125,14 @@ pub(super) fn test(attribute: &Attribute, values: &[String], env: &Env<'_>) -> (
             Ok(()) => good.push(value),
             Err(why) => bad.push(why),
         }
+    }
+    let path = matches!(attribute, Attribute::Path | Attribute::Header(HeaderName::Path));
+    let lower: Vec<String> = match env.case {
+        Case::Folded if path => good.iter().map(|value| value.to_ascii_lowercase()).collect(),
+        _ => Vec::new(),
+    };
+    if !lower.is_empty() {
+        good = lower.iter().map(String::as_str).collect();
     }
     let test = (!good.is_empty()).then(|| build(attribute, &good, env));
     (test, bad)

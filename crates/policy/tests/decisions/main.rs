@@ -13,6 +13,7 @@
 )]
 
 mod algebra;
+mod dialects;
 mod forms;
 mod property;
 mod reference;
