@@ -10,6 +10,7 @@ use crate::facts::Facts;
 use crate::matchers::Bias;
 use crate::set::{Inner, Lane, Policy, PolicySet};
 use crate::spec::{Action, PolicyId, PolicySpec, RuleSpec};
+use why::Walk;
 
 /// Walks all policies and says what each rule found. Always agrees with [`crate::authorize`].
 ///
@@ -171,19 +172,26 @@ fn judge(facts: &Facts<'_>, spec: &PolicySpec, written: &RuleSpec, rule: &Rule) 
             "the rule asks for what only a request has, and the connection is not HTTP".to_owned(),
         );
     }
-    let failed = why::failed(facts, spec, written, rule);
-    match failed.into_iter().next() {
-        Some(first) => (false, first),
-        None if facts.http.is_none() && rule.http_only() => (
-            true,
-            "the connection is not HTTP, so that the fields of requests count as absent; the others hold"
-                .to_owned(),
-        ),
-        None if written.from.is_empty() && written.to.is_empty() && written.when.is_empty() => {
-            (true, "the rule has no fields and matches everything".to_owned())
-        }
-        None => (true, "every field holds".to_owned()),
+    let walk = Walk {
+        facts,
+        spec,
+        written,
+        rule,
+    };
+    if let Some(first) = walk.failed().into_iter().next() {
+        return (false, first);
     }
+    let held = walk.held().join("; ");
+    let silent = facts.http.is_none() && rule.http_only();
+    let why = match (held.is_empty(), silent) {
+        (false, false) => held,
+        (true, false) => "the rule has no fields and matches everything".to_owned(),
+        (empty, true) => {
+            let rest = if empty { "nothing else is asked for" } else { &held };
+            format!("the connection is not HTTP, so that the fields of requests count as absent; {rest}")
+        }
+    };
+    (true, why)
 }
 
 /// The rule in force with the fewest fields that did not hold.
@@ -204,7 +212,13 @@ fn near_miss(facts: &Facts<'_>, set: &Inner) -> Option<NearMiss> {
         let failed = if facts.http.is_none() && rule.http_only() {
             vec![judge(facts, spec, written, rule).1]
         } else {
-            why::failed(facts, spec, written, rule)
+            let walk = Walk {
+                facts,
+                spec,
+                written,
+                rule,
+            };
+            walk.failed()
         };
         if best.as_ref().is_none_or(|best| failed.len() < best.failed.len()) {
             best = Some(NearMiss {
@@ -247,7 +261,7 @@ pub struct Step {
     pub rule: Option<usize>,
     /// Whether it matched.
     pub matched: bool,
-    /// One sentence: the field that decided.
+    /// The first field that does not hold; of a rule that matched, every field that holds, with `; ` between them.
     pub why: String,
 }
 
