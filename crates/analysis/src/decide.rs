@@ -360,6 +360,17 @@ impl<'q> Draft<'q> {
     }
 
     fn explain(&mut self, explanation: &Explanation) {
+        if let [own, others @ ..] = explanation.readings.as_slice()
+            && !others.is_empty()
+        {
+            self.steps.push(Step {
+                stage: "path",
+                said: format!(
+                    "the backend may read `{own}` as `{}`: every reading is judged",
+                    others.join("`, `")
+                ),
+            });
+        }
         for step in &explanation.steps {
             let stage = match step.action {
                 policy::Action::Allow => "allow",

@@ -7,15 +7,19 @@ use api::{Problem, Severity};
 use model::{Protocol, ServiceName};
 use snapshot::{Inbound, InboundPort, Resource, Workload};
 
+mod dialects;
+
 use crate::PodView;
 use crate::authn::Effective;
 use crate::authz::Authz;
 use crate::pods::PodFacts;
 use crate::report::{Report, code};
 use crate::services::{Member, Services};
+use crate::view::View;
 
 /// The inbound side of each pod; `None` where no proxy stands before it.
 pub(crate) fn all<'a>(
+    view: &View<'a>,
     pods: &[PodFacts<'a>],
     modes: &[Effective],
     services: &Services<'a>,
@@ -29,6 +33,7 @@ pub(crate) fn all<'a>(
             default_mtls: modes.default,
             policies: authz.select(pod, report),
             mtls_decided_by: modes.decided_by.clone(),
+            path_dialects: dialects::of(view, pod, members, report),
         })
     })
     .collect()

@@ -168,7 +168,7 @@ pub fn compile(world: &World) -> Compiled {
     let rules = destination::Rules::new(&view, &mut report);
     let services = services::all(&view, &pods, &modes, &rules, &mut report);
     let authz = authz::Authz::new(&view, &mesh, &guardrails, &mut report);
-    let inbounds = inbound::all(&pods, &modes, &services, &authz, &mut report);
+    let inbounds = inbound::all(&view, &pods, &modes, &services, &authz, &mut report);
     report.unsupported(&view);
 
     let shared: Vec<Arc<Resource>> = [Resource::from(mesh.clone()), Resource::Roots(world.roots.clone())]

@@ -39,6 +39,8 @@ pub(crate) mod code {
     pub(crate) const DEFECTIVE: &str = "MW0511";
     /// A policy that grants more than a Guardrail's ceiling lets it.
     pub(crate) const CEILING: &str = "MW0512";
+    /// A path dialect that is none.
+    pub(crate) const PATH_DIALECT: &str = "MW0513";
     /// Two objects of one name.
     pub(crate) const DUPLICATE: &str = "MW0509";
 }

@@ -5,11 +5,12 @@ mod why;
 use model::Reason;
 
 use crate::compile::Rule;
-use crate::decide::{External, Nobody, decide, other_readings, with_path};
+use crate::decide::{Denial, External, Nobody, decide, other_readings, with_path};
 use crate::facts::Facts;
 use crate::matchers::Bias;
 use crate::set::{Inner, Lane, Policy, PolicySet};
 use crate::spec::{Action, PolicyId, PolicySpec, RuleSpec};
+use why::Walk;
 
 /// Walks all policies and says what each rule found. Always agrees with [`crate::authorize`].
 ///
@@ -20,20 +21,33 @@ pub fn explain(facts: &Facts<'_>, set: &PolicySet) -> Explanation {
 
 /// [`explain`], where external authorizers have answered: agrees with [`crate::authorize_with`].
 pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External) -> Explanation {
-    let set = set.inner();
+    let inner = set.inner();
     let own = facts.http.map(|http| http.path.to_owned());
-    let readings: Vec<String> = own.into_iter().chain(other_readings(facts, set)).collect();
-    let first = decide(facts, set, external);
+    let first = decide(facts, inner, external);
+    let others = match other_readings(facts, set) {
+        Ok(others) => others,
+        Err(denial) if first.is_ok() => return unreadable(&denial, own),
+        Err(_) => Vec::new(),
+    };
     let mut other = None;
     if first.is_ok() {
-        for path in readings.iter().skip(1) {
-            if let Err(denial) = decide(&with_path(facts, path), set, external) {
-                other = Some((path, denial));
+        for reading in &others {
+            if let Err(denial) = decide(&with_path(facts, &reading.path), reading.set, external) {
+                other = Some((reading, denial));
                 break;
             }
         }
     }
-    let seen = other.as_ref().map_or(*facts, |(path, _)| with_path(facts, path));
+    let (seen, set) = match &other {
+        Some((reading, _)) => (with_path(facts, &reading.path), reading.set),
+        None => (*facts, inner),
+    };
+    let mut readings: Vec<String> = own.into_iter().collect();
+    for reading in &others {
+        if !readings.contains(&reading.path) {
+            readings.push(reading.path.clone());
+        }
+    }
     let (denied, policy, rule) = match (other, first) {
         (Some((_, denial)), _) | (None, Err(denial)) => {
             (Some(denial.reason), denial.policy().cloned(), denial.rule)
@@ -52,6 +66,18 @@ pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External)
         steps: steps(&seen, set),
         near_miss,
         readings,
+    }
+}
+
+/// Of a path that has more readings than are judged.
+fn unreadable(denial: &Denial, own: Option<String>) -> Explanation {
+    Explanation {
+        denied: Some(denial.reason),
+        policy: None,
+        rule: None,
+        steps: Vec::new(),
+        near_miss: None,
+        readings: own.into_iter().collect(),
     }
 }
 
@@ -149,19 +175,26 @@ fn judge(facts: &Facts<'_>, spec: &PolicySpec, written: &RuleSpec, rule: &Rule) 
             "the rule asks for what only a request has, and the connection is not HTTP".to_owned(),
         );
     }
-    let failed = why::failed(facts, spec, written, rule);
-    match failed.into_iter().next() {
-        Some(first) => (false, first),
-        None if facts.http.is_none() && rule.http_only() => (
-            true,
-            "the connection is not HTTP, so that the fields of requests count as absent; the others hold"
-                .to_owned(),
-        ),
-        None if written.from.is_empty() && written.to.is_empty() && written.when.is_empty() => {
-            (true, "the rule has no fields and matches everything".to_owned())
-        }
-        None => (true, "every field holds".to_owned()),
+    let walk = Walk {
+        facts,
+        spec,
+        written,
+        rule,
+    };
+    if let Some(first) = walk.failed().into_iter().next() {
+        return (false, first);
     }
+    let held = walk.held().join("; ");
+    let silent = facts.http.is_none() && rule.http_only();
+    let why = match (held.is_empty(), silent) {
+        (false, false) => held,
+        (true, false) => "the rule has no fields and matches everything".to_owned(),
+        (empty, true) => {
+            let rest = if empty { "nothing else is asked for" } else { &held };
+            format!("the connection is not HTTP, so that the fields of requests count as absent; {rest}")
+        }
+    };
+    (true, why)
 }
 
 /// The ALLOW rule in force with the fewest fields that did not hold; that of a ceiling, where one is named.
@@ -181,7 +214,13 @@ fn near_miss(facts: &Facts<'_>, set: &Inner, ceiling: Option<&PolicyId>) -> Opti
         let failed = if facts.http.is_none() && rule.http_only() {
             vec![judge(facts, spec, written, rule).1]
         } else {
-            why::failed(facts, spec, written, rule)
+            let walk = Walk {
+                facts,
+                spec,
+                written,
+                rule,
+            };
+            walk.failed()
         };
         if best.as_ref().is_none_or(|best| failed.len() < best.failed.len()) {
             best = Some(NearMiss {
@@ -224,7 +263,7 @@ pub struct Step {
     pub rule: Option<usize>,
     /// Whether it matched.
     pub matched: bool,
-    /// One sentence: the field that decided.
+    /// The first field that does not hold; of a rule that matched, every field that holds, with `; ` between them.
     pub why: String,
 }
 

@@ -1,11 +1,14 @@
 //! Paths: normalisation as the mesh's mode says, and the strict profile (semantics 3).
 
 mod canonical;
+mod dialect;
 mod readings;
 mod strict;
 
 use std::borrow::Cow;
 
+pub(crate) use dialect::readings as dialect_readings;
+pub use dialect::{Dialect, DialectError, Dialects, MAX_DECODE};
 pub(crate) use readings::readings;
 pub use strict::strict_check;
 

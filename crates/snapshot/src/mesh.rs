@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use model::{Profile, TrustDomain};
+use policy::path::Mode;
 use policy::{Compat, Context};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,7 @@ impl Mesh {
             aliases: self.trust_domain_aliases.clone(),
             deny_by_default: self.deny_by_default,
             compat: Compat::from(self.profile),
+            paths: self.path_normalization.into(),
         }
     }
 }
@@ -77,6 +79,17 @@ pub enum PathNormalization {
     MergeSlashes,
     /// And encoded slashes and backslashes are decoded first.
     DecodeAndMergeSlashes,
+}
+
+impl From<PathNormalization> for Mode {
+    fn from(setting: PathNormalization) -> Self {
+        match setting {
+            PathNormalization::None => Self::None,
+            PathNormalization::Base => Self::Base,
+            PathNormalization::MergeSlashes => Self::MergeSlashes,
+            PathNormalization::DecodeAndMergeSlashes => Self::DecodeAndMergeSlashes,
+        }
+    }
 }
 
 /// `outboundTrafficPolicy.mode` (semantics 7.1).

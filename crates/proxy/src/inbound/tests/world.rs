@@ -119,6 +119,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
             default_mtls: mode,
             policies: vec![],
             mtls_decided_by: None,
+            path_dialects: Default::default(),
         }),
     }
 }
