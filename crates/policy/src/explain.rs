@@ -41,7 +41,7 @@ pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External)
         (None, Ok(permit)) => (None, permit.policy().cloned(), permit.rule()),
     };
     let near_miss = (denied == Some(Reason::DenyNoAllow))
-        .then(|| near_miss(&seen, set))
+        .then(|| closest(&seen, set))
         .flatten();
     Explanation {
         denied,
@@ -161,35 +161,56 @@ fn judge(facts: &Facts<'_>, spec: &PolicySpec, written: &RuleSpec, rule: &Rule) 
     }
 }
 
+/// Of a request that no ALLOW rule matched, the rule that came closest: [`Explanation::near_miss`] without the walk.
+///
+/// Where the path has more than one reading, it is looked for on the first that is refused.
+pub fn near_miss(facts: &Facts<'_>, set: &PolicySet) -> Option<NearMiss> {
+    let set = set.inner();
+    let refused = |facts: &Facts<'_>| decide(facts, set, &Nobody).is_err();
+    if !refused(facts) {
+        for path in other_readings(facts, set) {
+            let seen = with_path(facts, &path);
+            if refused(&seen) {
+                return closest(&seen, set);
+            }
+        }
+    }
+    closest(facts, set)
+}
+
 /// The rule in force with the fewest fields that did not hold.
-fn near_miss(facts: &Facts<'_>, set: &Inner) -> Option<NearMiss> {
-    let mut best: Option<NearMiss> = None;
+fn closest(facts: &Facts<'_>, set: &Inner) -> Option<NearMiss> {
+    let mut best: Option<(usize, &Policy, &Rule)> = None;
     for rule in &set.rules {
         let policy = usize::try_from(rule.policy)
             .ok()
             .and_then(|at| set.policies.get(at))?;
         let spec = policy.spec.as_deref()?;
-        let Some(written) = spec
-            .rules
-            .get(rule.index)
-            .filter(|_| Lane::of(spec) == Lane::Allow)
-        else {
+        if Lane::of(spec) != Lane::Allow || spec.rules.get(rule.index).is_none() {
             continue;
-        };
+        }
         let failed = if facts.http.is_none() && rule.http_only() {
-            vec![judge(facts, spec, written, rule).1]
+            1
         } else {
-            why::failed(facts, spec, written, rule)
+            why::count(facts, rule)
         };
-        if best.as_ref().is_none_or(|best| failed.len() < best.failed.len()) {
-            best = Some(NearMiss {
-                policy: PolicyId::clone(&policy.id),
-                rule: rule.index,
-                failed,
-            });
+        if best.as_ref().is_none_or(|(least, ..)| failed < *least) {
+            best = Some((failed, policy, rule));
         }
     }
-    best
+    let (_, policy, rule) = best?;
+    let spec = policy.spec.as_deref()?;
+    let written = spec.rules.get(rule.index)?;
+    let failed = if facts.http.is_none() && rule.http_only() {
+        vec![judge(facts, spec, written, rule).1]
+    } else {
+        why::failed(facts, spec, written, rule)
+    };
+    Some(NearMiss {
+        policy: PolicyId::clone(&policy.id),
+        rule: rule.index,
+        failed,
+    })
 }
 
 /// A decision with its reasons.
