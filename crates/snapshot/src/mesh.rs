@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use model::{Profile, TrustDomain};
+use policy::path::Mode;
 use policy::{Compat, Context};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,16 @@ impl Mesh {
     /// The time that sniffing may take.
     pub fn protocol_detection_timeout(&self) -> Option<Duration> {
         self.protocol_detection_timeout_ms.map(Duration::from_millis)
+    }
+
+    /// How paths are normalised, for [`policy::path::normalize`].
+    pub fn path_mode(&self) -> Mode {
+        match self.path_normalization {
+            PathNormalization::None => Mode::None,
+            PathNormalization::Base => Mode::Base,
+            PathNormalization::MergeSlashes => Mode::MergeSlashes,
+            PathNormalization::DecodeAndMergeSlashes => Mode::DecodeAndMergeSlashes,
+        }
     }
 
     /// What of the settings a decision depends on.
