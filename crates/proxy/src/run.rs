@@ -102,6 +102,7 @@ fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, Stri
         identities,
         registry: Registry::default(),
         apps: inbound::Apps::default(),
+        denials: Arc::default(),
         telemetry,
         draining,
         config,

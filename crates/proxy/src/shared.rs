@@ -1,14 +1,14 @@
 //! What all tasks of a proxy share.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Config;
-use crate::inbound::Apps;
+use crate::inbound::{Apps, Denials};
 use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::store::Store;
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     /// Connections to applications of this node.
     pub(crate) apps: Apps,
+    /// Refusals of late, for whoever asks why.
+    pub(crate) denials: Arc<Denials>,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
     /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.

@@ -90,6 +90,9 @@ pub fn text(event: &Event) -> String {
             let _ = write!(out, "[{rule}]");
         }
     }
+    if let Some(id) = &event.decision_id {
+        let _ = write!(out, " decision {id}");
+    }
     let _ = write!(
         out,
         " {} {}B/{}B {:.3}ms",
@@ -206,6 +209,7 @@ mod tests {
             rule: Some(0),
         });
         event.protocol = "http";
+        event.decision_id = Some("abc".into());
         event
     }
 
@@ -214,7 +218,10 @@ mod tests {
         let line = line(&denied(), Format::Text);
         assert!(!line.contains('\n'), "{line}");
         assert!(line.contains(r#""/a\u{a}b\"""#), "{line}");
-        assert!(line.contains("DENIED DENY_EXPLICIT by full/no[0]"), "{line}");
+        assert!(
+            line.contains("DENIED DENY_EXPLICIT by full/no[0] decision abc"),
+            "{line}"
+        );
     }
 
     #[test]
@@ -229,6 +236,7 @@ mod tests {
         assert_eq!(value["path"], "/a\nb\"");
         assert_eq!(value["pathNormalized"], "/a");
         assert_eq!(value["decision"], "deny");
+        assert_eq!(value["decisionId"], "abc");
         assert_eq!(value["reason"], "DENY_EXPLICIT");
         assert_eq!(value["policy"]["rule"], 0);
         assert_eq!(value["durationMs"], 0.0);

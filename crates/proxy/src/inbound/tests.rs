@@ -1,6 +1,8 @@
 //! What comes in, from the captured socket to the application and back.
 
 mod bytes;
+mod eval;
 mod exchange;
 mod http;
+mod why;
 mod world;

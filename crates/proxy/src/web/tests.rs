@@ -31,6 +31,7 @@ fn shared(locals: Locals) -> Arc<Shared> {
         identities: identity::Store::new(Arc::new(Nobody), StoreOptions::default()),
         registry: crate::registry::Registry::default(),
         apps: crate::inbound::Apps::default(),
+        denials: Arc::default(),
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
         draining,
     })

@@ -172,6 +172,7 @@ impl World {
             identities,
             registry: crate::registry::Registry::default(),
             apps: Apps::on_loopback(),
+            denials: Arc::default(),
             telemetry,
             draining,
         });

@@ -215,6 +215,7 @@ impl World {
             identities: identities.clone(),
             registry: crate::registry::Registry::default(),
             apps: crate::inbound::Apps::default(),
+            denials: Arc::default(),
             telemetry,
             draining,
         });
