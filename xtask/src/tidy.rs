@@ -40,6 +40,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "snapshot",
             "policy",
             "compiler",
+            "analysis",
             "xds",
             "identity",
             "telemetry",
