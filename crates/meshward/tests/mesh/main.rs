@@ -8,6 +8,7 @@
 
 mod addressing;
 mod clean;
+mod explain;
 mod live;
 mod modes;
 mod policy;
