@@ -55,8 +55,8 @@ pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External)
         (None, Ok(permit)) => (None, permit.policy().cloned(), permit.rule()),
     };
     let near_miss = match denied {
-        Some(Reason::DenyNoAllow) => near_miss(&seen, set, None),
-        Some(Reason::DenyCeiling) => near_miss(&seen, set, policy.as_ref()),
+        Some(Reason::DenyNoAllow) => closest(&seen, set, None),
+        Some(Reason::DenyCeiling) => closest(&seen, set, policy.as_ref()),
         _ => None,
     };
     Explanation {
@@ -197,40 +197,69 @@ fn judge(facts: &Facts<'_>, spec: &PolicySpec, written: &RuleSpec, rule: &Rule) 
     (true, why)
 }
 
+/// Of a request that no ALLOW rule matched, or that is above a ceiling, the rule that came closest: [`Explanation::near_miss`] without the walk.
+///
+/// Where the path has more than one reading, it is looked for on the first that is refused.
+pub fn near_miss(facts: &Facts<'_>, set: &PolicySet) -> Option<NearMiss> {
+    let inner = set.inner();
+    let of = |facts: &Facts<'_>, set: &Inner| {
+        let denial = decide(facts, set, &Nobody).err()?;
+        let ceiling = denial.policy().filter(|_| denial.reason == Reason::DenyCeiling);
+        Some(closest(facts, set, ceiling))
+    };
+    if let Some(found) = of(facts, inner) {
+        return found;
+    }
+    let others = other_readings(facts, set).unwrap_or_default();
+    let other = others
+        .iter()
+        .find_map(|reading| of(&with_path(facts, &reading.path), reading.set));
+    other.unwrap_or_else(|| closest(facts, inner, None))
+}
+
 /// The ALLOW rule in force with the fewest fields that did not hold; that of a ceiling, where one is named.
-fn near_miss(facts: &Facts<'_>, set: &Inner, ceiling: Option<&PolicyId>) -> Option<NearMiss> {
-    let mut best: Option<NearMiss> = None;
+fn closest(facts: &Facts<'_>, set: &Inner, ceiling: Option<&PolicyId>) -> Option<NearMiss> {
+    let mut best: Option<(usize, &Policy, &Rule)> = None;
     for rule in &set.rules {
         let policy = usize::try_from(rule.policy)
             .ok()
             .and_then(|at| set.policies.get(at))?;
         let spec = policy.spec.as_deref()?;
-        let Some(written) = spec.rules.get(rule.index).filter(|_| match ceiling {
+        let wanted = match ceiling {
             None => Lane::of(spec) == Lane::Allow,
             Some(id) => spec.id == *id,
-        }) else {
+        };
+        if !wanted || spec.rules.get(rule.index).is_none() {
             continue;
-        };
+        }
         let failed = if facts.http.is_none() && rule.http_only() {
-            vec![judge(facts, spec, written, rule).1]
+            1
         } else {
-            let walk = Walk {
-                facts,
-                spec,
-                written,
-                rule,
-            };
-            walk.failed()
+            why::count(facts, rule)
         };
-        if best.as_ref().is_none_or(|best| failed.len() < best.failed.len()) {
-            best = Some(NearMiss {
-                policy: PolicyId::clone(&policy.id),
-                rule: rule.index,
-                failed,
-            });
+        if best.as_ref().is_none_or(|(least, ..)| failed < *least) {
+            best = Some((failed, policy, rule));
         }
     }
-    best
+    let (_, policy, rule) = best?;
+    let spec = policy.spec.as_deref()?;
+    let written = spec.rules.get(rule.index)?;
+    let failed = if facts.http.is_none() && rule.http_only() {
+        vec![judge(facts, spec, written, rule).1]
+    } else {
+        let walk = Walk {
+            facts,
+            spec,
+            written,
+            rule,
+        };
+        walk.failed()
+    };
+    Some(NearMiss {
+        policy: PolicyId::clone(&policy.id),
+        rule: rule.index,
+        failed,
+    })
 }
 
 /// A decision with its reasons.

@@ -203,6 +203,19 @@ impl PolicySet {
         self.inner.policies.is_empty()
     }
 
+    /// The names of the policies, in order; also of those that have not arrived.
+    pub fn names(&self) -> impl Iterator<Item = &PolicyId> {
+        self.inner.policies.iter().map(|policy| &*policy.id)
+    }
+
+    /// The policies as they were written, by name. One that has not arrived is not among them.
+    pub fn specs(&self) -> impl Iterator<Item = &PolicySpec> {
+        self.inner
+            .policies
+            .iter()
+            .filter_map(|policy| policy.spec.as_deref())
+    }
+
     /// Whether some policy names a field that only an HTTP request has (semantics 2.11).
     pub fn needs_http(&self) -> bool {
         self.inner.needs_http

@@ -31,6 +31,15 @@ impl Handler for Desk {
                 let wanted = call.parse()?;
                 self.access(&wanted, call).await
             }
+            "why" => {
+                let wanted = call.parse()?;
+                for refused in self.shared.denials.explain(&wanted, &self.shared.config.node) {
+                    if call.items.send(&refused).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(Value::Null)
+            }
             "proxy" => value(&self.proxy()?),
             "metrics" => Ok(Value::String(self.shared.telemetry.metrics_text())),
             other => Err(Failure::usage(format!("a proxy has no verb `{other}`"))),

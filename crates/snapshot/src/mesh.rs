@@ -54,6 +54,16 @@ impl Mesh {
         self.protocol_detection_timeout_ms.map(Duration::from_millis)
     }
 
+    /// How paths are normalised, for [`policy::path::normalize`].
+    pub fn path_mode(&self) -> Mode {
+        match self.path_normalization {
+            PathNormalization::None => Mode::None,
+            PathNormalization::Base => Mode::Base,
+            PathNormalization::MergeSlashes => Mode::MergeSlashes,
+            PathNormalization::DecodeAndMergeSlashes => Mode::DecodeAndMergeSlashes,
+        }
+    }
+
     /// What of the settings a decision depends on.
     pub fn policy_context(&self) -> Context {
         Context {

@@ -122,6 +122,20 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// How many sentences [`failed`] has.
+pub(super) fn count(facts: &Facts<'_>, rule: &Rule) -> usize {
+    let broken = |fields: &[Field]| {
+        fields
+            .iter()
+            .filter(|field| !field.holds(facts, rule.bias))
+            .count()
+    };
+    let closest = |all: &mut dyn Iterator<Item = usize>| all.min().unwrap_or_default();
+    closest(&mut rule.sources.iter().map(|fields| broken(fields)))
+        + closest(&mut rule.operations.iter().map(|fields| broken(fields)))
+        + broken(&rule.conditions)
+}
+
 /// Service accounts with the namespace that they are read with.
 fn with_namespace(field: &Field, values: &[String], spec: &PolicySpec) -> Vec<String> {
     let whole = |value: &String| match field.test {

@@ -12,7 +12,7 @@ const DECODE_DEPTH: usize = 3;
 ///
 /// A backend may decode slashes, decode twice, drop `;parameters`, resolve the dot segments that these leave, and
 /// merge slashes.
-pub(crate) fn readings(target: &str) -> Vec<String> {
+pub fn readings(target: &str) -> Vec<String> {
     let (path, query) = split_query(target.as_bytes());
     if !is_ambiguous(path) {
         return Vec::new();

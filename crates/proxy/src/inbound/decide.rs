@@ -1,6 +1,6 @@
 //! What is known of a connection or a request, and what the newest snapshot says of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use meshward_http::{HeaderMap, Request, header};
@@ -9,6 +9,7 @@ use policy::path::Mode;
 use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, authorize};
 use snapshot::{Index, PathNormalization};
 
+use super::denials::Decided;
 use super::{Callee, Caller};
 
 /// Everything about a connection that a decision looks at, kept for the next one.
@@ -77,11 +78,23 @@ impl Subject {
             return Err(Refusal::Floor(Reason::NoFilterChain));
         }
         let policies = index.policies(&self.uid).ok_or_else(gone)?;
+        let remote = remote_ip(index, self.source, asked);
+        let decided = self.with_facts(remote, asked, |facts| authorize(facts, policies));
+        decided.map_err(|denial| Refusal::Policy(Box::new(denial)))
+    }
+
+    /// Hands over what a decision looks at.
+    pub(super) fn with_facts<T>(
+        &self,
+        remote_ip: IpAddr,
+        asked: Option<&Asked>,
+        look: impl FnOnce(&Facts<'_>) -> T,
+    ) -> T {
         let headers = asked.map(|a| Lines(&a.headers));
-        let facts = Facts {
+        look(&Facts {
             peer: self.peer.as_ref(),
             source_ip: self.source.ip(),
-            remote_ip: remote_ip(index, self.source, asked),
+            remote_ip,
             destination_ip: self.to.ip(),
             destination_port: self.to.port(),
             sni: self.sni.as_deref(),
@@ -92,8 +105,17 @@ impl Subject {
                 headers,
                 claims: None,
             }),
-        };
-        authorize(&facts, policies).map_err(|denial| Refusal::Policy(Box::new(denial)))
+        })
+    }
+
+    /// What the decision by this snapshot was made of, for whoever asks why; `None` where no policy was asked.
+    pub(super) fn decided(&self, index: &Index, asked: Option<&Arc<Asked>>) -> Option<Decided> {
+        Some(Decided {
+            subject: self.clone(),
+            remote: remote_ip(index, self.source, asked.map(AsRef::as_ref)),
+            asked: asked.cloned(),
+            policies: Arc::clone(index.policies(&self.uid)?),
+        })
     }
 
     /// The question for later snapshots: whether what was admitted still is.
@@ -111,7 +133,7 @@ impl Subject {
 
 /// `remote.ip` (semantics 2.9): the peer, and under Istio's profile the right-most entry of X-Forwarded-For, which upstream
 /// believes (R10).
-fn remote_ip(index: &Index, source: SocketAddr, asked: Option<&Asked>) -> std::net::IpAddr {
+fn remote_ip(index: &Index, source: SocketAddr, asked: Option<&Asked>) -> IpAddr {
     let believed = (index.mesh().profile == model::Profile::Istio)
         .then_some(asked)
         .flatten();

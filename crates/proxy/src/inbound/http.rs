@@ -187,7 +187,10 @@ pub(super) async fn request(
             exchange.record.refuse(reason);
             return Err(Abort);
         }
-        Err(refusal) => return Ok(exchange.deny(&refusal, &index).into()),
+        Err(refusal) => {
+            exchange.record.decided(subject.decided(&index, Some(&asked)));
+            return Ok(exchange.deny(&refusal, &index).into());
+        }
     }
     let version = version(callee, restored, &request);
     let upgrade = request.headers().contains_key(header::UPGRADE);

@@ -1,7 +1,9 @@
 //! What comes in, from the captured socket to the application and back.
 
 mod bytes;
+mod eval;
 mod exchange;
 mod http;
 mod limits;
+mod why;
 mod world;

@@ -174,6 +174,7 @@ impl World {
             registry: crate::registry::Registry::default(),
             apps: Apps::on_loopback(),
             requests: Arc::default(),
+            denials: Arc::default(),
             telemetry,
             draining,
         });
