@@ -78,6 +78,7 @@ pub(crate) mod tests {
             path_normalization: PathNormalization::Base,
             strict_paths: true,
             strict_hosts: true,
+            jwt_strict: true,
             xfcc: XfccMode::SanitizeSet,
             auto_mtls: true,
             protocol_detection_timeout_ms: None,

@@ -96,6 +96,7 @@ pub(in crate::outbound) fn mesh(egress: Egress) -> Mesh {
         path_normalization: PathNormalization::Base,
         strict_paths: true,
         strict_hosts: true,
+        jwt_strict: true,
         xfcc: XfccMode::SanitizeSet,
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
