@@ -14,6 +14,7 @@ mod open;
 mod record;
 mod sniff;
 mod tcp;
+mod token;
 mod xfcc;
 
 use std::future::Future;

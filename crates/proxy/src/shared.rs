@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) apps: Apps,
     /// Requests under way to each workload of this node.
     pub(crate) requests: Arc<Open>,
+    /// Tokens that were verified before.
+    pub(crate) tokens: Arc<jwt::Memory>,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
     /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.

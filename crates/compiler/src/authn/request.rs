@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use api::{JwtRule, Problem, RequestAuthentication, Severity};
-use jwt::{AuthenticationSpec, ClaimHeader, HeaderLocation, Jwks, KeySource, RuleSpec};
+use jwt::{
+    AuthenticationSpec, Authenticator, ClaimHeader, HeaderLocation, Jwks, KeySource, Problem as Problems,
+    ProblemKind, RuleSpec,
+};
 use model::Reason;
 use policy::{Invalid, PolicyId};
 use snapshot::{Inbound, Resource};
@@ -102,12 +105,13 @@ impl<'a> Requests<'a> {
             report.tell(of.object, "spec.selector", nothing_selected(labels));
         }
         let spec = Arc::new(spec(of, unusable));
+        self.find_problems(view, of, &spec, report);
         self.resources.insert(spec.id.clone(), Arc::clone(&spec));
         let entry = Entry { of, spec };
         self.namespaces.entry(of.namespace()).or_default().push(entry);
     }
 
-    /// Takes the keys of a rule from the world, and tells how they stand.
+    /// Takes the keys of a rule from the world.
     fn want(
         &mut self,
         view: &View<'a>,
@@ -131,35 +135,59 @@ impl<'a> Requests<'a> {
             let problem = Problem::new(Severity::Warning, code::KEYS, message).remedy("use https");
             report.tell(of.object, &path, problem);
         }
-        let held = view.jwks.get(&source);
-        let state = |held: &Arc<Jwks>| (held.keys.is_some(), held.why.clone());
-        let (has_keys, why) = held.map_or((false, None), state);
-        let issuer = &rule.issuer;
-        let said = match (has_keys, &why) {
-            (true, None) => None,
-            (true, Some(why)) => Some(format!(
-                "the keys of issuer `{issuer}` are the last good ones of `{source}`: {why}"
-            )),
-            (false, why) => Some(format!(
-                "tokens of issuer `{issuer}` are refused, there are no keys of `{source}`: {}",
-                why.as_deref().unwrap_or(NOT_YET)
-            )),
-        };
-        if let Some(said) = said {
-            if why.is_some() {
-                let problem = Problem::new(Severity::Warning, code::KEYS, said.clone())
-                    .remedy("see that the control plane reaches the issuer");
-                report.tell(of.object, &path, problem);
-            }
-            report.qualify(of.object, said);
-        }
         // Proxies are not told of failures as long as there are keys: nothing changes for them.
+        let held = view.jwks.get(&source);
+        let keys = held.and_then(|held| held.keys.clone());
+        let why = held.and_then(|held| held.why.clone());
         let jwks = Jwks {
-            keys: held.and_then(|held| held.keys.clone()),
-            why: (!has_keys).then(|| why.unwrap_or_else(|| NOT_YET.to_owned())),
+            why: keys.is_none().then(|| why.unwrap_or_else(|| NOT_YET.to_owned())),
+            keys,
             source: source.clone(),
         };
         self.jwks.insert(source, Arc::new(jwks));
+    }
+
+    /// Asks the very code that will verify what it cannot use.
+    fn find_problems(
+        &self,
+        view: &View<'a>,
+        of: Of<'a, RequestAuthentication>,
+        spec: &Arc<AuthenticationSpec>,
+        report: &mut Report,
+    ) {
+        let find = |source: &str| view.jwks.get(source).or_else(|| self.jwks.get(source)).cloned();
+        let found = Authenticator::compile(&[Arc::clone(spec)], &[], &find, view.secure());
+        for problem in found.problems() {
+            let Problems {
+                issuer, why, source, ..
+            } = problem;
+            let at = source
+                .as_ref()
+                .map_or_else(|| "`jwks`".to_owned(), |source| format!("`{source}`"));
+            let said = match problem.kind {
+                ProblemKind::NoKeys => {
+                    format!("tokens of issuer `{issuer}` are refused, there are no keys of {at}: {why}")
+                }
+                ProblemKind::Stale => {
+                    format!("the keys of issuer `{issuer}` are the last good ones of {at}: {why}")
+                }
+                ProblemKind::KeySkipped | ProblemKind::KeyExposed => {
+                    format!("the keys of issuer `{issuer}`, {at}: {why}")
+                }
+                ProblemKind::Issuer | ProblemKind::Header => format!("the rule of issuer `{issuer}`: {why}"),
+            };
+            if why != NOT_YET {
+                let remedy = match problem.kind {
+                    ProblemKind::NoKeys | ProblemKind::Stale => {
+                        "see that the control plane gets keys from there"
+                    }
+                    _ => "mend the rule, or the set of keys",
+                };
+                let told = Problem::new(Severity::Warning, code::KEYS, said.clone()).remedy(remedy);
+                report.tell(of.object, "spec.jwtRules", told);
+            }
+            report.qualify(of.object, said);
+        }
     }
 
     /// The objects that select a pod, by name; tells each of them. `needed` says whether policy demands tokens there.

@@ -146,6 +146,7 @@ fn jw_18_keys_that_nobody_has_fetched_are_none_and_travel_so() {
     let scene = secure()
         .request("n/ra", &format!("jwtRules: [{{issuer: i, jwksUri: '{URI}'}}]"))
         .pod("n/web", "web");
+    let set = testkit::issuer::Issuer::new("a").jwks();
     let jwks = |keys: Option<&str>, why: Option<&str>| Jwks {
         source: URI.to_owned(),
         keys: keys.map(str::to_owned),
@@ -172,13 +173,13 @@ fn jw_18_keys_that_nobody_has_fetched_are_none_and_travel_so() {
     let failed = compile_with(&scene, &[jwks(None, Some("no route"))]);
     assert_eq!(keys(&failed, URI).why.as_deref(), Some("no route"));
     told(&failed, "MW0522", "no route");
-    let there = compile_with(&scene, &[jwks(Some("{}"), None)]);
-    assert_eq!(keys(&there, URI), jwks(Some("{}"), None));
+    let there = compile_with(&scene, &[jwks(Some(&set), None)]);
+    assert_eq!(keys(&there, URI), jwks(Some(&set), None));
     assert!(why(&there).is_empty());
-    let stale = compile_with(&scene, &[jwks(Some("{}"), Some("timed out"))]);
+    let stale = compile_with(&scene, &[jwks(Some(&set), Some("timed out"))]);
     assert_eq!(
         keys(&stale, URI),
-        jwks(Some("{}"), None),
+        jwks(Some(&set), None),
         "nothing changes for a proxy"
     );
     told(&stale, "MW0522", "the last good ones");

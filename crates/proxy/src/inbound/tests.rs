@@ -4,4 +4,5 @@ mod bytes;
 mod exchange;
 mod http;
 mod limits;
+mod tokens;
 mod world;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jwt::{AuthenticationSpec, Authenticator, Jwks, KeySource};
-use model::{Reason, WorkloadUid};
+use model::WorkloadUid;
 use policy::PolicyId;
 
 use super::Index;
@@ -15,7 +15,6 @@ use crate::{Resource, Resources};
 #[derive(Debug)]
 pub struct Authentication {
     authenticator: Authenticator,
-    refusal: Option<(Reason, PolicyId)>,
     made_of: Parts,
 }
 
@@ -38,17 +37,8 @@ impl Authentication {
                 .and_then(|at| parts.keys.get(at))
                 .and_then(|(_, keys)| keys.clone())
         };
-        let invalid = parts.specs.iter().find_map(|spec| {
-            let invalid = spec.invalid.as_ref()?;
-            Some((invalid.reason, spec.id.clone()))
-        });
-        let missing = parts
-            .missing
-            .first()
-            .map(|id| (Reason::DenyPolicyMissing, id.clone()));
         Self {
             authenticator: Authenticator::compile(&parts.specs, &parts.missing, &find, parts.strict),
-            refusal: missing.or(invalid),
             made_of: parts,
         }
     }
@@ -56,16 +46,6 @@ impl Authentication {
     /// Verifies tokens.
     pub fn authenticator(&self) -> &Authenticator {
         &self.authenticator
-    }
-
-    /// The object for which every request is refused, and why: it is invalid, or has not arrived.
-    pub fn refusal(&self) -> Option<(Reason, &PolicyId)> {
-        self.refusal.as_ref().map(|(reason, id)| (*reason, id))
-    }
-
-    /// Whether no object selects the workload: every request passes, with nothing proven.
-    pub fn is_empty(&self) -> bool {
-        self.refusal.is_none() && self.made_of.specs.is_empty()
     }
 }
 

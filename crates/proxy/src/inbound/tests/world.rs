@@ -175,6 +175,7 @@ impl World {
             registry: crate::registry::Registry::default(),
             apps: Apps::on_loopback(),
             requests: Arc::default(),
+            tokens: Arc::default(),
             telemetry,
             draining,
         });
@@ -238,6 +239,16 @@ impl World {
         let web = self.web(|inbound| inbound.policies = names);
         let policies = policies.into_iter().map(Resource::from);
         self.change(policies.chain([web.into()])).await;
+    }
+
+    /// These RequestAuthentications select the workload.
+    pub(super) async fn authentications(
+        &self,
+        names: Vec<PolicyId>,
+        resources: impl IntoIterator<Item = Resource>,
+    ) {
+        let web = self.web(|inbound| inbound.authentications = names);
+        self.change(resources.into_iter().chain([web.into()])).await;
     }
 
     pub(super) async fn mode(&self, mode: MtlsMode) {
