@@ -150,6 +150,28 @@ impl<'a> Authz<'a> {
         ids
     }
 
+    /// Whether a request may pass that carries no token, as far as it shows: none of the policies asks about tokens, and
+    /// something may pass at all (P56).
+    pub(crate) fn admits_without_token(&self, ids: &[PolicyId], deny_by_default: bool) -> bool {
+        let mut allows = !deny_by_default;
+        for id in ids {
+            let Some(Resource::Policy(spec)) = self.resources.get(id).map(AsRef::as_ref) else {
+                return false;
+            };
+            if spec.invalid.is_some() || self.defective.contains(id) {
+                return false;
+            }
+            if spec.dry_run || !matches!(spec.action, Action::Allow | Action::Deny) {
+                continue;
+            }
+            if spec.rules.iter().any(asks_for_token) {
+                return false;
+            }
+            allows |= spec.action == Action::Allow;
+        }
+        allows
+    }
+
     /// The policies that the pods of a node need, each once.
     pub(crate) fn for_node(
         &self,
@@ -230,6 +252,14 @@ fn spec(of: Of<'_, AuthorizationPolicy>, profile: Profile) -> PolicySpec {
             line: of.object.origin.line,
         },
     }
+}
+
+fn asks_for_token(rule: &RuleSpec) -> bool {
+    let in_source = |source: &SourceSpec| {
+        !(source.request_principals.is_empty() && source.not_request_principals.is_empty())
+    };
+    let in_condition = |condition: &ConditionSpec| condition.key.starts_with("request.auth.");
+    rule.from.iter().any(in_source) || rule.when.iter().any(in_condition)
 }
 
 fn rule(rule: &api::Rule) -> RuleSpec {

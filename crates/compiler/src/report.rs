@@ -41,6 +41,10 @@ pub(crate) mod code {
     pub(crate) const CEILING: &str = "MW0512";
     /// A path dialect that is none.
     pub(crate) const PATH_DIALECT: &str = "MW0513";
+    /// A RequestAuthentication that lets pass who shows no token (P56).
+    pub(crate) const NO_TOKEN_NEEDED: &str = "MW0521";
+    /// The keys of an issuer cannot be had, or come on a way that proves nothing.
+    pub(crate) const KEYS: &str = "MW0522";
     /// Two objects of one name.
     pub(crate) const DUPLICATE: &str = "MW0509";
 }
@@ -69,6 +73,7 @@ impl Report {
         let security = view.peer_authentications.iter().map(|of| of.object);
         let security = security.chain(view.authorization_policies.iter().map(|of| of.object));
         let security = security.chain(view.guardrails.iter().map(|of| of.object));
+        let security = security.chain(view.request_authentications.iter().map(|of| of.object));
         for object in security.chain(view.destination_rules.iter().map(|of| of.object)) {
             report.effects.insert(
                 object.reference(),

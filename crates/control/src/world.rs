@@ -1,5 +1,6 @@
 //! The world at one moment: what lies in which file, and all of it frozen for the compiler.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{Class, Kind, Parsed, Pod, Problem, Severity};
@@ -175,6 +176,7 @@ impl Frozen {
                 .collect(),
             nodes: self.nodes.clone(),
             roots: self.roots.clone(),
+            jwks: BTreeMap::new(),
             options: compiler::Options {
                 profile: self.profile,
                 trust_domain: Some(self.trust_domain.clone()),

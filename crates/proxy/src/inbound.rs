@@ -15,6 +15,7 @@ mod open;
 mod record;
 mod sniff;
 mod tcp;
+mod token;
 mod xfcc;
 
 use std::future::Future;

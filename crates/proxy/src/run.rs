@@ -106,6 +106,7 @@ fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, Stri
         apps: inbound::Apps::default(),
         requests: Arc::default(),
         denials: Arc::default(),
+        tokens: Arc::default(),
         telemetry,
         draining,
         config,

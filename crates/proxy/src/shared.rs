@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) requests: Arc<Open>,
     /// Refusals of late, for whoever asks why.
     pub(crate) denials: Arc<Denials>,
+    /// Tokens that were verified before.
+    pub(crate) tokens: Arc<jwt::Memory>,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
     /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.

@@ -4,6 +4,7 @@
 //! it needs. Building is linear in the resources. An address that two resources claim goes to the one that
 //! demands more of the caller: a mesh pod before a plain one.
 
+mod authentication;
 mod names;
 mod outbound;
 mod transport;
@@ -18,6 +19,7 @@ use policy::{PolicyId, PolicySet, PolicySpec};
 
 use crate::{Mesh, Resource, Resources, Service, ServicePort, Workload};
 
+pub use authentication::Authentication;
 pub use names::Answer;
 pub use outbound::{Destination, ServiceTarget};
 pub use transport::Transport;
@@ -44,6 +46,8 @@ pub struct Index {
     served_by: HashMap<IpAddr, Vec<Arc<Service>>>,
     /// Of workloads with an inbound side; one set for all that have the same list of policies and read paths alike.
     policies: HashMap<WorkloadUid, Arc<PolicySet>>,
+    /// As `policies`, of RequestAuthentications.
+    authentications: HashMap<WorkloadUid, Arc<Authentication>>,
 }
 
 impl Index {
@@ -52,6 +56,15 @@ impl Index {
     /// # Errors
     /// The set is not one that a proxy can serve from; the proxy keeps what it had, or goes on refusing.
     pub fn build(resources: &Resources) -> Result<Self, IndexError> {
+        Self::build_after(resources, None)
+    }
+
+    /// Builds the index that follows another one: a compiled [`Authentication`] that would come out the same is the one
+    /// that `before` has, so that nobody who was authenticated by it needs to be again.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_after(resources: &Resources, before: Option<&Self>) -> Result<Self, IndexError> {
         let mesh = resources
             .iter()
             .find_map(|(_, resource)| match resource.as_ref() {
@@ -67,16 +80,19 @@ impl Index {
             pods: HashMap::new(),
             served_by: HashMap::new(),
             policies: HashMap::new(),
+            authentications: HashMap::new(),
         };
         for (_, resource) in resources.iter() {
             match resource.as_ref() {
                 Resource::Roots(roots) => index.roots.clone_from(roots),
                 Resource::Service(service) => index.add_service(service),
                 Resource::Workload(workload) => index.add_workload(workload),
-                Resource::Mesh(_) | Resource::Policy(_) => {}
+                Resource::Mesh(_) | Resource::Policy(_) | Resource::Authentication(_) | Resource::Jwks(_) => {
+                }
             }
         }
         index.policies = compile_policies(&index, resources);
+        index.authentications = authentication::compile(&index, resources, before);
         Ok(index)
     }
 
@@ -115,6 +131,11 @@ impl Index {
     /// The policies that decide what may come in to a pod; `None` where the proxy does not stand before it.
     pub fn policies(&self, uid: &WorkloadUid) -> Option<&Arc<PolicySet>> {
         self.policies.get(uid)
+    }
+
+    /// What requests to a pod are authenticated by; `None` where the proxy does not stand before it.
+    pub fn authentication(&self, uid: &WorkloadUid) -> Option<&Arc<Authentication>> {
+        self.authentications.get(uid)
     }
 
     /// All pods, in no particular order.

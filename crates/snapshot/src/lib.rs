@@ -13,7 +13,7 @@ mod resources;
 mod service;
 mod workload;
 
-pub use index::{Answer, Destination, Index, IndexError, ServiceTarget, Transport};
+pub use index::{Answer, Authentication, Destination, Index, IndexError, ServiceTarget, Transport};
 pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
 pub use resources::{Delta, Resource, ResourceName, Resources};
 pub use service::{ClientTls, Endpoint, Service, ServicePort};

@@ -34,6 +34,8 @@ pub struct Mesh {
     /// Whether the dialled address and the Host must belong to one service (O-02), and headers that speak
     /// for the proxy are removed (O-15).
     pub strict_hosts: bool,
+    /// Whether tokens are read as semantics 4.3 OURS says; without it as Istio reads them.
+    pub jwt_strict: bool,
     /// What an inbound proxy does with X-Forwarded-Client-Cert.
     pub xfcc: XfccMode,
     /// `meshConfig.enableAutoMtls`.

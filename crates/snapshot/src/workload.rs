@@ -66,6 +66,10 @@ pub struct Inbound {
     /// Names of the policies that select the workload, of all actions, ascending. A name that has no
     /// [`policy::PolicySpec`] beside it denies (R34).
     pub policies: Vec<PolicyId>,
+    /// Names of the RequestAuthentications that select the workload, ascending: all count, none overrides another
+    /// (semantics 4.1). A name that has no [`jwt::AuthenticationSpec`] beside it denies.
+    #[serde(default)]
+    pub authentications: Vec<PolicyId>,
     /// `<namespace>/<name>` of the PeerAuthentication that decides, for explanations.
     pub mtls_decided_by: Option<String>,
     /// How the workload reads paths, by workload port; decisions look at every reading.

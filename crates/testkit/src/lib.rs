@@ -6,4 +6,5 @@
 pub mod conformance;
 pub mod edges;
 pub mod golden;
+pub mod issuer;
 pub mod mesh;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use jwt::{Claims, Memory, Rejection};
 use meshward_http::{HeaderMap, Request, header};
 use model::{MtlsMode, Reason, SpiffeId, WorkloadUid};
 use policy::path::Mode;
@@ -10,6 +11,7 @@ use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, authorize};
 use snapshot::{Index, PathNormalization};
 
 use super::denials::Decided;
+use super::token::{self, Parts, Proof};
 use super::{Callee, Caller};
 
 /// Everything about a connection that a decision looks at, kept for the next one.
@@ -30,6 +32,24 @@ pub(super) struct Asked {
     /// Path and query, normalised.
     pub(super) path: Box<str>,
     pub(super) headers: HeaderMap,
+    /// What its tokens prove.
+    pub(super) proof: Proof,
+}
+
+impl Asked {
+    /// Whether path or headers are others than those that came.
+    pub(super) fn is_changed(&self) -> bool {
+        self.proof.is_changed()
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            method: &self.method,
+            authority: &self.authority,
+            path: &self.path,
+            headers: &self.headers,
+        }
+    }
 }
 
 /// A refusal.
@@ -39,6 +59,8 @@ pub(super) enum Refusal {
     Floor(Reason),
     /// By policy.
     Policy(Box<Denial>),
+    /// A token does not verify, or a RequestAuthentication is invalid or has not arrived.
+    Token(Box<Rejection>),
 }
 
 impl Refusal {
@@ -46,6 +68,7 @@ impl Refusal {
         match self {
             Self::Floor(reason) => *reason,
             Self::Policy(denial) => denial.reason,
+            Self::Token(rejection) => token::reason(rejection),
         }
     }
 }
@@ -66,20 +89,16 @@ impl Subject {
     /// # Errors
     /// It is not admitted.
     pub(super) fn decide(&self, index: &Index, asked: Option<&Asked>) -> Result<Permit, Refusal> {
-        let gone = || Refusal::Floor(Reason::NotReady);
-        let workload = index.workload(&self.uid).ok_or_else(gone)?;
-        let inbound = workload.inbound.as_ref().ok_or_else(gone)?;
-        let (mode, _) = inbound.port(self.to.port());
-        if self.peer.is_none() && mode == MtlsMode::Strict {
-            return Err(Refusal::Floor(Reason::PlaintextRefused));
-        }
-        if self.peer.is_some() && mode == MtlsMode::Disable {
-            // Mutual TLS is not terminated there: over the wire its bytes would be no protocol (MT-10).
-            return Err(Refusal::Floor(Reason::NoFilterChain));
-        }
-        let policies = index.policies(&self.uid).ok_or_else(gone)?;
+        self.floor(index)?;
+        let policies = index
+            .policies(&self.uid)
+            .ok_or(Refusal::Floor(Reason::NotReady))?;
+        let claims = match asked {
+            Some(asked) => asked.proof.claims(index, &self.uid, &asked.parts())?,
+            None => None,
+        };
         let remote = remote_ip(index, self.source, asked);
-        let decided = self.with_facts(remote, asked, |facts| authorize(facts, policies));
+        let decided = self.with_facts(remote, asked, claims.as_ref(), |facts| authorize(facts, policies));
         decided.map_err(|denial| Refusal::Policy(Box::new(denial)))
     }
 
@@ -88,6 +107,7 @@ impl Subject {
         &self,
         remote_ip: IpAddr,
         asked: Option<&Asked>,
+        claims: Option<&Arc<Claims>>,
         look: impl FnOnce(&Facts<'_>) -> T,
     ) -> T {
         let headers = asked.map(|a| Lines(&a.headers));
@@ -103,7 +123,7 @@ impl Subject {
                 authority: &asked.authority,
                 path: &asked.path,
                 headers,
-                claims: None,
+                claims: token::lookup(claims),
             }),
         })
     }
@@ -116,6 +136,50 @@ impl Subject {
             asked: asked.cloned(),
             policies: Arc::clone(index.policies(&self.uid)?),
         })
+    }
+
+    /// What is known of a request that has just arrived: as the application will get it, with what its tokens prove.
+    ///
+    /// # Errors
+    /// It must be answered with the refusal.
+    pub(super) fn ask(
+        &self,
+        index: &Index,
+        request: &Request,
+        memory: &Arc<Memory>,
+    ) -> Result<Asked, Refusal> {
+        self.floor(index)?;
+        let parts = Parts::of(request);
+        let (proof, changed) = Proof::of(index, &self.uid, &parts, memory)?;
+        let (path, headers) = changed.unwrap_or_else(|| (parts.path.into(), parts.headers.clone()));
+        Ok(Asked {
+            method: parts.method.into(),
+            authority: parts.authority.into(),
+            path,
+            headers,
+            proof,
+        })
+    }
+
+    /// Whether the snapshot asks of the request's tokens what was asked of them when it arrived.
+    pub(super) fn stands(&self, index: &Index, asked: &Asked) -> bool {
+        asked.proof.stands(index, &self.uid)
+    }
+
+    /// What has to hold before anything is looked at.
+    fn floor(&self, index: &Index) -> Result<(), Refusal> {
+        let gone = || Refusal::Floor(Reason::NotReady);
+        let workload = index.workload(&self.uid).ok_or_else(gone)?;
+        let inbound = workload.inbound.as_ref().ok_or_else(gone)?;
+        let (mode, _) = inbound.port(self.to.port());
+        if self.peer.is_none() && mode == MtlsMode::Strict {
+            return Err(Refusal::Floor(Reason::PlaintextRefused));
+        }
+        if self.peer.is_some() && mode == MtlsMode::Disable {
+            // Mutual TLS is not terminated there: over the wire its bytes would be no protocol (MT-10).
+            return Err(Refusal::Floor(Reason::NoFilterChain));
+        }
+        Ok(())
     }
 
     /// The question for later snapshots: whether what was admitted still is.

@@ -202,12 +202,11 @@ fn explained(kept: &Kept, node: &str) -> Refused {
 /// What the policies said that were in force then, asked once more about the same facts.
 fn by_policy(decided: &Decided, event: &Event, refused: &mut Refused) {
     let set = &*decided.policies;
-    let explanation: Explanation =
-        decided
-            .subject
-            .with_facts(decided.remote, decided.asked.as_deref(), |facts| {
-                policy::explain(facts, set)
-            });
+    let asked = decided.asked.as_deref();
+    let claims = asked.and_then(|asked| asked.proof.proven());
+    let explanation: Explanation = decided
+        .subject
+        .with_facts(decided.remote, asked, claims, |facts| policy::explain(facts, set));
     refused.policy = event.policy.as_ref().map(|policy| {
         let id = PolicyId {
             namespace: policy.namespace.to_string(),

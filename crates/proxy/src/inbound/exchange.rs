@@ -87,10 +87,22 @@ impl Exchange {
         refuse(self.record, self.grpc, status, text, reason)
     }
 
-    /// Refuses it.
-    pub(super) fn deny(mut self, refusal: &Refusal, index: &Index) -> Response {
-        let mut response = local(self.grpc, 403, DENIED);
-        told(&mut self.record, self.grpc, &response, 403, DENIED);
+    /// Refuses it. `challenge` is what a refused token gets.
+    pub(super) fn deny(
+        mut self,
+        refusal: &Refusal,
+        index: &Index,
+        challenge: Option<HeaderValue>,
+    ) -> Response {
+        let (status, text) = match refusal {
+            Refusal::Token(rejection) => (rejection.status, rejection.text),
+            _ => (403, DENIED),
+        };
+        let mut response = local(self.grpc, status, text);
+        told(&mut self.record, self.grpc, &response, status, text);
+        if let Some(challenge) = challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
         if index.mesh().profile == model::Profile::Secure
             && let Ok(value) = HeaderValue::try_from(self.record.decision_id())
         {

@@ -195,6 +195,16 @@ impl Record {
         match refusal {
             Refusal::Floor(reason) => self.refused(*reason),
             Refusal::Policy(denial) => self.denial(denial),
+            Refusal::Token(rejection) => self.edit(|event| {
+                event.decision = Decision::Deny;
+                event.reason = Some(refusal.reason());
+                event.policy = rejection.policy.as_ref().map(|(id, _)| policy_ref(id, None));
+                event.flags = "-";
+                event.details = Cow::Owned(rejection.details());
+                if let Some(issuer) = &rejection.issuer {
+                    event.message = Some(format!("the rule of issuer `{issuer}` refused the token").into());
+                }
+            }),
         }
     }
 

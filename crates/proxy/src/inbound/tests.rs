@@ -5,5 +5,6 @@ mod eval;
 mod exchange;
 mod http;
 mod limits;
+mod tokens;
 mod why;
 mod world;

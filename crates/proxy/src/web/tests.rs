@@ -33,6 +33,7 @@ fn shared(locals: Locals) -> Arc<Shared> {
         apps: crate::inbound::Apps::default(),
         requests: Arc::default(),
         denials: Arc::default(),
+        tokens: Arc::default(),
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
         draining,
     })

@@ -22,6 +22,7 @@ fn mesh(strict_hosts: bool, egress: Egress) -> Mesh {
         path_normalization: PathNormalization::Base,
         strict_paths: true,
         strict_hosts,
+        jwt_strict: true,
         xfcc: XfccMode::SanitizeSet,
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
@@ -414,6 +415,7 @@ fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
         ports: vec![],
         default_mtls: model::MtlsMode::Strict,
         policies: names.iter().map(|n| id(n)).collect(),
+        authentications: vec![],
         mtls_decided_by: None,
         path_dialects: Default::default(),
     };
@@ -444,6 +446,7 @@ fn s3_6_workloads_that_read_paths_alike_share_a_set_and_others_do_not() {
         inbound: Some(crate::Inbound {
             ports: vec![],
             default_mtls: model::MtlsMode::Strict,
+            authentications: vec![],
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: dialects.parse().unwrap(),
@@ -476,4 +479,144 @@ fn a_set_without_settings_is_refused() {
         Index::build(&Resources::default()).unwrap_err(),
         IndexError::NoMesh
     );
+}
+
+mod authentication {
+    use jwt::{AuthenticationSpec, Jwks, KeySource, RuleSpec};
+    use policy::Invalid;
+
+    use super::*;
+    use crate::Inbound;
+
+    const SOURCE: &str = "https://issuer.example.com/keys";
+
+    fn id(name: &str) -> PolicyId {
+        PolicyId {
+            namespace: "full".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn spec(name: &str) -> AuthenticationSpec {
+        AuthenticationSpec {
+            id: id(name),
+            rules: vec![RuleSpec {
+                issuer: "issuer".to_owned(),
+                audiences: vec![],
+                keys: KeySource::Fetched(SOURCE.to_owned()),
+                from_headers: vec![],
+                from_params: vec![],
+                from_cookies: vec![],
+                output_payload_to_header: None,
+                output_claim_to_headers: vec![],
+                forward_original_token: false,
+                space_delimited_claims: vec![],
+                allow_hmac: false,
+                allow_missing_exp: false,
+                line: 0,
+            }],
+            invalid: None,
+            origin: policy::Origin::default(),
+        }
+    }
+
+    fn jwks(keys: &str) -> Resource {
+        Resource::from(Jwks {
+            source: SOURCE.to_owned(),
+            keys: Some(keys.to_owned()),
+            why: None,
+        })
+    }
+
+    fn guarded(uid: &str, list: &[&str]) -> Resource {
+        Resource::from(Workload {
+            inbound: Some(Inbound {
+                ports: vec![],
+                default_mtls: model::MtlsMode::Strict,
+                policies: vec![],
+                authentications: list.iter().map(|name| id(name)).collect(),
+                mtls_decided_by: None,
+                path_dialects: Default::default(),
+            }),
+            ..pod(uid, "full", &[], Some(ID))
+        })
+    }
+
+    fn set(more: &[Resource]) -> Resources {
+        let mesh = Resource::from(mesh(true, Egress::RegistryOnly));
+        std::iter::once(mesh).chain(more.iter().cloned()).collect()
+    }
+
+    fn of<'a>(index: &'a Index, uid: &str) -> &'a Arc<Authentication> {
+        index.authentication(&WorkloadUid::new(uid)).unwrap()
+    }
+
+    #[test]
+    fn one_that_would_come_out_the_same_is_kept_and_one_that_would_not_is_made_anew() {
+        let base = [guarded("a", &["ra"]), spec("ra").into(), jwks("1")];
+        let first = Index::build(&set(&base)).unwrap();
+        let grown = [&base[..], &[guarded("0", &["ra"]), guarded("b", &[])]].concat();
+        let second = Index::build_after(&set(&grown), Some(&first)).unwrap();
+        assert!(Arc::ptr_eq(of(&first, "a"), of(&second, "a")));
+        assert!(
+            Arc::ptr_eq(of(&first, "a"), of(&second, "0")),
+            "one for all with the same list"
+        );
+        assert!(of(&second, "b").authenticator().is_empty() && !of(&second, "a").authenticator().is_empty());
+        let rotated = [guarded("a", &["ra"]), spec("ra").into(), jwks("2")];
+        let third = Index::build_after(&set(&rotated), Some(&second)).unwrap();
+        assert!(!Arc::ptr_eq(of(&second, "a"), of(&third, "a")), "other keys");
+        let fewer = [guarded("a", &["ra"]), spec("ra").into()];
+        let fourth = Index::build_after(&set(&fewer), Some(&third)).unwrap();
+        assert!(!Arc::ptr_eq(of(&third, "a"), of(&fourth, "a")), "no keys");
+    }
+
+    struct Nothing;
+
+    impl jwt::RequestView for Nothing {
+        fn method(&self) -> &str {
+            "GET"
+        }
+
+        fn path(&self) -> &str {
+            "/"
+        }
+
+        fn authority(&self) -> &str {
+            "web"
+        }
+
+        fn header(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+            false
+        }
+    }
+
+    fn refusal(by: &Authentication) -> Option<(PolicyId, Reason)> {
+        let answer = by
+            .authenticator()
+            .authenticate(&Nothing, 0, &jwt::Memory::default());
+        answer.unwrap_err().policy
+    }
+
+    #[test]
+    fn r34_one_that_is_missing_or_invalid_refuses_and_names_the_object() {
+        let index = Index::build(&set(&[guarded("a", &["gone", "ra"]), spec("ra").into()])).unwrap();
+        assert_eq!(
+            refusal(of(&index, "a")),
+            Some((id("gone"), Reason::DenyPolicyMissing))
+        );
+        let invalid = AuthenticationSpec {
+            invalid: Some(Invalid {
+                reason: Reason::DenyPolicyInvalid,
+                why: "because".to_owned(),
+            }),
+            ..spec("ra")
+        };
+        let index = Index::build(&set(&[guarded("a", &["ra"]), invalid.into()])).unwrap();
+        assert_eq!(
+            refusal(of(&index, "a")),
+            Some((id("ra"), Reason::DenyPolicyInvalid))
+        );
+        assert!(index.authentication(&WorkloadUid::new("b")).is_none());
+    }
 }

@@ -62,6 +62,7 @@ pub(super) fn mesh() -> Mesh {
         path_normalization: PathNormalization::MergeSlashes,
         strict_paths: true,
         strict_hosts: true,
+        jwt_strict: true,
         xfcc: XfccMode::SanitizeSet,
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
@@ -117,6 +118,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
                 service: Some(ServiceName::new("full", "web")),
             }],
             default_mtls: mode,
+            authentications: vec![],
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: Default::default(),
@@ -175,6 +177,7 @@ impl World {
             apps: Apps::on_loopback(),
             requests: Arc::default(),
             denials: Arc::default(),
+            tokens: Arc::default(),
             telemetry,
             draining,
         });
@@ -238,6 +241,16 @@ impl World {
         let web = self.web(|inbound| inbound.policies = names);
         let policies = policies.into_iter().map(Resource::from);
         self.change(policies.chain([web.into()])).await;
+    }
+
+    /// These RequestAuthentications select the workload.
+    pub(super) async fn authentications(
+        &self,
+        names: Vec<PolicyId>,
+        resources: impl IntoIterator<Item = Resource>,
+    ) {
+        let web = self.web(|inbound| inbound.authentications = names);
+        self.change(resources.into_iter().chain([web.into()])).await;
     }
 
     pub(super) async fn mode(&self, mode: MtlsMode) {

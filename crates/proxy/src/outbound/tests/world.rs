@@ -96,6 +96,7 @@ pub(in crate::outbound) fn mesh(egress: Egress) -> Mesh {
         path_normalization: PathNormalization::Base,
         strict_paths: true,
         strict_hosts: true,
+        jwt_strict: true,
         xfcc: XfccMode::SanitizeSet,
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
@@ -217,6 +218,7 @@ impl World {
             apps: crate::inbound::Apps::default(),
             requests: Arc::default(),
             denials: Arc::default(),
+            tokens: Arc::default(),
             telemetry,
             draining,
         });
