@@ -66,8 +66,12 @@ impl Known {
             answer.step("capture", || {
                 format!("{pod} is outside the mesh: no proxy stands before it, nothing is refused")
             });
-            let tcp = question.protocol == Some(Speaks::Tcp) || !question.looks_like_http();
-            return answer.allow("NOT_IN_MESH", if tcp { 0 } else { 200 }, None);
+            let http = question.protocol != Some(Speaks::Tcp) && question.looks_like_http();
+            if http {
+                let path = received(question);
+                answer.path(path, path);
+            }
+            return answer.allow("NOT_IN_MESH", if http { 200 } else { 0 }, None);
         };
         answer.step("capture", || {
             let assumed = self.assumed.contains(pod.namespace());
@@ -107,6 +111,10 @@ impl Known {
         let decided_by = inbound.mtls_decided_by.as_deref();
         self.tls_step(&mut answer, peer.as_ref(), (port, mode), decided_by);
         if peer.is_none() && mode == MtlsMode::Strict {
+            if question.looks_like_http() {
+                let path = received(question);
+                answer.path(path, &normalize(path, mesh).unwrap_or_default());
+            }
             let policy = decided_by.map(|name| self.peer_authentication(name));
             return answer.deny(Reason::PlaintextRefused, 0, policy);
         }
@@ -201,11 +209,7 @@ impl Known {
         method: &str,
         answer: &mut Draft<'_>,
     ) -> Result<Cow<'q, str>, (Reason, u16)> {
-        let received = question
-            .path
-            .as_deref()
-            .filter(|path| !path.is_empty())
-            .unwrap_or("/");
+        let received = received(question);
         if method == "CONNECT" {
             answer.path(received, "");
             answer.step("path", || "CONNECT is refused before any policy".to_owned());
@@ -320,6 +324,15 @@ fn together(question: &Question<'_>, answers: Vec<(&Found, Answer)>) -> Answer {
         },
         None => Answer::unknown(question.id.clone(), "the target is not known"),
     }
+}
+
+/// The path as it is asked for.
+fn received<'q>(question: &'q Question<'_>) -> &'q str {
+    question
+        .path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/")
 }
 
 /// The workload port that is meant.

@@ -63,6 +63,36 @@ fn caller(id: &str) -> Option<Value> {
     }))
 }
 
+/// `can-i` walks, `eval` does not: they decide alike, whatever the policies.
+#[test]
+fn can_i_and_eval_come_to_the_same() {
+    for seed in 0..300 {
+        let mut edges = testkit::edges::Edges::new(seed);
+        let policies = edges.policies();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": policies}).to_string();
+        let asked: Vec<Value> = (0..20)
+            .map(|_| {
+                let mut question = edges.request(&policies);
+                question["to"] = json!({"namespace": "full", "labels": {"app": "web"}, "port": 80});
+                question
+            })
+            .collect();
+        let answers = eval(world(objects("p.json", &list)), Providers::new(), &asked);
+        let mut world = world(objects("p.json", &list));
+        for (asked, answer) in asked.iter().zip(&answers) {
+            let text = asked.to_string();
+            let question = serde_json::from_str(&text).unwrap();
+            world
+                .prepare([&analysis::Question::clone(&question).to].into_iter())
+                .unwrap();
+            let mut walked = serde_json::to_value(world.ask(&question, &Providers::new(), true)).unwrap();
+            let steps = walked.as_object_mut().unwrap().remove("steps");
+            assert!(steps.is_some_and(|steps| steps.as_array().is_some_and(|s| s.len() > 3)));
+            assert_eq!(walked, *answer, "seed {seed}: {text}");
+        }
+    }
+}
+
 mod oracle {
     use super::*;
 

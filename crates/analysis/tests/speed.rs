@@ -4,12 +4,11 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_macros,
-    reason = "a measurement reads the clock and says what it read"
+    reason = "a measurement asks the system and says what it heard"
 )]
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
 
 use analysis::{Eval, Offline, Providers};
 use compiler::Options;
@@ -37,6 +36,13 @@ fn world() -> Offline {
     Offline::assuming(objects, Vec::new(), Options::default()).unwrap()
 }
 
+/// Seconds that this thread has had a core: what others do meanwhile does not count.
+fn on_cpu() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanoseconds: f64 = text.split_whitespace().next().unwrap().parse().unwrap();
+    nanoseconds / 1e9
+}
+
 #[test]
 #[ignore = "a measurement, for release builds"]
 fn speed() {
@@ -54,12 +60,12 @@ fn speed() {
     let mut eval = Eval::new(world(), Providers::new());
     let mut out = Vec::with_capacity(16 * 1024 * 1024);
     eval.lines(lines.as_bytes(), &mut out);
-    let begin = Instant::now();
+    let begin = on_cpu();
     for _ in 0..10 {
         out.clear();
         eval.lines(lines.as_bytes(), &mut out);
     }
-    let rate = 200_000.0 / begin.elapsed().as_secs_f64();
+    let rate = 200_000.0 / (on_cpu() - begin);
     println!("{rate:.0} decisions/s; {:?}", eval.tally());
     assert!(rate >= WANTED, "{rate:.0} decisions a second");
 }
