@@ -129,6 +129,29 @@ impl Known {
             Some(speaks) => speaks == Speaks::Http,
             None => protocol.is_http() || question.looks_like_http(),
         };
+        let seen = Seen {
+            found,
+            set,
+            peer,
+            port,
+            http,
+        };
+        self.ask_policies(question, &seen, providers, answer)
+    }
+
+    /// What comes after the handshake: path, token, policies.
+    fn ask_policies(
+        &self,
+        question: &Question<'_>,
+        seen: &Seen<'_>,
+        providers: &Providers,
+        mut answer: Draft<'_>,
+    ) -> Answer {
+        let mesh = &*self.mesh;
+        let Seen {
+            found, peer, http, ..
+        } = seen;
+        let http = *http;
         let method = question.method.as_deref().unwrap_or("GET");
         let path = match http.then(|| self.path(question, method, &mut answer)) {
             None => Cow::Borrowed(""),
@@ -168,7 +191,7 @@ impl Known {
             source_ip,
             remote_ip: remote_ip.unwrap_or(source_ip),
             destination_ip: question.to.ip.or_else(first).unwrap_or(SOMEWHERE),
-            destination_port: port,
+            destination_port: seen.port,
             sni: sni.as_deref(),
             http: http.then(|| HttpFacts {
                 method,
@@ -178,7 +201,7 @@ impl Known {
                 claims: claims.as_ref().map(|c| c as &dyn ClaimLookup),
             }),
         };
-        self.decide(&facts, set, providers, answer)
+        self.decide(&facts, seen.set, providers, answer)
     }
 
     fn tls_step(
@@ -291,6 +314,15 @@ impl Known {
             line,
         }
     }
+}
+
+/// What is known of a call once its handshake is made.
+struct Seen<'f> {
+    found: &'f Found,
+    set: &'f PolicySet,
+    peer: Option<SpiffeId>,
+    port: u16,
+    http: bool,
 }
 
 /// One answer where all replicas agree; where they do not, none, and what each kind of them says.
