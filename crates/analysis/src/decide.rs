@@ -190,7 +190,12 @@ impl Known {
             peer: peer.as_ref(),
             source_ip,
             remote_ip: remote_ip.unwrap_or(source_ip),
-            destination_ip: question.to.ip.or_else(first).unwrap_or(SOMEWHERE),
+            destination_ip: question
+                .to
+                .ip
+                .map(model::canonical_ip)
+                .or_else(first)
+                .unwrap_or(SOMEWHERE),
             destination_port: seen.port,
             sni: sni.as_deref(),
             http: http.then(|| HttpFacts {
