@@ -66,8 +66,12 @@ impl Known {
             answer.step("capture", || {
                 format!("{pod} is outside the mesh: no proxy stands before it, nothing is refused")
             });
-            let tcp = question.protocol == Some(Speaks::Tcp) || !question.looks_like_http();
-            return answer.allow("NOT_IN_MESH", if tcp { 0 } else { 200 }, None);
+            let http = question.protocol != Some(Speaks::Tcp) && question.looks_like_http();
+            if http {
+                let path = received(question);
+                answer.path(path, path);
+            }
+            return answer.allow("NOT_IN_MESH", if http { 200 } else { 0 }, None);
         };
         answer.step("capture", || {
             let assumed = self.assumed.contains(pod.namespace());
@@ -107,6 +111,10 @@ impl Known {
         let decided_by = inbound.mtls_decided_by.as_deref();
         self.tls_step(&mut answer, peer.as_ref(), (port, mode), decided_by);
         if peer.is_none() && mode == MtlsMode::Strict {
+            if question.looks_like_http() {
+                let path = received(question);
+                answer.path(path, &normalize(path, mesh).unwrap_or_default());
+            }
             let policy = decided_by.map(|name| self.peer_authentication(name));
             return answer.deny(Reason::PlaintextRefused, 0, policy);
         }
@@ -121,6 +129,29 @@ impl Known {
             Some(speaks) => speaks == Speaks::Http,
             None => protocol.is_http() || question.looks_like_http(),
         };
+        let seen = Seen {
+            found,
+            set,
+            peer,
+            port,
+            http,
+        };
+        self.ask_policies(question, &seen, providers, answer)
+    }
+
+    /// What comes after the handshake: path, token, policies.
+    fn ask_policies(
+        &self,
+        question: &Question<'_>,
+        seen: &Seen<'_>,
+        providers: &Providers,
+        mut answer: Draft<'_>,
+    ) -> Answer {
+        let mesh = &*self.mesh;
+        let Seen {
+            found, peer, http, ..
+        } = seen;
+        let http = *http;
         let method = question.method.as_deref().unwrap_or("GET");
         let path = match http.then(|| self.path(question, method, &mut answer)) {
             None => Cow::Borrowed(""),
@@ -159,8 +190,13 @@ impl Known {
             peer: peer.as_ref(),
             source_ip,
             remote_ip: remote_ip.unwrap_or(source_ip),
-            destination_ip: question.to.ip.or_else(first).unwrap_or(SOMEWHERE),
-            destination_port: port,
+            destination_ip: question
+                .to
+                .ip
+                .map(model::canonical_ip)
+                .or_else(first)
+                .unwrap_or(SOMEWHERE),
+            destination_port: seen.port,
             sni: sni.as_deref(),
             http: http.then(|| HttpFacts {
                 method,
@@ -170,7 +206,7 @@ impl Known {
                 claims: claims.as_ref().map(|c| c as &dyn ClaimLookup),
             }),
         };
-        self.decide(&facts, set, providers, answer)
+        self.decide(&facts, seen.set, providers, answer)
     }
 
     fn tls_step(
@@ -201,11 +237,7 @@ impl Known {
         method: &str,
         answer: &mut Draft<'_>,
     ) -> Result<Cow<'q, str>, (Reason, u16)> {
-        let received = question
-            .path
-            .as_deref()
-            .filter(|path| !path.is_empty())
-            .unwrap_or("/");
+        let received = received(question);
         if method == "CONNECT" {
             answer.path(received, "");
             answer.step("path", || "CONNECT is refused before any policy".to_owned());
@@ -289,6 +321,15 @@ impl Known {
     }
 }
 
+/// What is known of a call once its handshake is made.
+struct Seen<'f> {
+    found: &'f Found,
+    set: &'f PolicySet,
+    peer: Option<SpiffeId>,
+    port: u16,
+    http: bool,
+}
+
 /// One answer where all replicas agree; where they do not, none, and what each kind of them says.
 fn together(question: &Question<'_>, answers: Vec<(&Found, Answer)>) -> Answer {
     let same = answers.windows(2).all(|pair| match pair {
@@ -320,6 +361,15 @@ fn together(question: &Question<'_>, answers: Vec<(&Found, Answer)>) -> Answer {
         },
         None => Answer::unknown(question.id.clone(), "the target is not known"),
     }
+}
+
+/// The path as it is asked for.
+fn received<'q>(question: &'q Question<'_>) -> &'q str {
+    question
+        .path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/")
 }
 
 /// The workload port that is meant.

@@ -53,17 +53,28 @@ impl Eval {
     /// Answers whole lines; adds a line to `out` for each that is not empty.
     pub fn lines(&mut self, text: &[u8], out: &mut Vec<u8>) {
         let mut lines = text.split_inclusive(|b| *b == b'\n');
-        let labelled = find(text, LABELS);
+        if !find(text, LABELS) {
+            for line in lines {
+                let read = read(line);
+                self.answer(line, read, out);
+            }
+            return;
+        }
         loop {
-            let batch: Vec<&[u8]> = lines.by_ref().take(BATCH).collect();
+            let batch: Vec<_> = lines
+                .by_ref()
+                .take(BATCH)
+                .map(|line| (line, read(line)))
+                .collect();
             if batch.is_empty() {
                 return;
             }
-            if labelled {
-                self.prepare(&batch);
-            }
-            for line in batch {
-                self.one(line, out);
+            let read = batch.iter().filter_map(|(_, read)| read.as_ref().ok());
+            let targets = read.flatten().map(|question| &question.to);
+            // Where that fails, each of them is answered with not being known.
+            let _ = self.world.prepare(targets);
+            for (line, read) in batch {
+                self.answer(line, read, out);
             }
         }
     }
@@ -78,32 +89,11 @@ impl Eval {
         );
     }
 
-    fn prepare(&mut self, lines: &[&[u8]]) {
-        let questions: Vec<Question<'_>> = lines
-            .iter()
-            .filter(|line| find(line, LABELS))
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect();
-        // Where that fails, each of them is answered with not being known.
-        let _ = self.world.prepare(questions.iter().map(|question| &question.to));
-    }
-
-    fn one(&mut self, line: &[u8], out: &mut Vec<u8>) {
+    fn answer(&mut self, line: &[u8], read: Read<'_>, out: &mut Vec<u8>) {
         self.line += 1;
-        let line = line.trim_ascii();
-        if line.is_empty() {
-            return;
-        }
-        let text = match std::str::from_utf8(line) {
-            Ok(text) => text,
-            Err(error) => {
-                let column = error.valid_up_to() + 1;
-                let why = format!("line {} column {column}: not UTF-8", self.line);
-                return self.broken(None, why, out);
-            }
-        };
-        match serde_json::from_str::<Question<'_>>(text) {
-            Ok(question) => {
+        match read {
+            Ok(None) => {}
+            Ok(Some(question)) => {
                 let answer = self.world.ask(&question, &self.providers, false);
                 match answer.decision {
                     Decision::Allow => self.tally.allowed += 1,
@@ -112,12 +102,10 @@ impl Eval {
                 }
                 write(&answer, out);
             }
-            Err(error) => {
-                let said = error.to_string();
-                let said = said.split(" at line ").next().unwrap_or_default();
-                let why = format!("line {} column {}: {said}", self.line, error.column());
-                let whole = serde_json::from_str::<Value>(text).ok();
+            Err(broken) => {
+                let whole = serde_json::from_slice::<Value>(line).ok();
                 let id = whole.and_then(|mut whole| whole.get_mut("id").map(Value::take));
+                let why = format!("line {} column {}: {}", self.line, broken.column, broken.why);
                 self.broken(id, why, out);
             }
         }
@@ -131,6 +119,35 @@ impl Eval {
         };
         write(&answer, out);
     }
+}
+
+/// What stands on a line; nothing on an empty one.
+type Read<'l> = Result<Option<Question<'l>>, Broken>;
+
+/// Why a line cannot be read.
+struct Broken {
+    /// From 1.
+    column: usize,
+    why: String,
+}
+
+fn read(line: &[u8]) -> Read<'_> {
+    let before = line.iter().take_while(|b| b.is_ascii_whitespace()).count();
+    let line = line.trim_ascii();
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(line).map_err(|error| Broken {
+        column: before + error.valid_up_to() + 1,
+        why: "not UTF-8".to_owned(),
+    })?;
+    serde_json::from_str(text).map(Some).map_err(|error| {
+        let said = error.to_string();
+        Broken {
+            column: before + error.column(),
+            why: said.split(" at line ").next().unwrap_or_default().to_owned(),
+        }
+    })
 }
 
 fn write(answer: &Answer, out: &mut Vec<u8>) {

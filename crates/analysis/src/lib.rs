@@ -19,7 +19,7 @@ pub use answer::{Answer, ByPolicy, Decision, NearMiss, Path, Replica, Step};
 pub use effective::{Effective, Otherwise, PolicyInForce, PortInForce, RuleInForce};
 pub use eval::{Eval, Tally};
 pub use known::{Known, Unknown};
-pub use question::{Caller, Custom, Headers, Providers, Question, Speaks, Target, Text};
+pub use question::{Caller, Custom, Headers, Labels, Providers, Question, Speaks, Target, Text};
 pub use world::{MAX_LABELLED, Offline};
 
 #[cfg(test)]

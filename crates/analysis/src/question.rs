@@ -178,6 +178,9 @@ pub struct Caller<'q> {
     pub trust_domain: Option<Text<'q>>,
 }
 
+/// Labels by key.
+pub type Labels<'q> = BTreeMap<Text<'q>, Text<'q>>;
+
 /// A workload: by its name, by a Service that it answers for, or by its labels.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -192,8 +195,8 @@ pub struct Target<'q> {
     #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     pub service: Option<Text<'q>>,
     /// Labels of a workload that need not exist.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<BTreeMap<String, String>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels<'q>>,
     /// The workload port, or with `service` the Service port; 0 for the only one that there is.
     pub port: u16,
     /// The address of the workload that is dialled (`destination.ip`); its own by default.

@@ -475,3 +475,50 @@ fn labels_beyond_the_limit_are_forgotten_and_no_answer_changes() {
         (750, 750, 0)
     );
 }
+
+#[test]
+fn whatever_stands_on_a_line_there_is_one_answer_to_it() {
+    let line = r#"{"id": [1, "é\n"], "from": {"namespace": "a", "serviceAccount": "x"}, "to": {"namespace": "a", "labels": {"app": "web"}, "port": 80}, "path": "/a\u002fb%2f..;x", "headers": {"x": ["y", ""]}, "sourceIP": "::1", "claims": {"a": {"b": [1]}}}"#;
+    let mut eval = Eval::new(
+        with(
+            Profile::Secure,
+            &authorization("ALLOW", "to: [{operation: {paths: [/]}}]"),
+        ),
+        Providers::new(),
+    );
+    let mut text = Vec::new();
+    let mut lines = 0;
+    for at in 0..line.len() {
+        for byte in [0, b'"', b'{', b'[', b'9', b'\\', 0xff] {
+            let mut broken = line.as_bytes().to_vec();
+            broken[at] = byte;
+            text.extend(broken);
+            text.push(b'\n');
+            lines += 1;
+        }
+        text.extend(&line.as_bytes()[..at]);
+        text.push(b'\n');
+        lines += usize::from(at > 0);
+    }
+    let mut out = Vec::new();
+    eval.lines(&text, &mut out);
+    let answers: Vec<serde_json::Value> = out
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert_eq!(answers.len(), lines);
+    let tally = eval.tally();
+    assert_eq!(
+        usize::try_from(tally.allowed + tally.denied + tally.unknown + tally.broken).unwrap(),
+        lines
+    );
+    for answer in answers.iter().filter(|answer| answer["error"].is_string()) {
+        let error = answer["error"].as_str().unwrap();
+        assert!(
+            error.starts_with("line ") && error.contains(" column "),
+            "{error}"
+        );
+        assert_eq!(answer["decision"], "unknown");
+    }
+}

@@ -1,6 +1,6 @@
 //! A world made of files alone: for each workload a pod, so that the compiler has something to decide for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use api::{Kind, Meta, Object, OwnerReference, Pod, PodIp, PodStatus, PodTemplate
 use compiler::{Compiled, Options, World};
 
 use crate::known::{Known, Unknown};
-use crate::question::Target;
+use crate::question::{Labels, Target};
 
 /// The one node of a world that runs nowhere.
 const NODE: &str = "offline";
@@ -18,8 +18,8 @@ const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// Targets that are given by labels alone and known at once; each is a pod of its own.
 pub const MAX_LABELLED: usize = 2_000;
 
-/// A target that is given by labels: its namespace, and they.
-type Labels = (String, BTreeMap<String, String>);
+/// Stand-ins by namespace and labels: their places among the pods.
+type StandIns = HashMap<String, HashMap<Labels<'static>, usize>>;
 
 /// A world, compiled, ready to be asked.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Offline {
     known: Known,
     /// Whether namespaces that no object declares are taken to be in the mesh.
     assuming: bool,
-    /// How many of the world's pods stand for labels: the last ones.
-    labelled: BTreeMap<Labels, String>,
+    /// The pods that stand for labels: the last ones of the world's.
+    labelled: StandIns,
 }
 
 impl Deref for Offline {
@@ -88,7 +88,7 @@ impl Offline {
             compiled,
             known,
             assuming,
-            labelled: BTreeMap::new(),
+            labelled: StandIns::new(),
         })
     }
 
@@ -114,38 +114,23 @@ impl Offline {
     /// # Errors
     /// There are too many of them in this one call.
     pub fn prepare<'t>(&mut self, targets: impl Iterator<Item = &'t Target<'t>>) -> Result<(), Unknown> {
-        let wanted: BTreeSet<Labels> = targets.filter_map(labels).collect();
-        let new = |known: &BTreeMap<Labels, String>| {
-            let new = wanted.iter().filter(|labels| !known.contains_key(*labels));
-            new.cloned().collect::<Vec<_>>()
-        };
-        let mut add = new(&self.labelled);
-        if add.is_empty() {
+        let targets: Vec<&Target<'_>> = targets.filter(|target| by_labels(target).is_some()).collect();
+        let mut new = unknown(&self.labelled, &targets);
+        if new.is_empty() {
             return Ok(());
         }
-        if wanted.len() > MAX_LABELLED {
-            return Err(Unknown::TooMany(MAX_LABELLED));
-        }
-        if self.labelled.len() + add.len() > MAX_LABELLED {
-            let stay = self.world.pods.len().saturating_sub(self.labelled.len());
+        let known: usize = self.labelled.values().map(HashMap::len).sum();
+        if known + new.len() > MAX_LABELLED {
+            let stay = self.world.pods.len().saturating_sub(known);
             self.world.pods.truncate(stay);
             self.labelled.clear();
-            add = new(&self.labelled);
+            new = unknown(&self.labelled, &targets);
         }
-        for (namespace, labels) in add {
-            let name = format!("labels-{}", self.labelled.len());
-            let mut pod = Pod {
-                metadata: Meta {
-                    name: name.clone(),
-                    namespace: namespace.clone(),
-                    labels: labels.clone(),
-                    ..Meta::default()
-                },
-                ..Pod::default()
-            };
-            place(&mut pod, self.world.pods.len());
-            self.world.pods.push(Arc::new(pod));
-            self.labelled.insert((namespace, labels), name);
+        if new.len() > MAX_LABELLED {
+            return Err(Unknown::TooMany(MAX_LABELLED));
+        }
+        for (namespace, labels) in new {
+            self.stand_for(namespace, labels);
         }
         let assumed = std::mem::take(&mut self.known.assumed);
         (self.compiled, self.known) = compile(&mut self.world, self.assuming)?;
@@ -153,18 +138,56 @@ impl Offline {
         Ok(())
     }
 
+    fn stand_for(&mut self, namespace: &str, labels: &Labels<'_>) {
+        let number = self.world.pods.len();
+        let pairs = labels
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()));
+        let mut pod = Pod {
+            metadata: Meta {
+                name: format!("labels-{number}"),
+                namespace: namespace.to_owned(),
+                labels: pairs.clone().collect(),
+                ..Meta::default()
+            },
+            ..Pod::default()
+        };
+        place(&mut pod, number);
+        self.world.pods.push(Arc::new(pod));
+        let own = pairs.map(|(key, value)| (key.into(), value.into())).collect();
+        self.labelled
+            .entry(namespace.to_owned())
+            .or_default()
+            .insert(own, number);
+    }
+
     /// The pod that stands for the labels of a target.
     pub(crate) fn stand_in(&self, target: &Target<'_>) -> Option<&str> {
-        self.labelled.get(&labels(target)?).map(String::as_str)
+        let number = place_of(&self.labelled, &target.namespace, by_labels(target)?)?;
+        let pod = self.world.pods.get(number)?;
+        Some(&pod.metadata.name)
     }
 }
 
-fn labels(target: &Target<'_>) -> Option<Labels> {
-    if target.workload.is_some() || target.service.is_some() {
-        return None;
-    }
-    let labels = target.labels.clone()?;
-    Some((target.namespace.to_string(), labels))
+fn place_of(stand_ins: &StandIns, namespace: &str, labels: &Labels<'_>) -> Option<usize> {
+    let known: &HashMap<Labels<'_>, usize> = stand_ins.get(namespace)?;
+    known.get(labels).copied()
+}
+
+/// The labels of a target that has nothing else.
+fn by_labels<'t, 'q>(target: &'t Target<'q>) -> Option<&'t Labels<'q>> {
+    let labels = target.labels.as_ref();
+    labels.filter(|_| target.workload.is_none() && target.service.is_none())
+}
+
+/// Those of the targets that nothing stands for, each once.
+fn unknown<'t, 'q>(stand_ins: &StandIns, targets: &[&'t Target<'q>]) -> BTreeSet<(&'t str, &'t Labels<'q>)> {
+    let named = targets
+        .iter()
+        .filter_map(|target| Some((&*target.namespace, by_labels(target)?)));
+    named
+        .filter(|(namespace, labels)| place_of(stand_ins, namespace, labels).is_none())
+        .collect()
 }
 
 fn compile(world: &mut World, assuming: bool) -> Result<(Compiled, Known), Unknown> {

@@ -32,8 +32,12 @@ fn mesh_config(config: &Value) -> Vec<Arc<Object>> {
 }
 
 fn world(objects: Vec<Arc<Object>>) -> Offline {
+    world_of(objects, Profile::Istio)
+}
+
+fn world_of(objects: Vec<Arc<Object>>, profile: Profile) -> Offline {
     let options = Options {
-        profile: Profile::Istio,
+        profile,
         ..Options::default()
     };
     Offline::assuming(objects, Vec::new(), options).unwrap()
@@ -61,6 +65,45 @@ fn caller(id: &str) -> Option<Value> {
         "namespace": id.namespace(), "serviceAccount": id.service_account(),
         "trustDomain": id.trust_domain().as_str(),
     }))
+}
+
+/// `can-i` walks, `eval` does not: they decide alike, whatever the policies.
+#[test]
+fn can_i_and_eval_come_to_the_same() {
+    for seed in 0..400 {
+        let profile = if seed % 2 == 0 {
+            Profile::Secure
+        } else {
+            Profile::Istio
+        };
+        let mut edges = testkit::edges::Edges::new(seed);
+        let policies = edges.policies();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": policies}).to_string();
+        let asked: Vec<Value> = (0..20)
+            .map(|_| {
+                let mut question = edges.request(&policies);
+                question["to"] = json!({"namespace": "full", "labels": {"app": "web"}, "port": 80});
+                question
+            })
+            .collect();
+        let answers = eval(
+            world_of(objects("p.json", &list), profile),
+            Providers::new(),
+            &asked,
+        );
+        let mut world = world_of(objects("p.json", &list), profile);
+        for (asked, answer) in asked.iter().zip(&answers) {
+            let text = asked.to_string();
+            let question = serde_json::from_str(&text).unwrap();
+            world
+                .prepare([&analysis::Question::clone(&question).to].into_iter())
+                .unwrap();
+            let mut walked = serde_json::to_value(world.ask(&question, &Providers::new(), true)).unwrap();
+            let steps = walked.as_object_mut().unwrap().remove("steps");
+            assert!(steps.is_some_and(|steps| steps.as_array().is_some_and(|s| s.len() > 1)));
+            assert_eq!(walked, *answer, "seed {seed}: {text}");
+        }
+    }
 }
 
 mod oracle {

@@ -1,15 +1,18 @@
 //! How many decisions a second one core makes of lines of JSON.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_macros,
-    reason = "a measurement reads the clock and says what it read"
+    reason = "a measurement asks the system and says what it heard"
 )]
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
 
 use analysis::{Eval, Offline, Providers};
 use compiler::Options;
@@ -37,29 +40,46 @@ fn world() -> Offline {
     Offline::assuming(objects, Vec::new(), Options::default()).unwrap()
 }
 
-#[test]
-#[ignore = "a measurement, for release builds"]
-fn speed() {
+/// Seconds that this thread has had a core: what others do meanwhile does not count.
+fn on_cpu() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanoseconds: f64 = text.split_whitespace().next().unwrap().parse().unwrap();
+    nanoseconds / 1e9
+}
+
+fn measure(what: &str, to: impl Fn(usize) -> String) -> f64 {
     let mut lines = String::new();
     for n in 0..20_000 {
         let path = ["/api/orders", "/static/a.css", "/admin/users", "/other"][n % 4];
         writeln!(
             lines,
-            "{{\"id\":{n},\"from\":{{\"namespace\":\"shop\",\"serviceAccount\":\"w{}\"}},\"sourceIP\":\"10.0.0.7\",\"to\":{{\"namespace\":\"shop\",\"service\":\"w{}\",\"port\":80}},\"method\":\"GET\",\"path\":\"{path}\",\"host\":\"w.shop\",\"headers\":{{\"x-tenant\":[\"acme\"]}}}}",
+            "{{\"id\":{n},\"from\":{{\"namespace\":\"shop\",\"serviceAccount\":\"w{}\"}},\"sourceIP\":\"10.0.0.7\",\"to\":{{\"namespace\":\"shop\",{},\"port\":80}},\"method\":\"GET\",\"path\":\"{path}\",\"host\":\"w.shop\",\"headers\":{{\"x-tenant\":[\"acme\"]}}}}",
             n % 5,
-            n % 20,
+            to(n % 20),
         )
         .unwrap();
     }
     let mut eval = Eval::new(world(), Providers::new());
     let mut out = Vec::with_capacity(16 * 1024 * 1024);
     eval.lines(lines.as_bytes(), &mut out);
-    let begin = Instant::now();
+    let begin = on_cpu();
     for _ in 0..10 {
         out.clear();
         eval.lines(lines.as_bytes(), &mut out);
     }
-    let rate = 200_000.0 / begin.elapsed().as_secs_f64();
-    println!("{rate:.0} decisions/s; {:?}", eval.tally());
-    assert!(rate >= WANTED, "{rate:.0} decisions a second");
+    let rate = 200_000.0 / (on_cpu() - begin);
+    println!("{what}: {rate:.0} decisions/s; {:?}", eval.tally());
+    rate
+}
+
+#[test]
+#[ignore = "a measurement, for release builds"]
+fn speed() {
+    let service = measure("services", |n| format!("\"service\":\"w{n}\""));
+    let workload = measure("workloads", |n| format!("\"workload\":\"w{n}\""));
+    let labels = measure("labels", |n| {
+        format!("\"labels\":{{\"app\":\"w{n}\",\"version\":\"v1\"}}")
+    });
+    let least = service.min(workload).min(labels);
+    assert!(least >= WANTED, "{least:.0} decisions a second");
 }

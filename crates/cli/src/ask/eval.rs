@@ -1,6 +1,7 @@
 //! `eval`: requests as lines of JSON, one decision a line.
 
 use std::io::{ErrorKind, Read};
+use std::path::Path;
 
 use admin::Failure;
 use tokio::sync::mpsc;
@@ -18,6 +19,11 @@ const CHUNK: usize = 256 * 1024;
 const WAITING: usize = 4;
 
 pub(crate) async fn eval(asked: &Eval, out: &mut Out) -> Done {
+    let stdin = Path::new("-");
+    if asked.requests == stdin && asked.files.iter().any(|file| file == stdin) {
+        let message = "standard input can be read once: give the requests as a file";
+        return Err(Failure::usage(message).into());
+    }
     let files = Files {
         files: asked.files.clone(),
         recursive: asked.recursive,

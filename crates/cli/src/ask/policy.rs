@@ -49,10 +49,21 @@ fn render(found: &Effective, colour: bool) -> String {
         let _ = writeln!(out, "  outside the mesh: nothing that comes in is decided");
         return out;
     }
-    let at = |at: &Option<String>| at.as_deref().map(|at| format!(" ({at})")).unwrap_or_default();
+    out.push_str(&transport(found).render(colour));
+    out.push_str(&policies(found).render(colour));
+    let _ = writeln!(
+        out,
+        "  otherwise {}: {}",
+        found.otherwise.decision, found.otherwise.why
+    );
+    out
+}
+
+/// Mutual TLS, and what each declared port speaks.
+fn transport(found: &Effective) -> Table {
     let mut head = Table::bare();
     let by = match &found.mtls_decided_by {
-        Some(name) => format!(" by PeerAuthentication {name}{}", at(&found.mtls_at)),
+        Some(name) => format!(" by PeerAuthentication {name}{}", place(&found.mtls_at)),
         None => " by default".to_owned(),
     };
     let mode = found.mtls.as_deref().unwrap_or_default();
@@ -72,7 +83,11 @@ fn render(found: &Effective, colour: bool) -> String {
         );
         head.row(vec!["  port".into(), said.into()]);
     }
-    out.push_str(&head.render(colour));
+    head
+}
+
+/// Each rule on a line.
+fn policies(found: &Effective) -> Table {
     let mut table = Table::bare();
     for policy in &found.policies {
         let name = format!("{}/{}", policy.namespace, policy.name);
@@ -84,7 +99,7 @@ fn render(found: &Effective, colour: bool) -> String {
         let dry = if policy.dry_run { " (dry run)" } else { "" };
         let action = format!("  {}{provider}{dry}", policy.action);
         if let Some(why) = &policy.invalid {
-            let said = format!("denies everything: {why}{}", at(&policy.at));
+            let said = format!("denies everything: {why}{}", place(&policy.at));
             table.row(vec![
                 action.into(),
                 name.into(),
@@ -94,12 +109,12 @@ fn render(found: &Effective, colour: bool) -> String {
             continue;
         }
         if policy.rules.is_empty() {
-            let said = format!("no rules: nothing matches{}", at(&policy.at));
+            let said = format!("no rules: nothing matches{}", place(&policy.at));
             table.row(vec![action.into(), name.into(), "".into(), said.into()]);
             continue;
         }
         for rule in &policy.rules {
-            let said = format!("{}{}", rule.matches, at(&rule.at));
+            let said = format!("{}{}", rule.matches, place(&rule.at));
             let number = format!("rule {}", rule.rule);
             table.row(vec![
                 action.as_str().into(),
@@ -109,11 +124,9 @@ fn render(found: &Effective, colour: bool) -> String {
             ]);
         }
     }
-    out.push_str(&table.render(colour));
-    let _ = writeln!(
-        out,
-        "  otherwise {}: {}",
-        found.otherwise.decision, found.otherwise.why
-    );
-    out
+    table
+}
+
+fn place(at: &Option<String>) -> String {
+    at.as_deref().map(|at| format!(" ({at})")).unwrap_or_default()
 }

@@ -1,8 +1,6 @@
 //! Who is called, as a person types it.
 
-use std::collections::BTreeMap;
-
-use analysis::Target;
+use analysis::{Labels, Target};
 
 /// Words for kinds whose name is a workload's.
 const WORKLOADS: [&str; 11] = [
@@ -83,9 +81,9 @@ pub(crate) fn within(
     Ok(target)
 }
 
-fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
+fn labels(text: &str) -> Result<Labels<'static>, String> {
     let pairs = text.split(',').map(|pair| match pair.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned().into(), value.to_owned().into())),
         _ => Err(format!("`{pair}` is no LABEL=VALUE")),
     });
     pairs.collect()

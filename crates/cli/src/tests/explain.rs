@@ -204,6 +204,12 @@ async fn eval_answers_each_line_in_order_and_goes_on_after_a_broken_one() {
     );
 }
 
+#[tokio::test]
+async fn eval_does_not_take_policies_and_requests_from_one_stream() {
+    let said = Fake::new().run(&["eval", "-f", "-"]).await;
+    assert_eq!((said.code, said.stdout.as_str()), (64, ""), "{said:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn eval_ends_well_where_all_is_decided_and_says_where_something_is_not() {
     let shop = shop();

@@ -10,7 +10,7 @@ use admin::verbs::{Refused, RefusedBy, RefusedRequest, Why, WhyStep};
 use model::Reason;
 use policy::{Action, Explanation, PolicyId, PolicySet};
 use serde_json::Value;
-use telemetry::{Event, Peer};
+use telemetry::{Event, EventKind, Peer};
 
 use super::decide::{Asked, Subject};
 
@@ -88,7 +88,24 @@ impl Denials {
             let limit = if wanted.id.is_some() { MAX_TOLD } else { 1 };
             matching.take(limit).cloned().collect()
         };
-        found.iter().map(|kept| explained(kept, node)).collect()
+        found
+            .iter()
+            .map(|kept| explained(&kept.event, kept.decided.as_ref(), node))
+            .collect()
+    }
+
+    /// As [`Self::explain`], of what the caller's own proxy refused: no policy was asked, and the event has all there is.
+    pub(crate) fn of_log<'e>(
+        events: impl Iterator<Item = &'e Arc<Event>>,
+        wanted: &Why,
+        node: &str,
+    ) -> Vec<Refused> {
+        let refused = events.filter(|event| event.denied() && event.kind != EventKind::Dns);
+        let found = refused.filter(|event| wanted.id.is_some() && matches(wanted, event));
+        found
+            .take(MAX_TOLD)
+            .map(|event| explained(event, None, node))
+            .collect()
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -154,8 +171,7 @@ fn matches(wanted: &Why, event: &Event) -> bool {
     is(&event.source) || is(&event.destination)
 }
 
-fn explained(kept: &Kept, node: &str) -> Refused {
-    let event = &kept.event;
+fn explained(event: &Event, decided: Option<&Decided>, node: &str) -> Refused {
     let mut refused = Refused {
         id: event.decision_id.as_deref().unwrap_or_default().to_owned(),
         node: node.to_owned(),
@@ -183,12 +199,18 @@ fn explained(kept: &Kept, node: &str) -> Refused {
     if let Some(message) = &event.message {
         refused.steps.push(step("refused", message.to_string(), None));
     }
-    match &kept.decided {
+    match decided {
         Some(decided) => by_policy(decided, event, &mut refused),
         None if refused.steps.is_empty() => {
             let said = match event.reason {
                 Some(Reason::PolicyChanged) => {
                     "it was admitted when it began, and a later change no longer admits it"
+                }
+                Some(Reason::EgressUnknown) => {
+                    "the caller's proxy does not know the destination, and the mesh passes nothing on to what it does not know"
+                }
+                Some(Reason::HostMismatch) => {
+                    "the address that was dialled and the Host belong to different services"
                 }
                 _ => "it was refused before any policy was asked",
             };

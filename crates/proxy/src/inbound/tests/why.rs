@@ -247,3 +247,26 @@ async fn refusals_are_kept_by_number_by_size_and_by_the_policies_that_they_hold(
     assert!(!kept(&old, 3) && !kept(&old, 103) && kept(&old, 4) && kept(&old, 19));
     assert!(first.unwrap().upgrade().is_none(), "policies of old are let go");
 }
+
+#[test]
+fn what_the_callers_own_proxy_refused_is_found_in_its_log() {
+    let event = |id: &str, reason: Reason| {
+        let mut event = refusal(0, 1);
+        event.decision = telemetry::Decision::Deny;
+        event.reason = Some(reason);
+        event.http.as_deref_mut().unwrap().request_id = id.into();
+        Arc::new(event)
+    };
+    let log = [
+        event("a", Reason::EgressUnknown),
+        event("b", Reason::HostMismatch),
+    ];
+    let found = Denials::of_log(log.iter(), &asked("b"), "node-0");
+    assert_eq!((found.len(), found[0].reason.as_str()), (1, "HOST_MISMATCH"));
+    assert!(
+        found[0].steps[0].said.contains("different services"),
+        "{:?}",
+        found[0].steps
+    );
+    assert!(Denials::of_log(log.iter(), &Why::default(), "n").is_empty());
+}
