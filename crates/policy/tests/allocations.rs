@@ -8,10 +8,6 @@
     reason = "a test may panic"
 )]
 
-#[path = "conformance/world.rs"]
-#[allow(dead_code, reason = "shared with another test")]
-mod world;
-
 use std::alloc::System;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -20,7 +16,7 @@ use policy::path::Dialects;
 use policy::{Compat, Context, Facts, PolicySet, PolicySpec, authorize};
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use world::{Claims, Headers, Request};
+use testkit::decisions::{Claims, Headers, Request, policy};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -34,7 +30,7 @@ const PATHS: [&str; 4] = [
 
 fn specs(count: usize, action: &str) -> Vec<Arc<PolicySpec>> {
     let spec = |i: usize| {
-        world::policy(&json!({
+        policy(&json!({
             "metadata": {"name": format!("p{i:05}"), "namespace": "ns"},
             "spec": {"action": action, "rules": [
                 {

@@ -4,5 +4,6 @@
 #![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
 
 pub mod conformance;
+pub mod decisions;
 pub mod golden;
 pub mod mesh;

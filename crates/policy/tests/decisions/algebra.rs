@@ -8,8 +8,8 @@ use policy::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use super::world::{Request, policy as parse};
 use super::{admitted, compile, decide, dry, get, id, matches, named, operation, peer, policy, source, when};
+use testkit::decisions::{Request, policy as parse};
 
 fn reason(specs: &[Arc<PolicySpec>], request: &Request) -> Option<Reason> {
     decide(Compat::Istio, specs, request).err().map(|d| d.reason)
@@ -470,7 +470,7 @@ fn explanations_name_what_matched() {
     );
     let secret = policy("DENY", when("request.headers[cookie]", &["s=*"]));
     let cookie = Request {
-        headers: super::world::Headers(vec![("cookie".to_owned(), "s=secret".to_owned())]),
+        headers: testkit::decisions::Headers(vec![("cookie".to_owned(), "s=secret".to_owned())]),
         ..Request::default()
     };
     assert_eq!(

@@ -10,9 +10,10 @@ use policy::{
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::reference::{Verdict, decide};
-use super::world::{Claims, Headers, Request};
 use super::{compile, id};
+use testkit::decisions::generate::*;
+use testkit::decisions::reference::{Verdict, decide};
+use testkit::decisions::{Claims, Headers, Request};
 
 fn list(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
     prop_oneof![
@@ -20,53 +21,6 @@ fn list(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
         2 => prop::collection::vec(prop::sample::select(words).prop_map(str::to_owned), 1..3),
     ]
 }
-
-const PRINCIPALS: &[&str] = &[
-    "cluster.local/ns/a/sa/x",
-    "cluster.local/ns/a/sa/xy",
-    "*/ns/a/sa/x",
-    "cluster.local/ns/a/*",
-    "*",
-    "*sa/x",
-    "td/ns/b*",
-    "td/*",
-    "*y",
-    "td/ns/ns/sa/x",
-];
-const NAMESPACES: &[&str] = &["a", "b", "a*", "*", "*b", "sa", "ns", "a*a"];
-const ACCOUNTS: &[&str] = &["x", "a/x", "b/x", "a/xy"];
-const DOMAINS: &[&str] = &["cluster.local", "td", "*", "t*", "*local"];
-const BLOCKS: &[&str] = &[
-    "10.0.0.0/8",
-    "10.1.0.0/16",
-    "10.1.1.1",
-    "fd00::/8",
-    "fd00::1",
-    "0.0.0.0/0",
-    "::/0",
-];
-const HOSTS: &[&str] = &["a.com", "*.com", "a.*", "A.com:80", "*", "*m"];
-const PORTS: &[&str] = &["80", "0080", "81", "65535"];
-const METHODS: &[&str] = &["GET", "G*", "*T", "*", "POST"];
-const PATHS: &[&str] = &[
-    "/", "/a", "/a/*", "/a*", "*/b", "*b", "*", "/a/{*}", "/a/{**}", "/{*}/b", "/a/b", "/a/b/c*",
-];
-const TOKENS: &[&str] = &["*", "i/u", "i/*", "*/u", "i*", "*u", "i/u*", "i"];
-const TEXTS: &[&str] = &["v", "v*", "*v", "*", "vw"];
-const KEYS: &[(&str, &[&str])] = &[
-    ("source.ip", BLOCKS),
-    ("remote.ip", BLOCKS),
-    ("destination.ip", BLOCKS),
-    ("source.namespace", NAMESPACES),
-    ("source.serviceAccount", ACCOUNTS),
-    ("source.principal", PRINCIPALS),
-    ("source.trustDomain", DOMAINS),
-    ("destination.port", PORTS),
-    ("connection.sni", HOSTS),
-    ("request.auth.principal", TOKENS),
-    ("request.auth.audiences", TEXTS),
-    ("request.headers[x-a]", TEXTS),
-];
 
 fn sources() -> impl Strategy<Value = SourceSpec> {
     let identity = (

@@ -7,8 +7,8 @@ use std::time::Instant;
 use policy::{Compat, PolicySet, PolicySpec, authorize};
 use serde_json::json;
 
-use super::world::Request;
 use super::{compile, named, peer};
+use testkit::decisions::Request;
 
 fn specs(count: usize, action: &str) -> Vec<Arc<PolicySpec>> {
     (0..count)
