@@ -44,7 +44,8 @@ impl Store {
         version: u64,
         prepare: impl FnOnce(&Index) -> Result<(), String>,
     ) -> Result<(), String> {
-        let index = Index::build(resources).map_err(|e| e.to_string())?;
+        let before = self.index.load();
+        let index = Index::build_after(resources, before.as_deref()).map_err(|e| e.to_string())?;
         prepare(&index)?;
         self.index.store(Some(Arc::new(index)));
         self.version.send_replace(version);

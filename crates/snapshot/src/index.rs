@@ -52,6 +52,14 @@ impl Index {
     /// # Errors
     /// The set is not one that a proxy can serve from; the proxy keeps what it had, or goes on refusing.
     pub fn build(resources: &Resources) -> Result<Self, IndexError> {
+        Self::build_after(resources, None)
+    }
+
+    /// [`Self::build`], where the resources are mostly those of an index that is there: its policies are not compiled again.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_after(resources: &Resources, before: Option<&Self>) -> Result<Self, IndexError> {
         let mesh = resources
             .iter()
             .find_map(|(_, resource)| match resource.as_ref() {
@@ -76,7 +84,7 @@ impl Index {
                 Resource::Mesh(_) | Resource::Policy(_) => {}
             }
         }
-        index.policies = compile_policies(&index, resources);
+        index.policies = compile_policies(&index, resources, before);
         Ok(index)
     }
 
@@ -165,7 +173,11 @@ impl Index {
 }
 
 /// Compiles each distinct list of policies once for each way to read paths. A policy that is named and not there denies (R34).
-fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid, Arc<PolicySet>> {
+fn compile_policies(
+    index: &Index,
+    resources: &Resources,
+    before: Option<&Index>,
+) -> HashMap<WorkloadUid, Arc<PolicySet>> {
     let mut specs: HashMap<&PolicyId, &Arc<PolicySpec>> = HashMap::new();
     for (_, resource) in resources.iter() {
         if let Resource::Policy(spec) = resource.as_ref() {
@@ -188,7 +200,10 @@ fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid
                 .map(|s| Arc::clone(s))
                 .collect();
             let missing: Vec<_> = missing.into_iter().cloned().collect();
-            Arc::new(PolicySet::compile_for(&known, &missing, &context, dialects))
+            Arc::new(match before.and_then(|before| before.policies(&workload.uid)) {
+                Some(held) => held.update(&known, &missing, &context, dialects),
+                None => PolicySet::compile_for(&known, &missing, &context, dialects),
+            })
         });
         out.insert(workload.uid.clone(), Arc::clone(set));
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use model::Reason;
+use policy::path::Dialects;
 use policy::{
-    Action, Compat, ConditionSpec, OperationSpec, Origin, PolicySpec, RuleSpec, SourceSpec, authorize,
-    explain,
+    Action, Compat, ConditionSpec, Context, OperationSpec, Origin, PolicySet, PolicySpec, RuleSpec,
+    SourceSpec, authorize, explain,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -274,6 +275,42 @@ proptest! {
         }
         let admits = |specs: &[PolicySpec]| matches!(verdict(Compat::Secure, specs, &request), Verdict::Allowed(_));
         prop_assert!(!admits(&specs) || admits(&more));
+    }
+
+    /// However a set came about, it decides, explains and names what decided as one that was compiled at once.
+    #[test]
+    fn an_updated_set_is_as_a_new_one(
+        steps in prop::collection::vec((policies(), any::<u8>()), 1..5),
+        gone in prop::collection::vec(any::<bool>(), 8),
+        requests in prop::collection::vec(requests(), 1..6),
+        secure in any::<bool>(),
+        dialect in prop::sample::select(&["plain", "case-insensitive,strip-params"][..]),
+    ) {
+        let context = Context { compat: if secure { Compat::Secure } else { Compat::Istio }, ..Context::default() };
+        let dialects: Dialects = dialect.parse().unwrap();
+        let mut held = PolicySet::compile_for(&[], &[], &context, &dialects);
+        let mut specs: Vec<Arc<PolicySpec>> = Vec::new();
+        for (new, keep) in steps {
+            // Some stay, some are replaced, some are new; of those that stay some are named only.
+            specs.retain(|spec| keep >> (spec.id.name.len() + spec.rules.len()) & 1 == 1);
+            specs.retain(|spec| !new.iter().any(|new| new.id == spec.id));
+            specs.extend(new.into_iter().map(Arc::new));
+            let (here, missing): (Vec<_>, Vec<_>) = specs.iter().cloned().enumerate()
+                .partition(|(at, _)| !(keep & 7 == 7 && gone.get(*at) == Some(&true)));
+            let here: Vec<_> = here.into_iter().map(|(_, spec)| spec).collect();
+            let missing: Vec<_> = missing.into_iter().map(|(_, spec)| spec.id.clone()).collect();
+            held = held.update(&here, &missing, &context, &dialects);
+            let new = PolicySet::compile_for(&here, &missing, &context, &dialects);
+            for request in &requests {
+                let facts = request.facts();
+                let (a, b) = (authorize(&facts, &held), authorize(&facts, &new));
+                prop_assert_eq!(format!("{a:?}"), format!("{b:?}"));
+                prop_assert_eq!(explain(&facts, &held), explain(&facts, &new));
+            }
+            prop_assert_eq!(held.needs_http(), new.needs_http());
+            prop_assert_eq!(held.is_empty(), new.is_empty());
+            prop_assert_eq!(held.defects().collect::<Vec<_>>(), new.defects().collect::<Vec<_>>());
+        }
     }
 
     #[test]
