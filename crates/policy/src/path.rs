@@ -111,7 +111,8 @@ pub fn explain(raw: &[u8], mode: Mode) -> Result<Vec<(&'static str, String)>, Pa
 
 /// The path alone: up to the first `?` or `#`.
 pub fn without_query(target: &str) -> &str {
-    target.split(['?', '#']).next().unwrap_or_default()
+    let end = target.bytes().position(|b| matches!(b, b'?' | b'#'));
+    end.and_then(|end| target.get(..end)).unwrap_or(target)
 }
 
 /// Runs of slashes become one. A leading and a trailing slash are each kept, so that `///` becomes `//` (N-093).
