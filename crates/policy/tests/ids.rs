@@ -32,6 +32,8 @@ const WANTED: &[(&str, RangeInclusive<u16>)] = &[
     ("R", 32..=34),
     ("R", 40..=46),
     ("R", 49..=50),
+    ("O", 4..=4),
+    ("O", 7..=7),
 ];
 
 /// Rows that a loop makes: the test, and the rows.
@@ -64,7 +66,9 @@ const ELSEWHERE: &[(&[Id], &str)] = &[
 ];
 
 /// The sources in which tests may name rows.
-const SOURCES: &[&str] = &["policy", "api", "compiler", "snapshot", "proxy", "analysis"];
+const SOURCES: &[&str] = &[
+    "policy", "api", "compiler", "snapshot", "http", "proxy", "analysis",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -94,7 +98,7 @@ fn tests(dir: &Path, out: &mut String) {
 }
 
 fn cited(text: &str) -> BTreeSet<(String, u16)> {
-    let id = Regex::new(r"(?-u)\b(AZ|SM|RP|PT|TD|N)-(\d{2,3})\b|\bR(\d{1,2})\b").unwrap();
+    let id = Regex::new(r"(?-u)\b(AZ|SM|RP|PT|TD|N|O)-(\d{2,3})\b|\bR(\d{1,2})\b").unwrap();
     let name = Regex::new(r"(?-u)\bfn (\w+)").unwrap();
     let mut found = BTreeSet::new();
     for hit in id.captures_iter(text) {
@@ -115,7 +119,7 @@ fn cited(text: &str) -> BTreeSet<(String, u16)> {
                 Ok(row) if !range && !of.is_empty() => drop(found.insert((of.to_uppercase(), row))),
                 Ok(_) => {}
                 Err(_) => {
-                    kind = *["az", "sm", "rp", "pt", "td", "n"]
+                    kind = *["az", "sm", "rp", "pt", "td", "n", "o"]
                         .iter()
                         .find(|k| *k == word)
                         .unwrap_or(&kind)
