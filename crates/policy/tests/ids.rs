@@ -33,6 +33,8 @@ const WANTED: &[(&str, RangeInclusive<u16>)] = &[
     ("R", 32..=34),
     ("R", 40..=46),
     ("R", 49..=50),
+    ("O", 4..=4),
+    ("O", 7..=7),
 ];
 
 /// Rows that a loop makes: the test, and the rows.
@@ -70,6 +72,7 @@ const SOURCES: &[&str] = &[
     "jwt",
     "compiler",
     "snapshot",
+    "http",
     "control",
     "proxy",
     "analysis",
@@ -105,7 +108,7 @@ fn tests(dir: &Path, out: &mut String) {
 }
 
 fn cited(text: &str) -> BTreeSet<(String, u16)> {
-    let id = Regex::new(r"(?-u)\b(AZ|SM|RP|PT|TD|N|JW)-(\d{2,3})\b|\bR(\d{1,2})\b").unwrap();
+    let id = Regex::new(r"(?-u)\b(AZ|SM|RP|PT|TD|N|JW|O)-(\d{2,3})\b|\bR(\d{1,2})\b").unwrap();
     let name = Regex::new(r"(?-u)\bfn (\w+)").unwrap();
     let mut found = BTreeSet::new();
     for hit in id.captures_iter(text) {
@@ -126,7 +129,7 @@ fn cited(text: &str) -> BTreeSet<(String, u16)> {
                 Ok(row) if !range && !of.is_empty() => drop(found.insert((of.to_uppercase(), row))),
                 Ok(_) => {}
                 Err(_) => {
-                    kind = *["az", "sm", "rp", "pt", "td", "n", "jw"]
+                    kind = *["az", "sm", "rp", "pt", "td", "n", "jw", "o"]
                         .iter()
                         .find(|k| *k == word)
                         .unwrap_or(&kind)
