@@ -48,6 +48,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "compiler",
             "xds",
             "identity",
+            "meshward-http",
             "telemetry",
         ],
     ),

@@ -3,6 +3,7 @@
 mod apply;
 mod desired;
 mod get;
+mod kinds;
 mod status;
 
 use std::sync::Arc;
