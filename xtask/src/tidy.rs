@@ -46,6 +46,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "policy",
             "jwt",
             "compiler",
+            "analysis",
             "xds",
             "identity",
             "meshward-http",

@@ -7,6 +7,8 @@ use api::{Problem, Severity};
 use model::{Protocol, ServiceName};
 use snapshot::{Inbound, InboundPort, Resource, Workload};
 
+mod dialects;
+
 use crate::PodView;
 use crate::authn::Effective;
 use crate::authn::request::Requests;
@@ -14,6 +16,7 @@ use crate::authz::Authz;
 use crate::pods::PodFacts;
 use crate::report::{Report, code};
 use crate::services::{Member, Services};
+use crate::view::View;
 
 /// What stands before the applications.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,7 @@ pub(crate) struct Guards<'g, 'a> {
 
 /// The inbound side of each pod; `None` where no proxy stands before it.
 pub(crate) fn all<'a>(
+    view: &View<'a>,
     pods: &[PodFacts<'a>],
     modes: &[Effective],
     services: &Services<'a>,
@@ -44,6 +48,7 @@ pub(crate) fn all<'a>(
                 authentications: guards.requests.select(pod, needed, report),
                 policies,
                 mtls_decided_by: modes.decided_by.clone(),
+                path_dialects: dialects::of(view, pod, members, report),
             }
         })
     })

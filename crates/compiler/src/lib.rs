@@ -180,7 +180,7 @@ pub fn compile(world: &World) -> Compiled {
         requests: &requests,
         deny_by_default: mesh.deny_by_default,
     };
-    let inbounds = inbound::all(&pods, &modes, &services, guards, &mut report);
+    let inbounds = inbound::all(&view, &pods, &modes, &services, guards, &mut report);
     report.unsupported(&view);
 
     let shared: Vec<Arc<Resource>> = [Resource::from(mesh.clone()), Resource::Roots(world.roots.clone())]

@@ -39,6 +39,8 @@ pub(crate) mod code {
     pub(crate) const DEFECTIVE: &str = "MW0511";
     /// A policy that grants more than a Guardrail's ceiling lets it.
     pub(crate) const CEILING: &str = "MW0512";
+    /// A path dialect that is none.
+    pub(crate) const PATH_DIALECT: &str = "MW0513";
     /// A RequestAuthentication that lets pass who shows no token (P56).
     pub(crate) const NO_TOKEN_NEEDED: &str = "MW0521";
     /// The keys of an issuer cannot be had, or come on a way that proves nothing.

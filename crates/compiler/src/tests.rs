@@ -3,6 +3,7 @@
 mod authn;
 mod authz;
 mod clients;
+mod dialects;
 mod guardrail;
 mod order;
 mod requests;

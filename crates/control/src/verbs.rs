@@ -1,6 +1,7 @@
 //! What may be asked over the Unix socket.
 
 mod apply;
+mod ask;
 mod desired;
 mod get;
 mod kinds;
@@ -90,6 +91,8 @@ impl Handler for Desk {
             }
             "status" => status::status(self),
             "pods" => self.pods(),
+            "can-i" => ask::can_i(self, call.parse()?).await,
+            "policy" => ask::policy(self, call.parse()?).await,
             "desired" => desired::desired(self, &mut call.items).await,
             "report" => self.report(call.parse()?).await,
             other => Err(Failure::usage(format!("the control plane has no verb `{other}`"))),

@@ -2,12 +2,14 @@
 
 mod aliases;
 mod field;
+mod literal;
 
 use std::sync::Arc;
 
 use crate::context::{Compat, Context};
 use crate::facts::Facts;
 use crate::matchers::{Bias, Field};
+use crate::path::Mode;
 use crate::spec::{Action, ConditionSpec, OperationSpec, PolicySpec, RuleSpec, SourceSpec};
 use field::{Attribute, Env, test};
 
@@ -85,18 +87,30 @@ pub(crate) struct Compiled {
     pub(crate) defect: Option<String>,
 }
 
+/// What becomes of the case of paths in policies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Case {
+    Kept,
+    /// In lower case, for requests whose path is, too.
+    Folded,
+}
+
 /// Compiles the rules of the policies of one mesh.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     compat: Compat,
     domains: Arc<[model::TrustDomain]>,
+    paths: Mode,
+    case: Case,
 }
 
 impl Compiler {
-    pub(crate) fn new(context: &Context) -> Self {
+    pub(crate) fn new(context: &Context, case: Case) -> Self {
         Self {
             compat: context.compat,
             domains: aliases::domains(context),
+            paths: context.paths,
+            case,
         }
     }
 
@@ -106,6 +120,8 @@ impl Compiler {
             compat: self.compat,
             domains: Arc::clone(&self.domains),
             namespace: &spec.id.namespace,
+            paths: self.paths,
+            case: self.case,
         };
         let mut compiled = Compiled {
             rules: Vec::with_capacity(spec.rules.len()),

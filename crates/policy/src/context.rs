@@ -2,6 +2,8 @@
 
 use model::{Profile, TrustDomain};
 
+use crate::path::Mode;
+
 /// Whether the engine is Istio exactly or takes the listed closed deviations (semantics 14).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Compat {
@@ -32,4 +34,6 @@ pub struct Context {
     pub deny_by_default: bool,
     /// Which semantics apply where ours and upstream's differ.
     pub compat: Compat,
+    /// The form in which the mesh writes paths; a path of another form in a policy never matches (R50).
+    pub paths: Mode,
 }

@@ -8,7 +8,7 @@ use crate::compile::Rule;
 use crate::context::Compat;
 use crate::facts::{Facts, HttpFacts};
 use crate::index::Index;
-use crate::path::readings;
+use crate::path::{dialect_readings, readings};
 use crate::set::{Inner, Lanes, PolicySet, Refusal, Usable};
 use crate::spec::{Action, PolicyId, PolicySpec};
 
@@ -24,26 +24,57 @@ pub fn authorize(facts: &Facts<'_>, set: &PolicySet) -> Result<Permit, Denial> {
 
 /// [`authorize`], where external authorizers have answered.
 ///
-/// Where the path has more than one reading, all must be admitted (secure; semantics 3.6).
+/// Where the path has more than one reading, all must be admitted (secure, and by dialect; semantics 3.6).
 ///
 /// # Errors
 /// As [`authorize`].
 pub fn authorize_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External) -> Result<Permit, Denial> {
     let mut permit = decide(facts, set.inner(), external)?;
-    for reading in other_readings(facts, set.inner()) {
-        let also = decide(&with_path(facts, &reading), set.inner(), external)?;
+    for reading in other_readings(facts, set)? {
+        let also = decide(&with_path(facts, &reading.path), reading.set, external)?;
         permit.audit |= also.audit;
         permit.shadow = permit.shadow.and(also.shadow);
     }
     Ok(permit)
 }
 
-/// What else the path may mean to a backend; nothing is taken from memory where it means one thing.
-pub(crate) fn other_readings(facts: &Facts<'_>, set: &Inner) -> Vec<String> {
-    match &facts.http {
-        Some(http) if set.reads_path && set.compat == Compat::Secure => readings(http.path),
-        _ => Vec::new(),
+/// What a backend may make of a path, and the policies to judge it by.
+#[derive(Debug)]
+pub(crate) struct Reading<'s> {
+    pub(crate) path: String,
+    pub(crate) set: &'s Inner,
+}
+
+/// What else the path may mean to the backend; nothing is taken from memory where it means one thing.
+///
+/// # Errors
+/// It may mean more than can be judged.
+pub(crate) fn other_readings<'s>(facts: &Facts<'_>, set: &'s PolicySet) -> Result<Vec<Reading<'s>>, Denial> {
+    let inner = set.inner();
+    let Some(http) = facts.http.filter(|_| inner.reads_path) else {
+        return Ok(Vec::new());
+    };
+    let mut paths = match inner.compat {
+        Compat::Secure => readings(http.path),
+        Compat::Istio => Vec::new(),
+    };
+    let mut folded = None;
+    if let Some((dialect, case)) = set.dialect(facts.destination_port) {
+        let unreadable = |_| Denial::of(Reason::PathRefused);
+        paths.extend(dialect_readings(http.path, dialect).map_err(unreadable)?);
+        folded = case;
     }
+    let lower = |set| {
+        let all = std::iter::once(http.path).chain(paths.iter().map(String::as_str));
+        let lower = all.map(move |path| Reading {
+            path: path.to_ascii_lowercase(),
+            set,
+        });
+        lower.collect::<Vec<_>>()
+    };
+    let folded = folded.map(lower).unwrap_or_default();
+    let kept = paths.into_iter().map(|path| Reading { path, set: inner });
+    Ok(kept.chain(folded).collect())
 }
 
 /// The same request with another path.
@@ -223,6 +254,19 @@ pub struct Denial {
 }
 
 impl Denial {
+    /// A refusal that no policy makes.
+    pub(crate) fn of(reason: Reason) -> Self {
+        Self {
+            reason,
+            rule: None,
+            audit: false,
+            shadow: Shadow::default(),
+            policy: None,
+            missing: None,
+            unasked: false,
+        }
+    }
+
     /// The policy that refused; `None` where nothing admitted.
     pub fn policy(&self) -> Option<&PolicyId> {
         self.policy.as_deref().map(|p| &p.id).or(self.missing.as_deref())

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use model::Reason;
 
-use crate::compile::{Compiler, Rule};
+use crate::compile::{Case, Compiler, Rule};
 use crate::context::{Compat, Context};
 use crate::facts::Facts;
 use crate::index::{Index, place};
+use crate::path::{Dialect, Dialects};
 use crate::spec::{Action, PolicyId, PolicySpec};
 
 /// The policies that select one workload, compiled. Cheap to share, immutable.
@@ -16,6 +17,15 @@ use crate::spec::{Action, PolicyId, PolicySpec};
 #[derive(Clone, Debug)]
 pub struct PolicySet {
     inner: Arc<Inner>,
+    backend: Option<Arc<Backend>>,
+}
+
+/// How the workload reads paths, where that is not as the mesh writes them.
+#[derive(Debug)]
+struct Backend {
+    dialects: Dialects,
+    /// The policies with their paths in lower case, where a port does not tell cases apart.
+    folded: Option<Inner>,
 }
 
 /// What a set decides with.
@@ -155,6 +165,16 @@ impl PolicySet {
     /// invalid, or (secure) holds a value that cannot be evaluated, denies all that it selects (R15); a dry run never
     /// enforces, it denies in its shadow.
     pub fn compile(specs: &[Arc<PolicySpec>], missing: &[PolicyId], context: &Context) -> Self {
+        Self::compile_for(specs, missing, context, &Dialects::default())
+    }
+
+    /// [`Self::compile`], for a workload that reads paths in dialects.
+    pub fn compile_for(
+        specs: &[Arc<PolicySpec>],
+        missing: &[PolicyId],
+        context: &Context,
+        dialects: &Dialects,
+    ) -> Self {
         let arrived = specs
             .iter()
             .map(|spec| (Arc::new(spec.id.clone()), Some(Arc::clone(spec))));
@@ -165,14 +185,35 @@ impl PolicySet {
             a.0.cmp(&b.0)
                 .then_with(|| format!("{a:?}").cmp(&format!("{b:?}")))
         });
+        let folds = dialects.each().any(|dialect| dialect.case_insensitive);
+        let backend = (!dialects.is_plain()).then(|| {
+            Arc::new(Backend {
+                dialects: dialects.clone(),
+                folded: folds.then(|| Inner::new(all.clone(), context, Case::Folded)),
+            })
+        });
         Self {
-            inner: Arc::new(Inner::new(all, context)),
+            inner: Arc::new(Inner::new(all, context, Case::Kept)),
+            backend,
         }
     }
 
     /// Whether no policy at all selects the workload.
     pub fn is_empty(&self) -> bool {
         self.inner.policies.is_empty()
+    }
+
+    /// The names of the policies, in order; also of those that have not arrived.
+    pub fn names(&self) -> impl Iterator<Item = &PolicyId> {
+        self.inner.policies.iter().map(|policy| &*policy.id)
+    }
+
+    /// The policies as they were written, by name. One that has not arrived is not among them.
+    pub fn specs(&self) -> impl Iterator<Item = &PolicySpec> {
+        self.inner
+            .policies
+            .iter()
+            .filter_map(|policy| policy.spec.as_deref())
     }
 
     /// Whether some policy names a field that only an HTTP request has (semantics 2.11).
@@ -195,6 +236,15 @@ impl PolicySet {
     pub(crate) fn inner(&self) -> &Inner {
         &self.inner
     }
+
+    /// How the workload reads the paths of a port, and the policies for it where it does not tell cases apart; `None` where
+    /// it reads them as they are.
+    pub(crate) fn dialect(&self, port: u16) -> Option<(Dialect, Option<&Inner>)> {
+        let backend = self.backend.as_deref()?;
+        let dialect = backend.dialects.of(port);
+        let folded = backend.folded.as_ref().filter(|_| dialect.case_insensitive);
+        (!dialect.is_plain()).then_some((dialect, folded))
+    }
 }
 
 impl Default for PolicySet {
@@ -208,8 +258,8 @@ impl Default for PolicySet {
 }
 
 impl Inner {
-    fn new(all: Vec<(Arc<PolicyId>, Option<Arc<PolicySpec>>)>, context: &Context) -> Self {
-        let compiler = Compiler::new(context);
+    fn new(all: Vec<(Arc<PolicyId>, Option<Arc<PolicySpec>>)>, context: &Context, case: Case) -> Self {
+        let compiler = Compiler::new(context, case);
         let mut policies = Vec::with_capacity(all.len());
         let mut rules = Vec::with_capacity(all.len());
         let mut lanes = Vec::with_capacity(all.len());

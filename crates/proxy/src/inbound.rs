@@ -7,6 +7,7 @@
 mod app;
 mod chain;
 mod decide;
+mod denials;
 mod exchange;
 mod fields;
 mod http;
@@ -39,6 +40,7 @@ use chain::{Chain, Inside};
 use record::Record;
 
 pub(crate) use app::Apps;
+pub(crate) use denials::Denials;
 pub(crate) use open::Open;
 
 /// How long to wait before accepting again where the system has no descriptor left.
@@ -205,7 +207,7 @@ async fn captured(shared: Arc<Shared>, open: Arc<Open>, stream: TcpStream, clien
             let (client, to) = (canonical(client), canonical(to));
             let Some(_share) = open.share(mark) else {
                 reset(&stream);
-                let record = Record::connection(&shared.telemetry, client, to);
+                let record = Record::connection(&shared, client, to);
                 return record.refuse(Reason::LimitReached);
             };
             let local = shared.locals.by_mark(mark).await;
@@ -239,7 +241,7 @@ async fn accept(
     client: SocketAddr,
     to: SocketAddr,
 ) {
-    let mut record = Record::connection(&shared.telemetry, client, to);
+    let mut record = Record::connection(&shared, client, to);
     let found = find(&shared, local, to, &mut record);
     let (index, callee) = match found {
         Ok(found) => found,

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::{ServiceName, WorkloadUid, canonical_ip};
+use policy::path::Dialects;
 use policy::{PolicyId, PolicySet, PolicySpec};
 
 use crate::{Mesh, Resource, Resources, Service, ServicePort, Workload};
@@ -43,7 +44,7 @@ pub struct Index {
     pods: HashMap<IpAddr, Arc<Workload>>,
     /// Services that have the address among their endpoints, by name.
     served_by: HashMap<IpAddr, Vec<Arc<Service>>>,
-    /// Of workloads with an inbound side; one set for all that have the same list of policies.
+    /// Of workloads with an inbound side; one set for all that have the same list of policies and read paths alike.
     policies: HashMap<WorkloadUid, Arc<PolicySet>>,
     /// As `policies`, of RequestAuthentications.
     authentications: HashMap<WorkloadUid, Arc<Authentication>>,
@@ -184,7 +185,7 @@ impl Index {
     }
 }
 
-/// Compiles each distinct list of policies once. A policy that is named and not there denies (R34).
+/// Compiles each distinct list of policies once for each way to read paths. A policy that is named and not there denies (R34).
 fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid, Arc<PolicySet>> {
     let mut specs: HashMap<&PolicyId, &Arc<PolicySpec>> = HashMap::new();
     for (_, resource) in resources.iter() {
@@ -193,13 +194,14 @@ fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid
         }
     }
     let context = index.mesh().policy_context();
-    let mut sets: HashMap<&[PolicyId], Arc<PolicySet>> = HashMap::new();
+    let mut sets: HashMap<(&[PolicyId], &Dialects), Arc<PolicySet>> = HashMap::new();
     let mut out = HashMap::new();
     for workload in index.workloads.values() {
-        let Some(wanted) = workload.inbound.as_ref().map(|i| i.policies.as_slice()) else {
+        let Some(inbound) = &workload.inbound else {
             continue;
         };
-        let set = sets.entry(wanted).or_insert_with(|| {
+        let (wanted, dialects) = (inbound.policies.as_slice(), &inbound.path_dialects);
+        let set = sets.entry((wanted, dialects)).or_insert_with(|| {
             let (known, missing): (Vec<_>, Vec<_>) = wanted.iter().partition(|id| specs.contains_key(id));
             let known: Vec<_> = known
                 .iter()
@@ -207,7 +209,7 @@ fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid
                 .map(|s| Arc::clone(s))
                 .collect();
             let missing: Vec<_> = missing.into_iter().cloned().collect();
-            Arc::new(PolicySet::compile(&known, &missing, &context))
+            Arc::new(PolicySet::compile_for(&known, &missing, &context, dialects))
         });
         out.insert(workload.uid.clone(), Arc::clone(set));
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use model::{Profile, TrustDomain};
+use policy::path::Mode;
 use policy::{Compat, Context};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,16 @@ impl Mesh {
         self.protocol_detection_timeout_ms.map(Duration::from_millis)
     }
 
+    /// How paths are normalised, for [`policy::path::normalize`].
+    pub fn path_mode(&self) -> Mode {
+        match self.path_normalization {
+            PathNormalization::None => Mode::None,
+            PathNormalization::Base => Mode::Base,
+            PathNormalization::MergeSlashes => Mode::MergeSlashes,
+            PathNormalization::DecodeAndMergeSlashes => Mode::DecodeAndMergeSlashes,
+        }
+    }
+
     /// What of the settings a decision depends on.
     pub fn policy_context(&self) -> Context {
         Context {
@@ -62,6 +73,7 @@ impl Mesh {
             aliases: self.trust_domain_aliases.clone(),
             deny_by_default: self.deny_by_default,
             compat: Compat::from(self.profile),
+            paths: self.path_normalization.into(),
         }
     }
 }
@@ -79,6 +91,17 @@ pub enum PathNormalization {
     MergeSlashes,
     /// And encoded slashes and backslashes are decoded first.
     DecodeAndMergeSlashes,
+}
+
+impl From<PathNormalization> for Mode {
+    fn from(setting: PathNormalization) -> Self {
+        match setting {
+            PathNormalization::None => Self::None,
+            PathNormalization::Base => Self::Base,
+            PathNormalization::MergeSlashes => Self::MergeSlashes,
+            PathNormalization::DecodeAndMergeSlashes => Self::DecodeAndMergeSlashes,
+        }
+    }
 }
 
 /// `outboundTrafficPolicy.mode` (semantics 7.1).

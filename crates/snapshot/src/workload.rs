@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use model::{MtlsMode, Protocol, SpiffeId, WorkloadId, WorkloadUid};
 use policy::PolicyId;
+use policy::path::Dialects;
 use serde::{Deserialize, Serialize};
 
 use crate::service::takes_mtls;
@@ -71,6 +72,9 @@ pub struct Inbound {
     pub authentications: Vec<PolicyId>,
     /// `<namespace>/<name>` of the PeerAuthentication that decides, for explanations.
     pub mtls_decided_by: Option<String>,
+    /// How the workload reads paths, by workload port; decisions look at every reading.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub path_dialects: Dialects,
 }
 
 /// One inbound port.
@@ -85,6 +89,10 @@ pub struct InboundPort {
     pub mtls: MtlsMode,
     /// `<namespace>/<name>` of the Service that declares it, for logs and metrics (`destination_service`).
     pub service: Option<model::ServiceName>,
+}
+
+fn is_default(dialects: &Dialects) -> bool {
+    *dialects == Dialects::default()
 }
 
 impl Inbound {

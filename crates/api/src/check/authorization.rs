@@ -301,7 +301,7 @@ impl Rule<'_, '_> {
                 let why = format!("`{text}` is neither an address nor a CIDR range");
                 self.refuse(node, path, &why, "write for example 10.1.2.3 or 10.0.0.0/8");
             }
-            "ports" if text.parse::<u16>().is_err() => {
+            "ports" if text.starts_with('+') || text.parse::<u16>().is_err() => {
                 let why = format!("`{text}` is not a port from 0 to 65535");
                 self.refuse(node, path, &why, "write the workload's port as a number");
             }

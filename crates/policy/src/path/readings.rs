@@ -12,7 +12,7 @@ const DECODE_DEPTH: usize = 3;
 ///
 /// A backend may decode slashes, decode twice, drop `;parameters`, resolve the dot segments that these leave, and
 /// merge slashes.
-pub(crate) fn readings(target: &str) -> Vec<String> {
+pub fn readings(target: &str) -> Vec<String> {
     let (path, query) = split_query(target.as_bytes());
     if !is_ambiguous(path) {
         return Vec::new();
@@ -46,7 +46,7 @@ pub(crate) fn readings(target: &str) -> Vec<String> {
 }
 
 /// Canonical form again and again until it stays, then merged slashes, of which a path alone keeps one.
-fn settle(mut path: Vec<u8>) -> Result<Vec<u8>, super::PathError> {
+pub(super) fn settle(mut path: Vec<u8>) -> Result<Vec<u8>, super::PathError> {
     for _ in 0..DECODE_DEPTH {
         let next = canonicalize(&path)?;
         if next == path {
@@ -106,7 +106,7 @@ fn unescape_percent(path: &[u8]) -> Vec<u8> {
 }
 
 /// Drops `;...` from each segment, its `;` raw or encoded.
-fn strip_parameters(path: &[u8]) -> Vec<u8> {
+pub(super) fn strip_parameters(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut inside = false;
     let mut rest = path;

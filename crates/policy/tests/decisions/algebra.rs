@@ -345,8 +345,8 @@ fn td_04_and_14_aliases_decide() {
     let context = Context {
         trust_domain: "td2".parse().unwrap(),
         aliases: vec!["td1".parse().unwrap()],
-        deny_by_default: false,
         compat: Compat::Istio,
+        ..Context::default()
     };
     let ask = |value: &str, who: &str| {
         let rules = source("principals", &[value]);
@@ -417,6 +417,69 @@ fn explanations_name_the_field() {
         )
     );
     assert_eq!(explained.readings, ["/"]);
+}
+
+/// Of a rule that matches, every field that holds; each alternative by itself.
+#[test]
+fn explanations_name_what_matched() {
+    let why = |specs: &[Arc<PolicySpec>], request: &Request| {
+        let explained = explain(&request.facts(), &compile(Compat::Istio, specs));
+        let steps = explained.steps.iter();
+        steps
+            .map(|step| (step.matched, step.why.clone()))
+            .collect::<Vec<_>>()
+    };
+    let deny = policy(
+        "DENY",
+        json!([{
+            "from": [{"source": {"namespaces": ["x"]}}, {"source": {"serviceAccounts": ["b"], "notNamespaces": ["z"]}}],
+            "to": [{"operation": {"paths": ["/a*"], "notMethods": ["POST"]}}],
+            "when": [{"key": "request.headers[x]", "notValues": ["y"]}],
+        }]),
+    );
+    let request = Request {
+        path: "/ab?c".to_owned(),
+        ..peer("cluster.local/ns/ns/sa/b")
+    };
+    let http = [
+        "notNamespaces: `ns` of trust domain `cluster.local` is not among `z`",
+        "serviceAccounts: `ns/b` of trust domain `cluster.local` is among `ns/b`",
+        "notMethods: `GET` is not among `POST`",
+        "paths: `/ab` is among `/a*`",
+        "request.headers[x] notValues: the header is absent, and so not among `y`",
+    ];
+    assert_eq!(why(&[deny.clone()], &request), [(true, http.join("; "))]);
+    let tcp = Request {
+        http: false,
+        ..request
+    };
+    let silent = "the connection is not HTTP, so that the fields of requests count as absent";
+    assert_eq!(
+        why(&[deny], &tcp),
+        [(true, [silent, http[0], http[1]].join("; "))]
+    );
+    let all = policy("ALLOW", json!([{}]));
+    assert_eq!(
+        why(&[all], &tcp),
+        [(true, "the rule has no fields and matches everything".to_owned())]
+    );
+    let methods = policy("DENY", operation("methods", &["POST"]));
+    assert_eq!(
+        why(&[methods], &tcp),
+        [(true, format!("{silent}; nothing else is asked for"))]
+    );
+    let secret = policy("DENY", when("request.headers[cookie]", &["s=*"]));
+    let cookie = Request {
+        headers: super::world::Headers(vec![("cookie".to_owned(), "s=secret".to_owned())]),
+        ..Request::default()
+    };
+    assert_eq!(
+        why(&[secret], &cookie),
+        [(
+            true,
+            "request.headers[cookie]: the header's value is among `s=*`".to_owned()
+        )]
+    );
 }
 
 #[test]

@@ -14,10 +14,12 @@
 
 mod algebra;
 mod ceiling;
+mod dialects;
 mod forms;
 mod property;
 mod reference;
 mod requests;
+mod scenarios;
 mod secure;
 mod speed;
 mod tcp;

@@ -42,7 +42,7 @@ fn az_057_to_067() {
             operation("ports", &["9000"]),
             [true, true, false],
         ),
-        ("AZ-061", "DENY", operation("methods", &["POST"]), [false; 3]),
+        ("AZ-061, R6", "DENY", operation("methods", &["POST"]), [false; 3]),
         (
             "AZ-062",
             "DENY",

@@ -1,15 +1,16 @@
 //! What is known of a connection or a request, and what the newest snapshot says of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use jwt::{Memory, Rejection};
+use jwt::{Claims, Memory, Rejection};
 use meshward_http::{HeaderMap, Request, header};
 use model::{MtlsMode, Reason, SpiffeId, WorkloadUid};
 use policy::path::Mode;
 use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, authorize};
 use snapshot::{Index, PathNormalization};
 
+use super::denials::Decided;
 use super::token::{self, Parts, Proof};
 use super::{Callee, Caller};
 
@@ -96,11 +97,24 @@ impl Subject {
             Some(asked) => asked.proof.claims(index, &self.uid, &asked.parts())?,
             None => None,
         };
+        let remote = remote_ip(index, self.source, asked);
+        let decided = self.with_facts(remote, asked, claims.as_ref(), |facts| authorize(facts, policies));
+        decided.map_err(|denial| Refusal::Policy(Box::new(denial)))
+    }
+
+    /// Hands over what a decision looks at.
+    pub(super) fn with_facts<T>(
+        &self,
+        remote_ip: IpAddr,
+        asked: Option<&Asked>,
+        claims: Option<&Arc<Claims>>,
+        look: impl FnOnce(&Facts<'_>) -> T,
+    ) -> T {
         let headers = asked.map(|a| Lines(&a.headers));
-        let facts = Facts {
+        look(&Facts {
             peer: self.peer.as_ref(),
             source_ip: self.source.ip(),
-            remote_ip: remote_ip(index, self.source, asked),
+            remote_ip,
             destination_ip: self.to.ip(),
             destination_port: self.to.port(),
             sni: self.sni.as_deref(),
@@ -109,10 +123,19 @@ impl Subject {
                 authority: &asked.authority,
                 path: &asked.path,
                 headers,
-                claims: token::lookup(claims.as_ref()),
+                claims: token::lookup(claims),
             }),
-        };
-        authorize(&facts, policies).map_err(|denial| Refusal::Policy(Box::new(denial)))
+        })
+    }
+
+    /// What the decision by this snapshot was made of, for whoever asks why; `None` where no policy was asked.
+    pub(super) fn decided(&self, index: &Index, asked: Option<&Arc<Asked>>) -> Option<Decided> {
+        Some(Decided {
+            subject: self.clone(),
+            remote: remote_ip(index, self.source, asked.map(AsRef::as_ref)),
+            asked: asked.cloned(),
+            policies: Arc::clone(index.policies(&self.uid)?),
+        })
     }
 
     /// What is known of a request that has just arrived: as the application will get it, with what its tokens prove.
@@ -174,7 +197,7 @@ impl Subject {
 
 /// `remote.ip` (semantics 2.9): the peer, and under Istio's profile the right-most entry of X-Forwarded-For, which upstream
 /// believes (R10).
-fn remote_ip(index: &Index, source: SocketAddr, asked: Option<&Asked>) -> std::net::IpAddr {
+fn remote_ip(index: &Index, source: SocketAddr, asked: Option<&Asked>) -> IpAddr {
     let believed = (index.mesh().profile == model::Profile::Istio)
         .then_some(asked)
         .flatten();

@@ -103,12 +103,10 @@ impl Exchange {
         if let Some(challenge) = challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if index.mesh().profile == model::Profile::Secure {
-            let id = decision_id();
-            if let Ok(value) = HeaderValue::try_from(id.as_str()) {
-                response.headers_mut().insert(DECISION, value);
-            }
-            self.record.decision_id(&id);
+        if index.mesh().profile == model::Profile::Secure
+            && let Ok(value) = HeaderValue::try_from(self.record.decision_id())
+        {
+            response.headers_mut().insert(DECISION, value);
         }
         self.record.denied(refusal);
         response
@@ -309,13 +307,4 @@ fn local(grpc: bool, status: u16, text: &'static str) -> Response {
 
 fn grpc_status_of(headers: &HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
-}
-
-/// Sixty random bits in the alphabet that people can read out.
-fn decision_id() -> String {
-    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut bytes = [0; 12];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    let letter = |byte: &u8| LETTERS.get(usize::from(byte % 32)).copied().map(char::from);
-    bytes.iter().filter_map(letter).collect()
 }

@@ -174,11 +174,15 @@ pub(super) async fn request(
             return Ok(exchange.answer(503, text, Reason::PolicyChanged).into());
         }
         // To a mesh client that is a connection that breaks, as over the wire.
-        Err(Stop::Refused(Refusal::Floor(reason), _)) => {
+        Err(Stop::Refused(Refusal::Floor(reason), ..)) => {
             exchange.record.refuse(reason);
             return Err(Abort);
         }
-        Err(Stop::Refused(refusal, index)) => {
+        Err(Stop::Refused(refusal, index, asked)) => {
+            // Where a token was refused, no policy was asked.
+            if asked.is_some() {
+                exchange.record.decided(subject.decided(&index, asked.as_ref()));
+            }
             let challenge = token::challenge(&refusal, &request);
             if challenge.is_some() {
                 // A token may be in the query.
@@ -233,8 +237,8 @@ enum Stop {
     Full(Reason),
     /// What it was read by is not in force any more.
     Changed,
-    /// Decided against, by this snapshot.
-    Refused(Refusal, Arc<Index>),
+    /// Decided against, by this snapshot; with what was decided, where its tokens were good.
+    Refused(Refusal, Arc<Index>, Option<Arc<Asked>>),
 }
 
 /// Authenticates and decides a request. It takes its place in the registry before it is decided, so that no change falls in
@@ -249,7 +253,7 @@ fn admit(
     for _ in 0..MAX_ROUNDS {
         let asked = match subject.ask(&index, request, &shared.tokens) {
             Ok(asked) => Arc::new(asked),
-            Err(refusal) => return Err(Stop::Refused(refusal, index)),
+            Err(refusal) => return Err(Stop::Refused(refusal, index, None)),
         };
         let check = subject.check(Some(Arc::clone(&asked)));
         exchange.registered(shared.registry.register(check).map_err(Stop::Full)?);
@@ -267,7 +271,7 @@ fn admit(
                 exchange.record.admitted(&permit);
                 Ok(asked)
             }
-            Err(refusal) => Err(Stop::Refused(refusal, index)),
+            Err(refusal) => Err(Stop::Refused(refusal, index, Some(asked))),
         };
     }
     Err(Stop::Changed)

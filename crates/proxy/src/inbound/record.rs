@@ -12,6 +12,7 @@ use snapshot::{Index, Workload};
 use telemetry::{Decision, Event, EventKind, HttpEvent, Peer, PolicyRef, Reporter, Telemetry};
 
 use super::decide::Refusal;
+use super::denials::{Decided, Denials};
 use super::{Callee, Caller};
 use crate::Registration;
 use crate::shared::Shared;
@@ -20,6 +21,9 @@ use crate::shared::Shared;
 pub(super) struct Record {
     event: Option<Box<Event>>,
     telemetry: Telemetry,
+    denials: Arc<Denials>,
+    /// What a refusal by policy was made of.
+    decided: Option<Box<Decided>>,
     began: Instant,
     received: Arc<AtomicU64>,
     client: SocketAddr,
@@ -33,9 +37,9 @@ impl std::fmt::Debug for Record {
 
 impl Record {
     /// Of a connection of which nothing is known but its two ends.
-    pub(super) fn connection(telemetry: &Telemetry, client: SocketAddr, to: SocketAddr) -> Self {
+    pub(super) fn connection(shared: &Shared, client: SocketAddr, to: SocketAddr) -> Self {
         Self::new(
-            telemetry,
+            shared,
             EventKind::Connection,
             Arc::new(at(client)),
             Arc::new(at(to)),
@@ -61,7 +65,7 @@ impl Record {
 
     fn between(shared: &Shared, kind: EventKind, caller: &Caller, callee: &Callee) -> Self {
         let mut record = Self::new(
-            &shared.telemetry,
+            shared,
             kind,
             Arc::clone(&caller.source),
             Arc::clone(&callee.destination),
@@ -74,7 +78,7 @@ impl Record {
     }
 
     fn new(
-        telemetry: &Telemetry,
+        shared: &Shared,
         kind: EventKind,
         source: Arc<Peer>,
         destination: Arc<Peer>,
@@ -95,7 +99,9 @@ impl Record {
         event.reason = Some(Reason::DownstreamReset);
         Self {
             event: Some(Box::new(event)),
-            telemetry: telemetry.clone(),
+            telemetry: shared.telemetry.clone(),
+            denials: Arc::clone(&shared.denials),
+            decided: None,
             began: Instant::now(),
             received: Arc::default(),
             client,
@@ -213,8 +219,17 @@ impl Record {
         });
     }
 
-    pub(super) fn decision_id(&mut self, id: &str) {
-        self.edit(|event| event.decision_id = Some(id.into()));
+    /// What it was decided by, for whoever asks why it was refused.
+    pub(super) fn decided(&mut self, decided: Option<Decided>) {
+        self.decided = decided.map(Box::new);
+    }
+
+    /// The id of the decision; it is made with the first call.
+    pub(super) fn decision_id(&mut self) -> &str {
+        let event = self.event.as_deref_mut();
+        event.map_or("", |event| {
+            event.decision_id.get_or_insert_with(|| decision_id().into())
+        })
     }
 
     /// Bytes of the proxy's own answer.
@@ -321,9 +336,23 @@ impl Drop for Record {
         if let Some(mut event) = self.event.take() {
             event.duration = self.began.elapsed();
             event.bytes_received = self.received.load(Ordering::Relaxed);
+            if event.denied() {
+                event.decision_id.get_or_insert_with(|| decision_id().into());
+                let decided = self.decided.take().map(|decided| *decided);
+                self.denials.keep(Event::clone(&event), decided);
+            }
             self.telemetry.emit(*event);
         }
     }
+}
+
+/// Sixty random bits in the alphabet that people can read out.
+fn decision_id() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = [0; 12];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    let letter = |byte: &u8| LETTERS.get(usize::from(byte % 32)).copied().map(char::from);
+    bytes.iter().filter_map(letter).collect()
 }
 
 fn policy_ref(id: &PolicyId, rule: Option<usize>) -> PolicyRef {

@@ -55,7 +55,13 @@ where
         }
     };
     let decided = match shared.store.current() {
-        Some(index) if is_ready(shared, callee) => subject.decide(&index, None),
+        Some(index) if is_ready(shared, callee) => {
+            let decided = subject.decide(&index, None);
+            if matches!(decided, Err(Refusal::Policy(_))) {
+                record.decided(subject.decided(&index, None));
+            }
+            decided
+        }
         _ => Err(Refusal::Floor(Reason::NotReady)),
     };
     match decided {

@@ -1,8 +1,10 @@
 //! What comes in, from the captured socket to the application and back.
 
 mod bytes;
+mod eval;
 mod exchange;
 mod http;
 mod limits;
 mod tokens;
+mod why;
 mod world;

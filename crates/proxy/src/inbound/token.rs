@@ -108,6 +108,11 @@ impl Proof {
         Ok((proof, changed))
     }
 
+    /// The claims that were proven when it arrived.
+    pub(super) fn proven(&self) -> Option<&Arc<Claims>> {
+        self.claims.as_ref()
+    }
+
     /// Whether something of the request was changed.
     pub(super) fn is_changed(&self) -> bool {
         self.original.is_some()

@@ -417,6 +417,7 @@ fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
         policies: names.iter().map(|n| id(n)).collect(),
         authentications: vec![],
         mtls_decided_by: None,
+        path_dialects: Default::default(),
     };
     let with = |uid, names| Workload {
         inbound: Some(inbound(names)),
@@ -437,6 +438,39 @@ fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
     assert!(!of("a").unwrap().is_empty());
     assert!(of("c").unwrap().is_empty());
     assert!(of("d").is_none());
+}
+
+#[test]
+fn s3_6_workloads_that_read_paths_alike_share_a_set_and_others_do_not() {
+    let with = |uid, dialects: &str| Workload {
+        inbound: Some(crate::Inbound {
+            ports: vec![],
+            default_mtls: model::MtlsMode::Strict,
+            authentications: vec![],
+            policies: vec![],
+            mtls_decided_by: None,
+            path_dialects: dialects.parse().unwrap(),
+        }),
+        ..pod(uid, "full", &[], Some(ID))
+    };
+    let (a, plain) = (with("a", "8080=collapse"), with("c", "plain"));
+    let json = serde_json::to_string(&plain).unwrap();
+    assert!(!json.contains("path_dialects"), "{json}");
+    for workload in [&a, &plain] {
+        let text = serde_json::to_string(workload).unwrap();
+        assert_eq!(serde_json::from_str::<Workload>(&text).unwrap(), *workload);
+    }
+    let resources: Resources = [
+        Resource::from(mesh(true, Egress::RegistryOnly)),
+        a.into(),
+        with("b", "8080=collapse").into(),
+        plain.into(),
+    ]
+    .into_iter()
+    .collect();
+    let index = Index::build(&resources).unwrap();
+    let of = |uid| index.policies(&WorkloadUid::new(uid)).unwrap();
+    assert!(Arc::ptr_eq(of("a"), of("b")) && !Arc::ptr_eq(of("a"), of("c")));
 }
 
 #[test]
@@ -502,6 +536,7 @@ mod authentication {
                 policies: vec![],
                 authentications: list.iter().map(|name| id(name)).collect(),
                 mtls_decided_by: None,
+                path_dialects: Default::default(),
             }),
             ..pod(uid, "full", &[], Some(ID))
         })

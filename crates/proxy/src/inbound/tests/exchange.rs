@@ -266,7 +266,7 @@ async fn policies_see_no_field_that_the_application_does_not() {
 }
 
 #[tokio::test]
-async fn r_10_what_is_forwarded_for_is_believed_as_upstream_does_and_no_further() {
+async fn r10_what_is_forwarded_for_is_believed_as_upstream_does_and_no_further() {
     let remote = policy("remote", Action::Allow, |rule| {
         rule.from.push(SourceSpec {
             remote_ip_blocks: vec!["192.0.2.7".to_owned()],

@@ -121,6 +121,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
             authentications: vec![],
             policies: vec![],
             mtls_decided_by: None,
+            path_dialects: Default::default(),
         }),
     }
 }
@@ -175,6 +176,7 @@ impl World {
             registry: crate::registry::Registry::default(),
             apps: Apps::on_loopback(),
             requests: Arc::default(),
+            denials: Arc::default(),
             tokens: Arc::default(),
             telemetry,
             draining,

@@ -217,6 +217,7 @@ impl World {
             registry: crate::registry::Registry::default(),
             apps: crate::inbound::Apps::default(),
             requests: Arc::default(),
+            denials: Arc::default(),
             tokens: Arc::default(),
             telemetry,
             draining,
