@@ -74,7 +74,7 @@ impl Offline {
             pods,
             nodes: vec![NODE.to_owned()],
             roots: Vec::new(),
-            jwks: BTreeMap::new(),
+            jwks: std::collections::BTreeMap::new(),
             options,
         };
         let made = made_up(&world);
