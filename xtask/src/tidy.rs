@@ -49,6 +49,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "analysis",
             "xds",
             "identity",
+            "meshward-http",
             "telemetry",
         ],
     ),

@@ -4,6 +4,7 @@ mod apply;
 mod ask;
 mod desired;
 mod get;
+mod kinds;
 mod status;
 
 use std::sync::Arc;

@@ -61,6 +61,7 @@ impl Issuer {
     }
 }
 
-fn encode(bytes: impl AsRef<[u8]>) -> String {
+/// Base64 for URLs, without padding.
+pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }

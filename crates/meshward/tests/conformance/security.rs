@@ -5,12 +5,17 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use testkit::conformance::{self, Tally};
-use testkit::mesh::{Mesh, unavailable};
+use testkit::issuer::encode;
+use testkit::mesh::{Mesh, unavailable, within};
 
 const SET: &str = "integration-security";
+
+/// Where the key set is that its tokens are verified by.
+const KEYS: &str = "jwt";
 
 /// How many calls are under way at once.
 const AT_ONCE: usize = 6;
@@ -74,7 +79,25 @@ fn world() -> String {
             ports.join(", ")
         );
     }
+    out.push_str(KEY_SERVER);
     out
+}
+
+/// The server of key sets that the data speaks of, outside of the mesh; ours serves the text that stands in the path.
+const KEY_SERVER: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: jwt-server, namespace: istio-system}\n\
+    spec: {selector: {app: jwt-server}, ports: [{name: http, port: 8000, targetPort: 80}]}\n---\n\
+    apiVersion: v1\nkind: Pod\nmetadata: {name: jwt-server, namespace: istio-system, labels: {app: jwt-server, \
+    sidecar.istio.io/inject: 'false'}}\nspec: {containers: [{name: app, image: kennethreitz/httpbin}]}\n";
+const KEYS_AT: &str = "http://jwt-server.istio-system.svc.cluster.local:8000/";
+
+/// A configuration whose key sets are served by [`KEY_SERVER`].
+fn with_keys(config: &str, keys: &str) -> String {
+    let config = config.replace(
+        &format!("{KEYS_AT}jwks?delay=500ms"),
+        &format!("{KEYS_AT}delay/0.5"),
+    );
+    let ours = format!("{KEYS_AT}base64/{}", encode(keys));
+    config.replace(&format!("{KEYS_AT}jwks"), &ours)
 }
 
 /// Why a case does not concern what runs here yet.
@@ -82,9 +105,6 @@ fn not_applicable(case: &Value, config: &str) -> Option<&'static str> {
     let call = &case["call"];
     if call["from"].is_string() {
         return Some("gateways are not acted on yet");
-    }
-    if call["tokens"].is_array() || !call["tokens"].is_null() || config.contains("RequestAuthentication") {
-        return Some("RequestAuthentication is not acted on yet");
     }
     if config.contains("action: CUSTOM") {
         return Some("external authorizers are not asked yet");
@@ -118,6 +138,8 @@ struct Got {
     refused: bool,
     status: u16,
     xfcc: bool,
+    /// What the application says that it received.
+    received: String,
     all: String,
 }
 
@@ -148,6 +170,15 @@ impl World {
             mesh,
             addresses,
             _directory: directory,
+        }
+    }
+
+    /// Waits until the keys of a configuration are there, or cannot be.
+    fn wait_for_keys(&self, config: &str) {
+        if config.contains("jwksUri") {
+            within(Duration::from_secs(20), "keys are fetched or not", || {
+                !self.mesh.run(&["status"]).stdout.contains("not fetched yet")
+            });
         }
     }
 
@@ -221,10 +252,11 @@ impl World {
                     refused: match said.code {
                         // curl: TLS could not be begun, an empty answer, a reset while sending or receiving.
                         0 => matches!(said.exit, 16 | 35 | 52 | 55 | 56 | 92) || (said.exit == 7 && meshed),
-                        code => matches!(code, 403 | 503),
+                        code => matches!(code, 401 | 403 | 503),
                     },
                     status: said.code,
                     xfcc: said.body.to_lowercase().contains("x-forwarded-client-cert"),
+                    received: said.body.to_lowercase(),
                     all: format!("{said:?}"),
                 }
             }
@@ -247,6 +279,7 @@ impl World {
                 _ => 0,
             },
             xfcc: data.contains("x-forwarded-client-cert"),
+            received: data,
             all: format!("{done:?}"),
         }
     }
@@ -263,6 +296,15 @@ fn judge(case: &Value, got: &Got) -> Result<(), String> {
         && u64::from(got.status) != status
     {
         return Err(format!("wanted status {status}, got {}", got.all));
+    }
+    for (name, value) in expect["headers_seen_by_server"].as_object().into_iter().flatten() {
+        let (name, value) = (name.to_lowercase(), value.as_str().unwrap_or_default());
+        let there = got
+            .received
+            .contains(&format!("requestheader={name}:{}", value.to_lowercase()));
+        if got.allowed && there == value.is_empty() {
+            return Err(format!("wanted {name}: {value}, got {}", got.all));
+        }
     }
     let observable = expect["mtls_observable"] != false;
     let http = matches!(call["protocol"].as_str(), Some("HTTP" | "HTTP2" | "GRPC"));
@@ -299,15 +341,19 @@ fn integration_security() {
             None => by_config.entry(file).or_default().push(case),
         }
     }
+    let keys =
+        conformance::set(KEYS).map(|set| std::fs::read_to_string(set.join("istio/jwks.json")).unwrap());
+    let keys = keys.unwrap_or_default();
     let world = World::start();
     let tally = Mutex::new(tally);
     for (file, cases) in by_config {
         let config = std::fs::read_to_string(set.join(file)).unwrap_or_default();
-        let config = world.filled(&config);
+        let config = with_keys(&world.filled(&config), &keys);
         let done = world.mesh.run_with(&["apply", "-f", "-"], &config);
         if done.code != 0 {
             println!("note: {file}: apply: {}{}", done.stdout, done.stderr);
         }
+        world.wait_for_keys(&config);
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..AT_ONCE {

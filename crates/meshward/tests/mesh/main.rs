@@ -14,6 +14,7 @@ mod live;
 mod modes;
 mod policy;
 mod session;
+mod tokens;
 mod websocket;
 mod wire;
 mod world;

@@ -492,6 +492,7 @@ fn an_index_that_follows_another_decides_by_its_own_resources() {
             inbound: Some(crate::Inbound {
                 ports: vec![],
                 default_mtls: model::MtlsMode::Strict,
+                authentications: vec![],
                 policies: vec![a.id.clone(), b.id.clone()],
                 mtls_decided_by: None,
                 path_dialects: Default::default(),
