@@ -15,7 +15,7 @@ use std::sync::Arc;
 use model::{ServiceName, WorkloadUid, canonical_ip};
 use policy::{PolicyId, PolicySet, PolicySpec};
 
-use crate::{Mesh, Resource, Resources, Service, ServicePort, Workload};
+use crate::{Mesh, Provider, Resource, Resources, Service, ServicePort, Workload};
 
 pub use names::Answer;
 pub use outbound::{Destination, ServiceTarget};
@@ -43,6 +43,7 @@ pub struct Index {
     served_by: HashMap<IpAddr, Vec<Arc<Service>>>,
     /// Of workloads with an inbound side; one set for all that have the same list of policies.
     policies: HashMap<WorkloadUid, Arc<PolicySet>>,
+    providers: HashMap<String, Arc<Provider>>,
 }
 
 impl Index {
@@ -66,12 +67,18 @@ impl Index {
             pods: HashMap::new(),
             served_by: HashMap::new(),
             policies: HashMap::new(),
+            providers: HashMap::new(),
         };
         for (_, resource) in resources.iter() {
             match resource.as_ref() {
                 Resource::Roots(roots) => index.roots.clone_from(roots),
                 Resource::Service(service) => index.add_service(service),
                 Resource::Workload(workload) => index.add_workload(workload),
+                Resource::Provider(provider) => {
+                    index
+                        .providers
+                        .insert(provider.name.clone(), Arc::clone(provider));
+                }
                 Resource::Mesh(_) | Resource::Policy(_) => {}
             }
         }
@@ -114,6 +121,18 @@ impl Index {
     /// The policies that decide what may come in to a pod; `None` where the proxy does not stand before it.
     pub fn policies(&self, uid: &WorkloadUid) -> Option<&Arc<PolicySet>> {
         self.policies.get(uid)
+    }
+
+    /// An external authorizer, by its whole name (R16).
+    pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.get(name)
+    }
+
+    /// The port of a Service as a target of clients in `namespace`; `None` where there is no such Service or port.
+    pub fn target(&self, name: &ServiceName, port: u16, namespace: &str) -> Option<ServiceTarget> {
+        let service = self.service(name)?;
+        let port = service.ports.iter().find(|p| p.port == port)?;
+        Some(ServiceTarget::new(service, port, namespace))
     }
 
     /// All pods, in no particular order.

@@ -8,9 +8,10 @@ use model::{ServiceName, WorkloadUid};
 use policy::{PolicyId, PolicySpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Mesh, Service, Workload};
+use crate::{Mesh, Provider, Service, Workload};
 
-/// The name of a resource on the wire: `mesh`, `service/NS/NAME`, `workload/UID`, `policy/NS/NAME`, `roots`.
+/// The name of a resource on the wire: `mesh`, `service/NS/NAME`, `workload/UID`, `policy/NS/NAME`, `provider/NAME`,
+/// `roots`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ResourceName(Arc<str>);
@@ -44,6 +45,11 @@ impl ResourceName {
     /// A policy.
     pub fn policy(id: &PolicyId) -> Self {
         Self(Arc::from(format!("policy/{id}")))
+    }
+
+    /// An external authorizer.
+    pub fn provider(name: &str) -> Self {
+        Self(Arc::from(format!("provider/{name}")))
     }
 }
 
@@ -79,6 +85,8 @@ pub enum Resource {
     Workload(Arc<Workload>),
     /// A policy.
     Policy(Arc<PolicySpec>),
+    /// An external authorizer.
+    Provider(Arc<Provider>),
 }
 
 impl Resource {
@@ -90,6 +98,7 @@ impl Resource {
             Self::Service(s) => ResourceName::service(&s.name),
             Self::Workload(w) => ResourceName::workload(&w.uid),
             Self::Policy(p) => ResourceName::policy(&p.id),
+            Self::Provider(p) => ResourceName::provider(&p.name),
         }
     }
 }
@@ -109,6 +118,12 @@ impl From<Service> for Resource {
 impl From<Workload> for Resource {
     fn from(value: Workload) -> Self {
         Self::Workload(Arc::new(value))
+    }
+}
+
+impl From<Provider> for Resource {
+    fn from(value: Provider) -> Self {
+        Self::Provider(Arc::new(value))
     }
 }
 
