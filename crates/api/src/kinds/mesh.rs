@@ -38,7 +38,7 @@ pub struct MeshConfig {
     pub access_log_format: Option<String>,
     /// `accessLogEncoding`.
     pub access_log_encoding: Option<AccessLogEncoding>,
-    /// `extensionProviders`, raw.
+    /// `extensionProviders`, raw; [`MeshConfig::providers`] reads them.
     pub extension_providers: Vec<Value>,
 }
 
@@ -184,7 +184,10 @@ pub(crate) fn read(
         return Some(Some(MeshConfig::default()));
     }
     match serde_json::from_value(document.root.to_json()) {
-        Ok(config) => Some(Some(config)),
+        Ok(config) => {
+            super::extension::check(&config, &document.root, span, report);
+            Some(Some(config))
+        }
         Err(whole) => {
             for (field, line, why) in unread(&document.root, &whole) {
                 let message = format!("the mesh configuration, line {line}: `{field}`: {why}");
