@@ -39,6 +39,8 @@ pub(crate) mod code {
     pub(crate) const DEFECTIVE: &str = "MW0511";
     /// A policy that grants more than a Guardrail's ceiling lets it.
     pub(crate) const CEILING: &str = "MW0512";
+    /// An external authorizer that cannot be asked.
+    pub(crate) const PROVIDER: &str = "MW0513";
     /// Two objects of one name.
     pub(crate) const DUPLICATE: &str = "MW0509";
 }

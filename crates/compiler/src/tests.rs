@@ -3,6 +3,7 @@
 mod authn;
 mod authz;
 mod clients;
+mod external;
 mod guardrail;
 mod order;
 mod services;
