@@ -8,6 +8,7 @@ mod app;
 mod chain;
 mod decide;
 mod exchange;
+mod external;
 mod fields;
 mod http;
 mod open;
@@ -38,6 +39,7 @@ use chain::{Chain, Inside};
 use record::Record;
 
 pub(crate) use app::Apps;
+pub(crate) use external::Authorizers;
 pub(crate) use open::Open;
 
 /// How long to wait before accepting again where the system has no descriptor left.

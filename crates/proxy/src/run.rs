@@ -105,6 +105,7 @@ fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, Stri
         registry: Registry::default(),
         apps: inbound::Apps::default(),
         requests: Arc::default(),
+        authorizers: inbound::Authorizers::default(),
         telemetry,
         draining,
         config,

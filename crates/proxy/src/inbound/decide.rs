@@ -1,14 +1,16 @@
 //! What is known of a connection or a request, and what the newest snapshot says of it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshward_http::{HeaderMap, Request, header};
 use model::{MtlsMode, Reason, SpiffeId, WorkloadUid};
 use policy::path::Mode;
-use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, authorize};
+use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, PolicySet, authorize_with};
 use snapshot::{Index, PathNormalization};
 
+use super::external::Answers;
 use super::{Callee, Caller};
 
 /// Everything about a connection that a decision looks at, kept for the next one.
@@ -19,6 +21,8 @@ pub(super) struct Subject {
     source: SocketAddr,
     to: SocketAddr,
     sni: Option<Arc<str>>,
+    /// What external authorizers have said of it.
+    answers: Arc<Answers>,
 }
 
 /// And about a request.
@@ -57,7 +61,25 @@ impl Subject {
             source: caller.address,
             to: callee.address,
             sni: caller.sni.clone(),
+            answers: Arc::default(),
         }
+    }
+
+    /// Keeps what external authorizers have said of it, for this decision and later ones.
+    pub(super) fn answered(&mut self, answers: Answers) {
+        self.answers = Arc::new(answers);
+    }
+
+    /// Which external authorizers must be asked before it is decided.
+    ///
+    /// # Errors
+    /// It is not admitted, whatever they say.
+    pub(super) fn providers(
+        &self,
+        index: &Index,
+        asked: Option<&Asked>,
+    ) -> Result<BTreeSet<String>, Refusal> {
+        self.look(index, asked, policy::providers)
     }
 
     /// Decides a connection, or a request of it.
@@ -65,6 +87,19 @@ impl Subject {
     /// # Errors
     /// It is not admitted.
     pub(super) fn decide(&self, index: &Index, asked: Option<&Asked>) -> Result<Permit, Refusal> {
+        let decided = self.look(index, asked, |facts, policies| {
+            authorize_with(facts, policies, &*self.answers)
+        })?;
+        decided.map_err(|denial| Refusal::Policy(Box::new(denial)))
+    }
+
+    /// Asks the policies of the workload about it.
+    fn look<T>(
+        &self,
+        index: &Index,
+        asked: Option<&Asked>,
+        ask: impl FnOnce(&Facts<'_>, &PolicySet) -> T,
+    ) -> Result<T, Refusal> {
         let gone = || Refusal::Floor(Reason::NotReady);
         let workload = index.workload(&self.uid).ok_or_else(gone)?;
         let inbound = workload.inbound.as_ref().ok_or_else(gone)?;
@@ -93,7 +128,7 @@ impl Subject {
                 claims: None,
             }),
         };
-        authorize(&facts, policies).map_err(|denial| Refusal::Policy(Box::new(denial)))
+        Ok(ask(&facts, policies))
     }
 
     /// The question for later snapshots: whether what was admitted still is.

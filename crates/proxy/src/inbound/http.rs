@@ -16,7 +16,7 @@ use super::app::{self, Lease, Returning};
 use super::decide::{self, Asked, Refusal, Subject};
 use super::exchange::{self, Answered, Coming, DENIED, Exchange, UNANSWERED};
 use super::record::Record;
-use super::{Callee, Caller, fields, is_ready, xfcc};
+use super::{Callee, Caller, external, fields, is_ready, xfcc};
 use crate::outbound::headers::{self, Asks};
 use crate::shared::Shared;
 
@@ -151,7 +151,7 @@ pub(super) async fn request(
         let text = "the proxy has no certificate yet";
         return Ok(exchange.answer(503, text, Reason::NotReady).into());
     }
-    let (asked, subject, request) = match prepare(&index, caller, callee, request, &mut exchange) {
+    let prepared = match prepare(&index, caller, callee, request, &mut exchange) {
         Ok(prepared) => prepared,
         Err(reason) => {
             let (status, text) = match reason {
@@ -160,6 +160,11 @@ pub(super) async fn request(
             };
             return Ok(exchange.answer(status, text, reason).into());
         }
+    };
+    let asking = external::request(shared, &index, (caller, callee), prepared, &mut exchange);
+    let (asked, subject, request) = match asking.await {
+        Ok(asked) => asked,
+        Err(turned) => return Ok(exchange.answer(turned.status, turned.text, turned.reason).into()),
     };
     let asked = Arc::new(asked);
     // Registered before it is decided: no change falls in between.

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod exchange;
+mod external;
 mod http;
 mod limits;
 mod world;

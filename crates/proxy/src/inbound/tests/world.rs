@@ -173,6 +173,7 @@ impl World {
             registry: crate::registry::Registry::default(),
             apps: Apps::on_loopback(),
             requests: Arc::default(),
+            authorizers: crate::inbound::Authorizers::default(),
             telemetry,
             draining,
         });

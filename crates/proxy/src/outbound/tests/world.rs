@@ -216,6 +216,7 @@ impl World {
             registry: crate::registry::Registry::default(),
             apps: crate::inbound::Apps::default(),
             requests: Arc::default(),
+            authorizers: crate::inbound::Authorizers::default(),
             telemetry,
             draining,
         });
