@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 pub(crate) const MAX_FIELDS: usize = 100;
 
 /// Bytes of all that one answer sets.
-pub(crate) const MAX_BYTES: usize = 32 * 1024;
+pub(crate) const MAX_BYTES: usize = 64 * 1024;
 
 /// Fields that belong to one connection, or frame the message.
 const OF_HOP: [&str; 9] = [

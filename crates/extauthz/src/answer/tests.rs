@@ -179,7 +179,7 @@ fn an_admission_that_cannot_be_carried_out_is_none() {
     }
     let many = said(Some(0), ok(|ok| ok.headers = vec![option("a", "", None, 0); 101]));
     assert_eq!(many, Err(AnswerError::Unfit(Unfit::TooMuch)));
-    let long = "x".repeat(40_000);
+    let long = "x".repeat(70_000);
     let long = said(Some(0), ok(|ok| ok.headers = vec![option("a", &long, None, 0)]));
     assert_eq!(long, Err(AnswerError::Unfit(Unfit::TooMuch)));
 }
