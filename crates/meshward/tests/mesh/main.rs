@@ -8,6 +8,7 @@
 
 mod addressing;
 mod clean;
+mod external;
 mod host;
 mod live;
 mod modes;
