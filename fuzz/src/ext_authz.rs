@@ -57,6 +57,7 @@ fn changed(changes: &Changes) {
         "content-length",
         "transfer-encoding",
         "connection",
+        "grpc-status",
         "x-meshward-decision",
     ] {
         assert!(!response.contains_key(name), "a response gets {name}");

@@ -41,12 +41,8 @@ pub struct Denied {
 impl Denied {
     /// Sets the fields of a response. What frames a message, and what makes gRPC's status, stays as it is.
     pub fn put(&self, headers: &mut HeaderMap, grpc: bool) {
-        let kept = ["content-type", "grpc-status", "grpc-message"];
-        let fields = self
-            .fields
-            .iter()
-            .filter(|f| !grpc || !kept.contains(&f.name.as_str()));
-        let fields: Vec<_> = fields.cloned().collect();
+        let own = |field: &&Field| !grpc || field.name != header::CONTENT_TYPE;
+        let fields: Vec<_> = self.fields.iter().filter(own).cloned().collect();
         put_all(&fields, headers);
     }
 }

@@ -26,6 +26,7 @@ const CLIENT_CERT: &str = "x-forwarded-client-cert";
 const ENVOY: &str = "x-envoy-";
 const DECISION: &str = "x-meshward-";
 const NEVER_PASSED: [&str; 2] = ["x-envoy-retry-on", "x-envoy-internal"];
+const GRPC_STATUS: [&str; 2] = ["grpc-status", "grpc-message"];
 const FORWARDED: [&str; 2] = ["x-forwarded-for", "x-forwarded-proto"];
 
 /// A field that an authorizer sets, and how.
@@ -203,10 +204,12 @@ impl Field {
     }
 }
 
-/// Sets fields of a response, but for those that frame it and those that are the proxy's own.
+/// Sets fields of a response, but for those that frame it, those that are the proxy's own, and gRPC's status: what was
+/// refused must not look like success.
 pub(crate) fn put_all(fields: &[Field], headers: &mut HeaderMap) {
     for field in fields {
-        let ours = field.name.as_str().starts_with(DECISION);
+        let name = field.name.as_str();
+        let ours = name.starts_with(DECISION) || GRPC_STATUS.contains(&name);
         if !is_of_hop(&field.name) && !ours {
             field.put(headers);
         }

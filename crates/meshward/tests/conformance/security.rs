@@ -352,10 +352,10 @@ fn integration_security() {
         let config = std::fs::read_to_string(set.join(file)).unwrap_or_default();
         let only_http = config.contains("ext-authz-http") && !config.contains("ext-authz-grpc");
         let grpc = only_http.then(|| config.replace("ext-authz-http", "ext-authz-grpc"));
-        let again = grpc.map(|grpc| (file, cases.clone(), grpc));
-        [(file, cases, config)].into_iter().chain(again)
+        let again = grpc.map(|grpc| (file, cases.clone(), grpc, false));
+        [(file, cases, config, true)].into_iter().chain(again)
     });
-    for (file, cases, config) in both.collect::<Vec<_>>() {
+    for (file, cases, config, counts) in both.collect::<Vec<_>>() {
         let config = world.filled(&config);
         let done = world.mesh.run_with(&["apply", "-f", "-"], &config);
         if done.code != 0 {
@@ -369,7 +369,9 @@ fn integration_security() {
                         let got = world.call(&case["call"]);
                         let mut tally = tally.lock().unwrap();
                         match judge(case, &got) {
-                            Ok(()) => tally.pass(),
+                            // A case is counted once, however often it is played.
+                            Ok(()) if counts => tally.pass(),
+                            Ok(()) => {}
                             Err(why) => tally.fail(case["id"].as_str().unwrap_or_default(), why),
                         }
                     }
