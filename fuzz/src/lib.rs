@@ -7,6 +7,7 @@
 
 mod admin_line;
 mod decisions;
+mod ext_authz;
 pub mod mutate;
 mod targets;
 mod tokens;

@@ -10,7 +10,7 @@ use proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use snapshot::{Index, Resource, Resources};
 use time::{Duration, OffsetDateTime};
 
-use crate::{Target, admin_line, decisions, tokens};
+use crate::{Target, admin_line, decisions, ext_authz, tokens};
 
 pub(crate) const ALL: &[Target] = &[
     Target {
@@ -140,6 +140,26 @@ pub(crate) const ALL: &[Target] = &[
             b"null",
             b"\\u0000",
             b"1e400",
+        ],
+    },
+    Target {
+        name: "ext-authz",
+        run: ext_authz::run,
+        words: &[
+            b"\x0a\x00",
+            b"\x0a\x02\x08\x07",
+            b"\x1a",
+            b"\x12",
+            b"\x0a\x17x-forwarded-client-cert",
+            b"\x0a\x17x_forwarded_client_cert",
+            b"\x0a\x04host",
+            b"\x0a\x05:path",
+            b"\x0a\x0econtent-length",
+            b"\x0a\x0bgrpc-status",
+            b"\x12\x02\x08\x01",
+            b"\x18\x03",
+            b"\r\n",
+            b"%62",
         ],
     },
     Target {

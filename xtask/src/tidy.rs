@@ -35,6 +35,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
         3,
         &["model", "proto", "policy", "routing", "snapshot", "identity"],
     ),
+    ("extauthz", 3, &["model", "proto", "snapshot"]),
     (
         "control",
         4,
@@ -63,6 +64,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "jwt",
             "routing",
             "snapshot",
+            "extauthz",
             "xds",
             "meshward-http",
             "identity",

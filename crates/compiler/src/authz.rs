@@ -1,5 +1,6 @@
 //! Which AuthorizationPolicies select a workload, and their form on the way to a proxy (semantics 2.2).
 
+mod external;
 mod guardrail;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,12 +12,13 @@ use policy::{
     Action, ConditionSpec, Context, Invalid, OperationSpec, PolicyId, PolicySet, PolicySpec, RuleSpec,
     SourceSpec,
 };
-use snapshot::{Inbound, Mesh, Resource};
+use snapshot::{Inbound, Mesh, Resource, Service};
 
 use crate::pods::PodFacts;
 use crate::report::{Report, code, nothing_selected};
 use crate::view::{Of, View, covers};
 
+use external::Providers;
 pub(crate) use guardrail::Guardrails;
 use guardrail::tell_clamped;
 
@@ -25,6 +27,7 @@ use guardrail::tell_clamped;
 pub(crate) struct Authz<'a> {
     root_namespace: &'a str,
     guardrails: &'a Guardrails<'a>,
+    providers: Providers,
     context: Context,
     namespaces: HashMap<&'a str, Vec<Compiled<'a>>>,
     resources: BTreeMap<PolicyId, Arc<Resource>>,
@@ -43,9 +46,11 @@ impl<'a> Authz<'a> {
         view: &View<'a>,
         mesh: &Mesh,
         guardrails: &'a Guardrails<'a>,
+        services: &[Arc<Service>],
         report: &mut Report,
     ) -> Self {
         let mut authz = Self {
+            providers: Providers::new(view, services),
             root_namespace: view.root_namespace(),
             guardrails,
             context: mesh.policy_context(),
@@ -77,10 +82,7 @@ impl<'a> Authz<'a> {
                     format!("invalid, therefore it denies all that it selects: {why}"),
                 );
             }
-            None if of.body.action == api::Action::Custom => {
-                let why = "no external authorizer is asked by this version; what its rules match is denied";
-                report.unheeded(of.object, "spec.action", why, "use ALLOW or DENY");
-            }
+            None if of.body.action == api::Action::Custom => self.providers.tell(of, report),
             None => {}
         }
         let labels = of.body.labels();
@@ -172,7 +174,7 @@ impl<'a> Authz<'a> {
         allows
     }
 
-    /// The policies that the pods of a node need, each once.
+    /// The policies that the pods of a node need, and the external authorizers that those ask, each once.
     pub(crate) fn for_node(
         &self,
         node: &str,
@@ -189,7 +191,12 @@ impl<'a> Authz<'a> {
             .filter_map(|id| self.resources.get(id))
             .cloned()
             .collect();
-        found.into_iter()
+        let specs = found.iter().filter_map(|resource| match resource.as_ref() {
+            Resource::Policy(spec) => Some(spec.as_ref()),
+            _ => None,
+        });
+        let providers: Vec<_> = self.providers.of(specs).collect();
+        found.into_iter().chain(providers)
     }
 
     /// For people: what stands between a pod and its callers.

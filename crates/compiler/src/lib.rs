@@ -173,7 +173,7 @@ pub fn compile(world: &World) -> Compiled {
     let modes: Vec<_> = pods.iter().map(|pod| authn.effective(pod, &mut report)).collect();
     let rules = destination::Rules::new(&view, &mut report);
     let services = services::all(&view, &pods, &modes, &rules, &mut report);
-    let authz = authz::Authz::new(&view, &mesh, &guardrails, &mut report);
+    let authz = authz::Authz::new(&view, &mesh, &guardrails, &services.list, &mut report);
     let requests = authn::request::Requests::new(&view, &mut report);
     let guards = inbound::Guards {
         authz: &authz,

@@ -45,6 +45,8 @@ pub(crate) mod code {
     pub(crate) const NO_TOKEN_NEEDED: &str = "MW0521";
     /// The keys of an issuer cannot be had, or come on a way that proves nothing.
     pub(crate) const KEYS: &str = "MW0522";
+    /// An external authorizer that cannot be asked.
+    pub(crate) const PROVIDER: &str = "MW0514";
     /// Two objects of one name.
     pub(crate) const DUPLICATE: &str = "MW0509";
 }

@@ -4,6 +4,7 @@ mod authn;
 mod authz;
 mod clients;
 mod dialects;
+mod external;
 mod guardrail;
 mod order;
 mod requests;

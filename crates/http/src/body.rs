@@ -1,10 +1,12 @@
 //! Bodies: streamed, with trailers, and with somebody who watches.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -19,6 +21,25 @@ enum Source {
     Empty,
     Whole(Bytes),
     Stream(Incoming),
+    /// What has been read ahead, and what comes after it.
+    Resumed(Box<Resumed>),
+}
+
+struct Resumed {
+    ahead: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+    rest: Body,
+}
+
+/// The beginning of a body.
+#[derive(Debug)]
+pub struct Ahead {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Whether they are all there are.
+    pub whole: bool,
+    /// The body, from its beginning.
+    pub body: Body,
 }
 
 /// Watches a body go by, and may end it.
@@ -114,7 +135,49 @@ impl Body {
             Source::Empty => true,
             Source::Whole(bytes) => bytes.is_empty(),
             Source::Stream(stream) => http_body::Body::is_end_stream(stream),
+            Source::Resumed(resumed) => {
+                resumed.ahead.is_empty() && resumed.trailers.is_none() && resumed.rest.is_over()
+            }
         }
+    }
+
+    /// Reads until more than `limit` bytes are there, or all: at most one frame above the limit is held. Whoever reads the
+    /// body that comes back reads it from its beginning; those who watched it before are told of nothing twice.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn read_ahead(mut self, limit: usize) -> Result<Ahead, BodyError> {
+        let mut frames = VecDeque::new();
+        let mut trailers = None;
+        let mut length = 0;
+        let mut whole = true;
+        while let Some(frame) =
+            poll_fn(|context| http_body::Body::poll_frame(Pin::new(&mut self), context)).await
+        {
+            match frame?.into_data() {
+                Ok(data) => {
+                    length += data.len();
+                    frames.push_back(data);
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+            if length > limit {
+                whole = self.is_over();
+                break;
+            }
+        }
+        let mut bytes = BytesMut::with_capacity(length);
+        frames.iter().for_each(|frame| bytes.extend_from_slice(frame));
+        let body = Self::of(Source::Resumed(Box::new(Resumed {
+            ahead: frames,
+            trailers,
+            rest: self,
+        })));
+        Ok(Ahead {
+            bytes: bytes.freeze(),
+            whole,
+            body,
+        })
     }
 
     fn of(source: Source) -> Self {
@@ -127,7 +190,7 @@ impl Body {
         }
     }
 
-    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
             Source::Empty => Poll::Ready(None),
             Source::Whole(bytes) => {
@@ -135,7 +198,20 @@ impl Body {
                 self.source = Source::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Source::Stream(stream) => http_body::Body::poll_frame(Pin::new(stream), context),
+            Source::Stream(stream) => {
+                let frame = std::task::ready!(http_body::Body::poll_frame(Pin::new(stream), context));
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+            }
+            Source::Resumed(resumed) => {
+                if let Some(data) = resumed.ahead.pop_front() {
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                // Trailers are the end.
+                if let Some(trailers) = resumed.trailers.take() {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                http_body::Body::poll_frame(Pin::new(&mut resumed.rest), context)
+            }
         }
     }
 }
@@ -192,8 +268,11 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                this.finish(BodyEnd::Broken);
-                Poll::Ready(Some(Err(BodyError::Broken(error))))
+                this.finish(match error {
+                    BodyError::Broken(_) => BodyEnd::Broken,
+                    BodyError::Stopped => BodyEnd::Stopped,
+                });
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 this.finish(BodyEnd::Whole);
@@ -211,6 +290,17 @@ impl http_body::Body for Body {
             Source::Empty => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             Source::Stream(stream) => http_body::Body::size_hint(stream),
+            Source::Resumed(resumed) => {
+                let ahead: usize = resumed.ahead.iter().map(Bytes::len).sum();
+                let ahead = u64::try_from(ahead).unwrap_or(u64::MAX);
+                let rest = http_body::Body::size_hint(&resumed.rest);
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(ahead));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(ahead));
+                }
+                hint
+            }
         }
     }
 }
@@ -266,6 +356,33 @@ mod tests {
             .tapped(Told(tell, false));
         watched.collect().await.unwrap();
         assert_eq!(told.iter().collect::<Vec<_>>(), ["5", "5", "Whole", "Whole"]);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_read_ahead_begins_anew() {
+        for (limit, whole) in [(0, true), (3, true), (5, true), (100, true)] {
+            let (tell, told) = channel();
+            let ahead = Body::from("hello")
+                .tapped(Told(tell.clone(), false))
+                .read_ahead(limit)
+                .await
+                .unwrap();
+            assert_eq!(
+                (ahead.bytes.as_ref(), ahead.whole),
+                (&b"hello"[..], whole),
+                "{limit}"
+            );
+            assert!(!ahead.body.is_over());
+            assert_eq!(http_body::Body::size_hint(&ahead.body).exact(), Some(5));
+            let again = ahead.body.tapped(Told(tell, false)).collect().await.unwrap();
+            assert_eq!(again.to_bytes(), "hello");
+            // Each is told once, by whichever time it watched.
+            let mut told: Vec<_> = told.iter().collect();
+            told.sort();
+            assert_eq!(told, ["5", "5", "Whole", "Whole"]);
+        }
+        let none = Body::empty().read_ahead(10).await.unwrap();
+        assert!(none.whole && none.bytes.is_empty() && none.body.is_over());
     }
 
     #[tokio::test]

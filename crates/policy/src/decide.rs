@@ -1,5 +1,7 @@
 //! The one function that decides, and its two answers.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::Reason;
@@ -36,6 +38,34 @@ pub fn authorize_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn Externa
         permit.shadow = permit.shadow.and(also.shadow);
     }
     Ok(permit)
+}
+
+/// Who must be asked before the request can be decided: the providers of CUSTOM policies of which a rule matches, in any
+/// reading of the path (secure), each once and in the order of their names. None where it is refused in any case.
+///
+/// Names are compared whole, never by a prefix (R16).
+pub fn providers(facts: &Facts<'_>, set: &PolicySet) -> BTreeSet<String> {
+    let whole = set;
+    let set = whole.inner();
+    let found = RefCell::new(BTreeSet::new());
+    if set.refusal.is_some() || set.lanes(facts).custom.is_empty() {
+        return found.into_inner();
+    }
+    let look = |facts: &Facts<'_>, set: &Inner| {
+        // Nothing is taken, so that all that match are gone through.
+        let _ = set.lanes(facts).custom.first(&set.rules, facts, |rule| {
+            if let Some(provider) = set.provider(rule) {
+                found.borrow_mut().insert(provider.to_owned());
+            }
+            false
+        });
+    };
+    look(facts, set);
+    // Where there are more readings than are judged, it is refused in any case.
+    for reading in other_readings(facts, whole).unwrap_or_default() {
+        look(&with_path(facts, &reading.path), reading.set);
+    }
+    found.into_inner()
 }
 
 /// What a backend may make of a path, and the policies to judge it by.
@@ -103,16 +133,20 @@ pub(crate) fn decide(facts: &Facts<'_>, set: &Inner, external: &dyn External) ->
             shadow,
             policy: found.and_then(|(_, policy)| policy.spec.clone()),
             missing: None,
-            unasked: false,
+            external: None,
         }
     };
     if !lanes.custom.is_empty() {
         let answer = |rule: &Rule| set.provider(rule).map(|provider| external.answer(provider));
         let refuses = |rule: &Rule| answer(rule) != Some(ExternalAnswer::Allow);
-        if let Some(at) = lanes.custom.first(&set.rules, facts, refuses) {
+        if let Some(first) = lanes.custom.first(&set.rules, facts, refuses) {
+            // Who has spoken comes before those who were not asked any more.
+            let spoken =
+                |rule: &Rule| matches!(answer(rule), Some(ExternalAnswer::Deny | ExternalAnswer::Failed));
+            let at = lanes.custom.first(&set.rules, facts, spoken).unwrap_or(first);
             let said = set.rule(at).and_then(|(rule, _)| answer(rule));
             return Err(Denial {
-                unasked: said != Some(ExternalAnswer::Deny),
+                external: said,
                 ..denial(Reason::DenyCustom, Some(at))
             });
         }
@@ -152,7 +186,7 @@ fn refused(set: &Inner, refusal: &Refusal) -> Denial {
         shadow: Shadow::default(),
         policy: policy.and_then(|policy| policy.spec.clone()),
         missing: policy.map(|policy| Arc::clone(&policy.id)),
-        unasked: false,
+        external: None,
     }
 }
 
@@ -187,7 +221,9 @@ pub enum ExternalAnswer {
     Allow,
     /// It refuses.
     Deny,
-    /// It was not asked, or did not answer.
+    /// It was asked and gave no answer that is one: it could not be reached, was too late, or said what cannot be used.
+    Failed,
+    /// It was not asked: nobody knows who it is, say.
     Unasked,
 }
 
@@ -249,8 +285,8 @@ pub struct Denial {
     pub shadow: Shadow,
     policy: Option<Arc<PolicySpec>>,
     missing: Option<Arc<PolicyId>>,
-    /// Whether an external authorizer gave no answer.
-    unasked: bool,
+    /// What the external authorizer said, where that refused.
+    external: Option<ExternalAnswer>,
 }
 
 impl Denial {
@@ -263,7 +299,7 @@ impl Denial {
             shadow: Shadow::default(),
             policy: None,
             missing: None,
-            unasked: false,
+            external: None,
         }
     }
 
@@ -277,6 +313,11 @@ impl Denial {
         self.policy.as_deref()
     }
 
+    /// What the external authorizer said, where it is what refused.
+    pub fn external(&self) -> Option<ExternalAnswer> {
+        self.external
+    }
+
     /// The response code details of semantics 2.12, e.g.
     /// `rbac_access_denied_matched_policy[ns[foo]-policy[bar]-rule[0]]`.
     pub fn detail(&self) -> String {
@@ -287,8 +328,10 @@ impl Denial {
         };
         match self.spec().map(|spec| &spec.action) {
             Some(Action::Custom { provider }) if self.reason == Reason::DenyCustom => {
-                if !self.unasked {
-                    return "ext_authz_denied".to_owned();
+                match self.external {
+                    Some(ExternalAnswer::Deny) => return "ext_authz_denied".to_owned(),
+                    Some(ExternalAnswer::Failed) => return "ext_authz_error".to_owned(),
+                    _ => {}
                 }
                 format!(
                     "rbac_access_denied_matched_policy[istio-ext-authz-{provider}-{name}-deny-due-to-bad-CUSTOM-action]"

@@ -21,7 +21,7 @@ mod spec;
 
 pub use context::{Compat, Context};
 pub use decide::{
-    Denial, External, ExternalAnswer, Permit, Shadow, ShadowVerdict, authorize, authorize_with,
+    Denial, External, ExternalAnswer, Permit, Shadow, ShadowVerdict, authorize, authorize_with, providers,
 };
 pub use explain::{Explanation, NearMiss, Step, explain, explain_with, near_miss};
 pub use facts::{Claim, ClaimLookup, Facts, HeaderLookup, HttpFacts};

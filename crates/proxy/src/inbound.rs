@@ -9,6 +9,7 @@ mod chain;
 mod decide;
 mod denials;
 mod exchange;
+mod external;
 mod fields;
 mod http;
 mod open;
@@ -41,6 +42,7 @@ use record::Record;
 
 pub(crate) use app::Apps;
 pub(crate) use denials::Denials;
+pub(crate) use external::Authorizers;
 pub(crate) use open::Open;
 
 /// How long to wait before accepting again where the system has no descriptor left.

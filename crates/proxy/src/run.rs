@@ -107,6 +107,7 @@ fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, Stri
         requests: Arc::default(),
         denials: Arc::default(),
         tokens: Arc::default(),
+        authorizers: inbound::Authorizers::default(),
         telemetry,
         draining,
         config,

@@ -17,7 +17,7 @@ use model::{ServiceName, WorkloadUid, canonical_ip};
 use policy::path::Dialects;
 use policy::{PolicyId, PolicySet, PolicySpec};
 
-use crate::{Mesh, Resource, Resources, Service, ServicePort, Workload};
+use crate::{Mesh, Provider, Resource, Resources, Service, ServicePort, Workload};
 
 pub use authentication::Authentication;
 pub use names::Answer;
@@ -48,6 +48,7 @@ pub struct Index {
     policies: HashMap<WorkloadUid, Arc<PolicySet>>,
     /// As `policies`, of RequestAuthentications.
     authentications: HashMap<WorkloadUid, Arc<Authentication>>,
+    providers: HashMap<String, Arc<Provider>>,
 }
 
 impl Index {
@@ -82,12 +83,18 @@ impl Index {
             served_by: HashMap::new(),
             policies: HashMap::new(),
             authentications: HashMap::new(),
+            providers: HashMap::new(),
         };
         for (_, resource) in resources.iter() {
             match resource.as_ref() {
                 Resource::Roots(roots) => index.roots.clone_from(roots),
                 Resource::Service(service) => index.add_service(service),
                 Resource::Workload(workload) => index.add_workload(workload),
+                Resource::Provider(provider) => {
+                    index
+                        .providers
+                        .insert(provider.name.clone(), Arc::clone(provider));
+                }
                 Resource::Mesh(_) | Resource::Policy(_) | Resource::Authentication(_) | Resource::Jwks(_) => {
                 }
             }
@@ -137,6 +144,18 @@ impl Index {
     /// What requests to a pod are authenticated by; `None` where the proxy does not stand before it.
     pub fn authentication(&self, uid: &WorkloadUid) -> Option<&Arc<Authentication>> {
         self.authentications.get(uid)
+    }
+
+    /// An external authorizer, by its whole name (R16).
+    pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.get(name)
+    }
+
+    /// The port of a Service as a target of clients in `namespace`; `None` where there is no such Service or port.
+    pub fn target(&self, name: &ServiceName, port: u16, namespace: &str) -> Option<ServiceTarget> {
+        let service = self.service(name)?;
+        let port = service.ports.iter().find(|p| p.port == port)?;
+        Some(ServiceTarget::new(service, port, namespace))
     }
 
     /// All pods, in no particular order.

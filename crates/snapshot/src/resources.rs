@@ -9,10 +9,10 @@ use model::{ServiceName, WorkloadUid};
 use policy::{PolicyId, PolicySpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Mesh, Service, Workload};
+use crate::{Mesh, Provider, Service, Workload};
 
 /// The name of a resource on the wire: `mesh`, `service/NS/NAME`, `workload/UID`, `policy/NS/NAME`,
-/// `authentication/NS/NAME`, `jwks/SOURCE`, `roots`.
+/// `authentication/NS/NAME`, `jwks/SOURCE`, `provider/NAME`, `roots`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ResourceName(Arc<str>);
@@ -57,6 +57,11 @@ impl ResourceName {
     pub fn jwks(source: &str) -> Self {
         Self(Arc::from(format!("jwks/{source}")))
     }
+
+    /// An external authorizer.
+    pub fn provider(name: &str) -> Self {
+        Self(Arc::from(format!("provider/{name}")))
+    }
 }
 
 impl From<&str> for ResourceName {
@@ -95,6 +100,8 @@ pub enum Resource {
     Authentication(Arc<AuthenticationSpec>),
     /// Keys that tokens are verified by.
     Jwks(Arc<Jwks>),
+    /// An external authorizer.
+    Provider(Arc<Provider>),
 }
 
 impl Resource {
@@ -108,6 +115,7 @@ impl Resource {
             Self::Policy(p) => ResourceName::policy(&p.id),
             Self::Authentication(a) => ResourceName::authentication(&a.id),
             Self::Jwks(j) => ResourceName::jwks(&j.source),
+            Self::Provider(p) => ResourceName::provider(&p.name),
         }
     }
 }
@@ -127,6 +135,12 @@ impl From<Service> for Resource {
 impl From<Workload> for Resource {
     fn from(value: Workload) -> Self {
         Self::Workload(Arc::new(value))
+    }
+}
+
+impl From<Provider> for Resource {
+    fn from(value: Provider) -> Self {
+        Self::Provider(Arc::new(value))
     }
 }
 

@@ -9,6 +9,7 @@
 mod addressing;
 mod clean;
 mod explain;
+mod external;
 mod host;
 mod live;
 mod modes;

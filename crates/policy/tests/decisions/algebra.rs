@@ -194,6 +194,66 @@ fn r16_a_provider_is_asked_by_its_whole_name() {
 }
 
 #[test]
+fn s2_1_who_is_asked_is_whoever_has_a_rule_that_matches() {
+    let by = |provider: &str, name: &str, rules| {
+        let mut spec = PolicySpec::clone(&named(name, "CUSTOM", rules));
+        spec.action = policy::Action::Custom {
+            provider: provider.to_owned(),
+        };
+        Arc::new(spec)
+    };
+    let specs = [
+        by("foo", "a", operation("paths", &["/x*"])),
+        by("foo", "b", json!([{}])),
+        by("foo-bar", "c", operation("paths", &["/x"])),
+        by("late", "d", operation("paths", &["/admin"])),
+        policy("DENY", json!([{}])),
+    ];
+    let asked = |compat, path: &str| {
+        let set = compile(compat, &specs);
+        let names = policy::providers(&get(path).facts(), &set);
+        names.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(asked(Compat::Istio, "/y"), "foo", "R16");
+    assert_eq!(asked(Compat::Istio, "/x"), "foo foo-bar");
+    // A backend may take it for another path.
+    assert_eq!(asked(Compat::Istio, "/y%2f..%2fadmin"), "foo");
+    assert_eq!(asked(Compat::Secure, "/y%2f..%2fadmin"), "foo late");
+    // Where everything is refused nobody is asked.
+    let missing = PolicySet::compile(&specs, &[id("ns", "gone")], &Context::default());
+    assert!(policy::providers(&get("/x").facts(), &missing).is_empty());
+}
+
+#[test]
+fn az_067_a_connection_is_asked_about_whatever_the_request_fields_say() {
+    let set = compile(Compat::Istio, &[policy("CUSTOM", operation("paths", &["/x"]))]);
+    let request = get("/y");
+    let mut facts = request.facts();
+    assert!(policy::providers(&facts, &set).is_empty());
+    facts.http = None;
+    assert_eq!(policy::providers(&facts, &set).len(), 1);
+}
+
+#[test]
+fn s2_12_what_an_authorizer_said_is_told_apart() {
+    let set = compile(Compat::Istio, &[policy("CUSTOM", json!([{}]))]);
+    for (answer, detail) in [
+        (ExternalAnswer::Deny, "ext_authz_denied"),
+        (ExternalAnswer::Failed, "ext_authz_error"),
+        (
+            ExternalAnswer::Unasked,
+            "rbac_access_denied_matched_policy[istio-ext-authz-opa-ns[ns]-policy[custom]-rule[0]-deny-due-to-bad-CUSTOM-action]",
+        ),
+    ] {
+        let denial = authorize_with(&Request::default().facts(), &set, &Answers(answer)).unwrap_err();
+        assert_eq!(
+            (denial.detail().as_str(), denial.external()),
+            (detail, Some(answer))
+        );
+    }
+}
+
+#[test]
 fn s2_12_details() {
     let detail = |specs: &[Arc<PolicySpec>]| {
         decide(Compat::Istio, specs, &Request::default())

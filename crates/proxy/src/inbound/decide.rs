@@ -1,5 +1,6 @@
 //! What is known of a connection or a request, and what the newest snapshot says of it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -7,10 +8,11 @@ use jwt::{Claims, Memory, Rejection};
 use meshward_http::{HeaderMap, Request, header};
 use model::{MtlsMode, Reason, SpiffeId, WorkloadUid};
 use policy::path::Mode;
-use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, authorize};
+use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, PolicySet, authorize_with};
 use snapshot::{Index, PathNormalization};
 
 use super::denials::Decided;
+use super::external::Answers;
 use super::token::{self, Parts, Proof};
 use super::{Callee, Caller};
 
@@ -22,6 +24,8 @@ pub(super) struct Subject {
     source: SocketAddr,
     to: SocketAddr,
     sni: Option<Arc<str>>,
+    /// What external authorizers have said of it.
+    answers: Arc<Answers>,
 }
 
 /// And about a request.
@@ -32,14 +36,26 @@ pub(super) struct Asked {
     /// Path and query, normalised.
     pub(super) path: Box<str>,
     pub(super) headers: HeaderMap,
-    /// What its tokens prove.
-    pub(super) proof: Proof,
+    /// What its tokens prove; `None` before they were looked at.
+    pub(super) proof: Option<Proof>,
 }
 
 impl Asked {
+    /// A request whose path has its form, before its tokens are looked at.
+    pub(super) fn of(request: &Request) -> Self {
+        let parts = Parts::of(request);
+        Self {
+            method: parts.method.into(),
+            authority: parts.authority.into(),
+            path: parts.path.into(),
+            headers: parts.headers.clone(),
+            proof: None,
+        }
+    }
+
     /// Whether path or headers are others than those that came.
     pub(super) fn is_changed(&self) -> bool {
-        self.proof.is_changed()
+        self.proof.as_ref().is_some_and(Proof::is_changed)
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -81,7 +97,25 @@ impl Subject {
             source: caller.address,
             to: callee.address,
             sni: caller.sni.clone(),
+            answers: Arc::default(),
         }
+    }
+
+    /// Keeps what external authorizers have said of it, for this decision and later ones.
+    pub(super) fn answered(&mut self, answers: Answers) {
+        self.answers = Arc::new(answers);
+    }
+
+    /// Which external authorizers must be asked before it is decided.
+    ///
+    /// # Errors
+    /// It is not admitted, whatever they say.
+    pub(super) fn providers(
+        &self,
+        index: &Index,
+        asked: Option<&Asked>,
+    ) -> Result<BTreeSet<String>, Refusal> {
+        self.look(index, asked, policy::providers)
     }
 
     /// Decides a connection, or a request of it.
@@ -89,17 +123,35 @@ impl Subject {
     /// # Errors
     /// It is not admitted.
     pub(super) fn decide(&self, index: &Index, asked: Option<&Asked>) -> Result<Permit, Refusal> {
+        let decided = self.look(index, asked, |facts, policies| {
+            authorize_with(facts, policies, &*self.answers)
+        })?;
+        decided.map_err(|denial| Refusal::Policy(Box::new(denial)))
+    }
+
+    /// Asks the policies of the workload about it.
+    fn look<T>(
+        &self,
+        index: &Index,
+        asked: Option<&Asked>,
+        ask: impl FnOnce(&Facts<'_>, &PolicySet) -> T,
+    ) -> Result<T, Refusal> {
         self.floor(index)?;
         let policies = index
             .policies(&self.uid)
             .ok_or(Refusal::Floor(Reason::NotReady))?;
-        let claims = match asked {
-            Some(asked) => asked.proof.claims(index, &self.uid, &asked.parts())?,
+        let proof = asked.and_then(|asked| Some((asked, asked.proof.as_ref()?)));
+        let claims = match proof {
+            Some((asked, proof)) => proof.claims(index, &self.uid, &asked.parts())?,
             None => None,
         };
         let remote = remote_ip(index, self.source, asked);
-        let decided = self.with_facts(remote, asked, claims.as_ref(), |facts| authorize(facts, policies));
-        decided.map_err(|denial| Refusal::Policy(Box::new(denial)))
+        Ok(self.with_facts(remote, asked, claims.as_ref(), |facts| ask(facts, policies)))
+    }
+
+    /// What external authorizers have said of it.
+    pub(super) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// Hands over what a decision looks at.
@@ -157,13 +209,14 @@ impl Subject {
             authority: parts.authority.into(),
             path,
             headers,
-            proof,
+            proof: Some(proof),
         })
     }
 
     /// Whether the snapshot asks of the request's tokens what was asked of them when it arrived.
     pub(super) fn stands(&self, index: &Index, asked: &Asked) -> bool {
-        asked.proof.stands(index, &self.uid)
+        let proof = asked.proof.as_ref();
+        proof.is_some_and(|proof| proof.stands(index, &self.uid))
     }
 
     /// What has to hold before anything is looked at.

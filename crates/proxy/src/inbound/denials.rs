@@ -225,10 +225,12 @@ fn explained(event: &Event, decided: Option<&Decided>, node: &str) -> Refused {
 fn by_policy(decided: &Decided, event: &Event, refused: &mut Refused) {
     let set = &*decided.policies;
     let asked = decided.asked.as_deref();
-    let claims = asked.and_then(|asked| asked.proof.proven());
+    let claims = asked.and_then(|asked| asked.proof.as_ref()?.proven());
     let explanation: Explanation = decided
         .subject
-        .with_facts(decided.remote, asked, claims, |facts| policy::explain(facts, set));
+        .with_facts(decided.remote, asked, claims, |facts| {
+            policy::explain_with(facts, set, decided.subject.answers())
+        });
     refused.policy = event.policy.as_ref().map(|policy| {
         let id = PolicyId {
             namespace: policy.namespace.to_string(),

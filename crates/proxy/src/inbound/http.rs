@@ -16,7 +16,7 @@ use super::app::{self, Lease, Returning};
 use super::decide::{self, Asked, Refusal, Subject};
 use super::exchange::{self, Answered, Coming, DENIED, Exchange, UNANSWERED};
 use super::record::Record;
-use super::{Callee, Caller, fields, is_ready, token, xfcc};
+use super::{Callee, Caller, external, fields, is_ready, token, xfcc};
 use crate::outbound::headers::{self, Asks};
 use crate::shared::Shared;
 
@@ -154,7 +154,7 @@ pub(super) async fn request(
         let text = "the proxy has no certificate yet";
         return Ok(exchange.answer(503, text, Reason::NotReady).into());
     }
-    let (subject, mut request) = match prepare(&index, caller, callee, request, &mut exchange) {
+    let prepared = match prepare(&index, caller, callee, request, &mut exchange) {
         Ok(prepared) => prepared,
         Err(reason) => {
             let (status, text) = match reason {
@@ -163,6 +163,12 @@ pub(super) async fn request(
             };
             return Ok(exchange.answer(status, text, reason).into());
         }
+    };
+    // An authorizer may change what the tokens are in: it is asked first (semantics 2.1).
+    let asking = external::request(shared, &index, (caller, callee), prepared, &mut exchange);
+    let (subject, mut request) = match asking.await {
+        Ok((_, subject, request)) => (subject, request),
+        Err(turned) => return Ok(exchange.answer(turned.status, turned.text, turned.reason).into()),
     };
     let asked = match admit(shared, &subject, index, &request, &mut exchange) {
         Ok(asked) => asked,
@@ -284,7 +290,7 @@ fn prepare(
     callee: &Callee,
     mut request: Request,
     exchange: &mut Exchange,
-) -> Result<(Subject, Request), Reason> {
+) -> Result<(Asked, Subject, Request), Reason> {
     let mesh = index.mesh();
     let asks = headers::asks(&request);
     if asks == Asks::Other {
@@ -321,7 +327,7 @@ fn prepare(
     let id = headers::incoming(map, upgrade, mesh.strict_hosts);
     exchange.record.http(|http| http.request_id = id.into());
     // What is decided is what the application gets, and nothing that only the caller says.
-    Ok((Subject::new(caller, callee), request))
+    Ok((Asked::of(&request), Subject::new(caller, callee), request))
 }
 
 /// Which HTTP the application speaks: what its port declares, else what its caller's application does.

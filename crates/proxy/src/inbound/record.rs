@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use model::{Reason, SpiffeId};
-use policy::{Denial, Permit, PolicyId};
+use policy::{Denial, ExternalAnswer, Permit, PolicyId};
 use snapshot::{Index, Workload};
-use telemetry::{Decision, Event, EventKind, HttpEvent, Peer, PolicyRef, Reporter, Telemetry};
+use telemetry::{Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Reporter, Telemetry};
 
 use super::decide::Refusal;
 use super::denials::{Decided, Denials};
@@ -166,6 +166,16 @@ impl Record {
         self.edit(|event| event.upstream = Some(address));
     }
 
+    /// What an external authorizer was found to say.
+    pub(super) fn external(&mut self, provider: &str, result: &'static str) {
+        self.edit(|event| {
+            event.ext_authz.push(ExtAuthz {
+                provider: provider.into(),
+                result,
+            });
+        });
+    }
+
     pub(super) fn message(&mut self, message: &str) {
         self.edit(|event| event.message = Some(message.into()));
     }
@@ -214,7 +224,10 @@ impl Record {
             event.decision = Decision::Deny;
             event.reason = Some(denial.reason);
             event.policy = denial.policy().map(|id| policy_ref(id, denial.rule));
-            event.flags = "-";
+            event.flags = match denial.external() {
+                Some(ExternalAnswer::Deny | ExternalAnswer::Failed) => "UAEX",
+                _ => "-",
+            };
             event.details = Cow::Owned(details);
         });
     }

@@ -3,6 +3,7 @@
 mod bytes;
 mod eval;
 mod exchange;
+mod external;
 mod http;
 mod limits;
 mod tokens;

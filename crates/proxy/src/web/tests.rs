@@ -34,6 +34,7 @@ fn shared(locals: Locals) -> Arc<Shared> {
         requests: Arc::default(),
         denials: Arc::default(),
         tokens: Arc::default(),
+        authorizers: crate::inbound::Authorizers::default(),
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
         draining,
     })

@@ -219,6 +219,7 @@ impl World {
             requests: Arc::default(),
             denials: Arc::default(),
             tokens: Arc::default(),
+            authorizers: crate::inbound::Authorizers::default(),
             telemetry,
             draining,
         });
