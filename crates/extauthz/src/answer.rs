@@ -86,7 +86,7 @@ pub fn grpc(body: &[u8]) -> Result<Answer, AnswerError> {
         (true, None) => Ok(Answer::Allow(Changes::default())),
         (true, Some(HttpResponse::OkResponse(ok))) => Ok(Answer::Allow(changes(&ok)?)),
         (true, Some(HttpResponse::DeniedResponse(_))) => Err(AnswerError::Contradiction),
-        (false, Some(HttpResponse::DeniedResponse(denied))) => Ok(Answer::Deny(refusal(&denied)?)),
+        (false, Some(HttpResponse::DeniedResponse(denied))) => Ok(Answer::Deny(refusal(&denied))),
         (false, _) => Ok(Answer::Deny(Denied {
             status: StatusCode::FORBIDDEN,
             fields: Vec::new(),
@@ -139,19 +139,26 @@ fn changes(ok: &OkHttpResponse) -> Result<Changes, Unfit> {
     .checked()
 }
 
-fn refusal(denied: &DeniedHttpResponse) -> Result<Denied, Unfit> {
-    if denied.headers.len() > MAX_FIELDS {
-        return Err(Unfit::TooMuch);
-    }
+fn refusal(denied: &DeniedHttpResponse) -> Denied {
     let code = denied.status.as_ref().map_or(0, |status| status.code);
-    let fields = denied.headers.iter();
-    // A refusal stays one, whatever its fields are.
-    let fields = fields.filter_map(|option| field(option, How::Add, How::Set).ok());
-    Ok(Denied {
+    let mut fields: Vec<Field> = Vec::new();
+    // A refusal stays one, whatever its fields are and however many: as no answer it could be admitted.
+    for option in denied.headers.iter().take(MAX_FIELDS) {
+        let Ok(mut field) = field(option, How::Add, How::Set) else {
+            continue;
+        };
+        // The first of a name takes the place of what is there, its others follow: several cookies, say (Envoy).
+        let unsaid = option.append.is_none() && option.append_action == 0;
+        if unsaid && fields.iter().any(|known| known.name == field.name) {
+            field.how = How::Add;
+        }
+        fields.push(field);
+    }
+    Denied {
         status: status(u16::try_from(code).unwrap_or_default()),
-        fields: fields.collect(),
+        fields,
         body: Bytes::copy_from_slice(denied.body.as_bytes()),
-    })
+    }
 }
 
 /// The status of a refusal; 403 where it has none that a response can have.

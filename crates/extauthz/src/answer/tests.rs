@@ -90,6 +90,44 @@ fn s2_12_a_refusal_is_the_authorizers_word() {
     }
 }
 
+fn refused(fields: Vec<HeaderValueOption>) -> Result<Answer, AnswerError> {
+    let refusal = DeniedHttpResponse {
+        status: Some(HttpStatus { code: 302 }),
+        headers: fields,
+        body: String::new(),
+    };
+    said(Some(16), Some(HttpResponse::DeniedResponse(refusal)))
+}
+
+#[test]
+fn s2_12_a_refusal_over_grpc_can_set_a_field_several_times() {
+    let fields = vec![
+        option("set-cookie", "a=1", None, 0),
+        option("Set-Cookie", "b=2", None, 0),
+        option("location", "/login", None, 0),
+    ];
+    let Ok(Answer::Deny(refusal)) = refused(fields) else {
+        panic!()
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert("set-cookie", HeaderValue::from_static("old"));
+    refusal.put(&mut headers, false);
+    // In place of what is there, and all of them: what Envoy makes of it.
+    let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+    assert_eq!(headers["location"], "/login");
+}
+
+#[test]
+fn a_refusal_stays_one_however_much_it_says() {
+    // Else it would be no answer, which `failOpen` admits.
+    let many = (0..10 * MAX_FIELDS).map(|at| option(&format!("x-{at}"), "", None, 0));
+    let Ok(Answer::Deny(refusal)) = refused(many.collect()) else {
+        panic!()
+    };
+    assert_eq!((refusal.status.as_u16(), refusal.fields.len()), (302, MAX_FIELDS));
+}
+
 #[test]
 fn a_refusal_cannot_look_like_success_to_grpc_nor_frame_the_answer() {
     let fields = [
