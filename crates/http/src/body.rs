@@ -1,6 +1,5 @@
 //! Bodies: streamed, with trailers, and with somebody who watches.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -26,7 +25,7 @@ enum Source {
 }
 
 struct Resumed {
-    ahead: VecDeque<Bytes>,
+    ahead: Bytes,
     trailers: Option<HeaderMap>,
     rest: Body,
 }
@@ -141,43 +140,35 @@ impl Body {
         }
     }
 
-    /// Reads until more than `limit` bytes are there, or all: at most one frame above the limit is held. Whoever reads the
-    /// body that comes back reads it from its beginning; those who watched it before are told of nothing twice.
+    /// Reads until more than `limit` bytes are there, or all: at most one frame above the limit is held. How a sender cuts
+    /// it into frames costs nothing: many small ones, or empty ones. Whoever reads the body that comes back reads it from
+    /// its beginning; those who watched it before are told of nothing twice.
     ///
     /// # Errors
     /// It broke off.
     pub async fn read_ahead(mut self, limit: usize) -> Result<Ahead, BodyError> {
-        let mut frames = VecDeque::new();
+        let mut bytes = BytesMut::new();
         let mut trailers = None;
-        let mut length = 0;
         let mut whole = true;
         while let Some(frame) =
             poll_fn(|context| http_body::Body::poll_frame(Pin::new(&mut self), context)).await
         {
             match frame?.into_data() {
-                Ok(data) => {
-                    length += data.len();
-                    frames.push_back(data);
-                }
+                Ok(data) => bytes.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
-            if length > limit {
+            if bytes.len() > limit {
                 whole = self.is_over();
                 break;
             }
         }
-        let mut bytes = BytesMut::with_capacity(length);
-        frames.iter().for_each(|frame| bytes.extend_from_slice(frame));
+        let bytes = bytes.freeze();
         let body = Self::of(Source::Resumed(Box::new(Resumed {
-            ahead: frames,
+            ahead: bytes.clone(),
             trailers,
             rest: self,
         })));
-        Ok(Ahead {
-            bytes: bytes.freeze(),
-            whole,
-            body,
-        })
+        Ok(Ahead { bytes, whole, body })
     }
 
     fn of(source: Source) -> Self {
@@ -203,7 +194,8 @@ impl Body {
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
             Source::Resumed(resumed) => {
-                if let Some(data) = resumed.ahead.pop_front() {
+                if !resumed.ahead.is_empty() {
+                    let data = std::mem::take(&mut resumed.ahead);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 // Trailers are the end.
@@ -291,8 +283,7 @@ impl http_body::Body for Body {
             Source::Whole(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             Source::Stream(stream) => http_body::Body::size_hint(stream),
             Source::Resumed(resumed) => {
-                let ahead: usize = resumed.ahead.iter().map(Bytes::len).sum();
-                let ahead = u64::try_from(ahead).unwrap_or(u64::MAX);
+                let ahead = u64::try_from(resumed.ahead.len()).unwrap_or(u64::MAX);
                 let rest = http_body::Body::size_hint(&resumed.rest);
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower().saturating_add(ahead));
@@ -383,6 +374,35 @@ mod tests {
         }
         let none = Body::empty().read_ahead(10).await.unwrap();
         assert!(none.whole && none.bytes.is_empty() && none.body.is_over());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_is_held_in_one_piece_however_it_came() {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake::<_, Body>(hyper_util::rt::TokioIo::new(ours))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let answer = async {
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let text = format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(1000));
+            let _ = tokio::io::AsyncReadExt::read(&mut theirs, &mut [0; 1024])
+                .await
+                .unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut theirs, text.as_bytes())
+                .await
+                .unwrap();
+        };
+        let asked = sender.send_request(http::Request::new(Body::empty()));
+        let ((), answered) = tokio::join!(answer, asked);
+        let body = Body::from(answered.unwrap().into_body());
+        let ahead = body.read_ahead(2000).await.unwrap();
+        assert_eq!((ahead.bytes.len(), ahead.whole), (1000, true));
+        let mut body = ahead.body;
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first.len(), 1000);
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test]
