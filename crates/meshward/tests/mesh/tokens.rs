@@ -50,8 +50,8 @@ fn call(mesh: &Mesh, token: Option<&str>, more: &[&str]) -> Curled {
 fn status(mesh: &Mesh) -> Value {
     let status = mesh.json(&["status"]);
     let objects = status["objects"].as_array().unwrap().iter();
-    let found = objects.filter(|object| object["name"] == "tokens");
-    found.cloned().next().unwrap_or_default()
+    let mut found = objects.filter(|object| object["name"] == "tokens");
+    found.next().cloned().unwrap_or_default()
 }
 
 #[test]

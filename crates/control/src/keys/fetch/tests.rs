@@ -42,10 +42,11 @@ impl Server {
                 tokio::spawn(async move {
                     match tls {
                         None => speak(stream, answer.as_ref()).await,
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => speak(stream, answer.as_ref()).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                speak(stream, answer.as_ref()).await;
+                            }
+                        }
                     }
                 });
             }
