@@ -6,6 +6,7 @@
 #![expect(clippy::panic, reason = "a target that finds something says so by a panic")]
 
 mod admin_line;
+mod decisions;
 pub mod mutate;
 mod targets;
 mod tokens;

@@ -10,7 +10,7 @@ use proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use snapshot::{Index, Resource, Resources};
 use time::{Duration, OffsetDateTime};
 
-use crate::{Target, admin_line, tokens};
+use crate::{Target, admin_line, decisions, tokens};
 
 pub(crate) const ALL: &[Target] = &[
     Target {
@@ -148,6 +148,52 @@ pub(crate) const ALL: &[Target] = &[
         words: &[
             b"/", b"//", b"%2f", b"%2F", b"%5c", b"%00", b"%25", b"..", b".", b"?", b"#", b";", b"\\",
             b"%2e", b"%",
+        ],
+    },
+    Target {
+        name: "authorize",
+        run: decisions::authorize_any,
+        words: &[b"\0\0\0\0\0\0\0\0", b"\x06", b"\x07", b"\x01\x02"],
+    },
+    Target {
+        name: "obfuscate",
+        run: decisions::obfuscate,
+        words: &[
+            b"/",
+            b"//",
+            b"/./",
+            b"/../",
+            b"/x/../",
+            b";x",
+            b";",
+            b"..;/",
+            b"%2f",
+            b"%2F",
+            b"%5c",
+            b"\\",
+            b"%2e",
+            b"%2e%2e",
+            b"%3b",
+            b"%25",
+            b"%252f",
+            b"%25%32%66",
+            b"%61",
+            b"%41",
+            b"%c0%af",
+            b"%00",
+            b"?",
+            b"#",
+            b"/admin",
+            b"/public",
+            b"/files/",
+            b"/a/b/secret",
+            b"/a/b/open",
+            b".key",
+            b".html",
+            b"A",
+            b"%",
+            b"%2",
+            b"2f",
         ],
     },
     Target {

@@ -5,14 +5,15 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::{MtlsMode, Profile, Reason, SpiffeId};
-use policy::{ClaimLookup, Denial, External, ExternalAnswer, Facts, HttpFacts, Permit, PolicySet};
+use policy::{Denial, External, ExternalAnswer, Facts, HttpFacts, Permit, PolicySet};
 use snapshot::{Inbound, Mesh};
 
 use crate::answer::{Answer, ByPolicy, Replica, place};
 use crate::draft::Draft;
-use crate::facts::{Claims, Fields, forwarded_for};
+use crate::facts::{Fields, forwarded_for};
 use crate::known::{Found, Known};
 use crate::question::{Custom, Providers, Question, Speaks};
+use crate::token::{self, Arrived, NoProof, Proof};
 use crate::world::Offline;
 
 /// An address of which nothing is known (RFC 5737).
@@ -158,26 +159,47 @@ impl Known {
             Some(Ok(path)) => path,
             Some(Err((reason, code))) => return answer.deny(reason, code, None),
         };
-        let claims = match crate::token::claims(question) {
-            Ok(claims) => claims.map(Claims),
-            Err(why) if http => {
-                answer.step("jwt", || why.to_owned());
-                return answer.unknown(why.to_owned());
-            }
-            Err(_) => None,
-        };
-        answer.step("jwt", || match (&claims, http) {
-            (_, false) => "the connection is not read: it carries no token".to_owned(),
-            (Some(_), _) => "a verified token with the claims that were given".to_owned(),
-            (None, _) => "no token".to_owned(),
-        });
         let sni = sni(question, found, peer.is_some());
         let own = found.workload.identity.as_ref();
-        let headers = Fields::new(&question.headers, mesh, peer.as_ref(), own);
+        let mut headers = Fields::new(&question.headers, mesh, peer.as_ref(), own);
         let host = match &question.host {
             Some(host) => Cow::Borrowed(&**host),
             None => Cow::Owned(default_host(question, found)),
         };
+        let arrived = Arrived {
+            question,
+            method,
+            path: &path,
+            host: &host,
+            fields: &headers,
+        };
+        let (proof, edits) = match http.then(|| token::prove(found, &arrived)) {
+            None => {
+                answer.step("jwt", || {
+                    "the connection is not read: it carries no token".to_owned()
+                });
+                (Proof::Nothing, jwt::Edits::default())
+            }
+            Some(Ok((proof, edits))) => {
+                answer.step("jwt", || proof.said(question.token.is_some()));
+                (proof, edits)
+            }
+            Some(Err(NoProof::Refused(rejection))) => {
+                answer.step("jwt", || format!("the token is refused: {}", rejection.text));
+                let reason = match (&rejection.policy, rejection.fault) {
+                    (Some((_, reason)), _) => *reason,
+                    (None, Some(jwt::Fault::Audience)) => Reason::JwtAudience,
+                    (None, _) => Reason::JwtInvalid,
+                };
+                return answer.deny(reason, rejection.status, None);
+            }
+            Some(Err(NoProof::Unknown(why))) => {
+                answer.step("jwt", || why.clone());
+                return answer.unknown(why);
+            }
+        };
+        let path = edits.path.clone().map_or_else(|| path.clone(), Cow::Owned);
+        headers.edit(edits);
         let source_ip = question.source_ip.map_or(SOMEWHERE, model::canonical_ip);
         let believed = || {
             (mesh.profile == Profile::Istio && http)
@@ -203,7 +225,7 @@ impl Known {
                 authority: &host,
                 path: &path,
                 headers: &headers,
-                claims: claims.as_ref().map(|c| c as &dyn ClaimLookup),
+                claims: proof.lookup(),
             }),
         };
         self.decide(&facts, seen.set, providers, answer)

@@ -30,6 +30,7 @@ pub struct Tally {
 pub struct Eval {
     world: Offline,
     providers: Providers,
+    now: Option<u64>,
     line: u64,
     tally: Tally,
 }
@@ -40,9 +41,17 @@ impl Eval {
         Self {
             world,
             providers,
+            now: None,
             line: 0,
             tally: Tally::default(),
         }
+    }
+
+    /// When tokens are shown, in seconds since 1970, where a line does not say.
+    #[must_use]
+    pub fn at(mut self, now: u64) -> Self {
+        self.now = Some(now);
+        self
     }
 
     /// How many lines came out how so far.
@@ -93,7 +102,8 @@ impl Eval {
         self.line += 1;
         match read {
             Ok(None) => {}
-            Ok(Some(question)) => {
+            Ok(Some(mut question)) => {
+                question.time = question.time.or(self.now);
                 let answer = self.world.ask(&question, &self.providers, false);
                 match answer.decision {
                     Decision::Allow => self.tally.allowed += 1,

@@ -1,5 +1,6 @@
 //! A question as the decision looks at it.
 
+use jwt::Edits;
 use model::SpiffeId;
 use policy::{Claim, ClaimLookup, HeaderLookup};
 use serde_json::Value;
@@ -20,6 +21,7 @@ pub(crate) struct Fields<'q> {
     xfcc: XfccMode,
     peer: Option<&'q SpiffeId>,
     own: Option<&'q SpiffeId>,
+    edits: Edits,
 }
 
 impl<'q> Fields<'q> {
@@ -35,7 +37,13 @@ impl<'q> Fields<'q> {
             xfcc: mesh.xfcc,
             peer,
             own,
+            edits: Edits::default(),
         }
+    }
+
+    /// What request authentication changes.
+    pub(crate) fn edit(&mut self, edits: Edits) {
+        self.edits = edits;
     }
 
     fn values<'f>(&'f self, name: &'f str) -> impl Iterator<Item = &'f str> {
@@ -67,6 +75,13 @@ impl HeaderLookup for Fields<'_> {
     fn any(&self, name: &str, visit: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         if name == CLIENT_CERT {
             return self.client_cert().is_some_and(|value| visit(value.as_bytes()));
+        }
+        let set = self.edits.set.iter().filter(|(own, _)| own == name);
+        if set.map(|(_, value)| value).any(|value| visit(value.as_bytes())) {
+            return true;
+        }
+        if self.edits.removes(name, self.strict) {
+            return false;
         }
         let mut values = self.values(name).peekable();
         if values.peek().is_none() || policy::speaks_for_proxy(name, self.strict) {

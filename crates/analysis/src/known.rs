@@ -7,7 +7,7 @@ use api::Object;
 use compiler::Compiled;
 use model::ServiceName;
 use policy::{PolicyId, PolicySet, PolicySpec};
-use snapshot::{Index, Mesh, Resource, Workload};
+use snapshot::{Authentication, Index, Mesh, Resource, Workload};
 
 use crate::answer::place;
 use crate::question::Target;
@@ -54,6 +54,8 @@ pub(crate) struct Found {
     pub(crate) count: usize,
     /// What decides; `None` where no proxy stands before them.
     pub(crate) policies: Option<Arc<PolicySet>>,
+    /// What requests are authenticated by.
+    pub(crate) authentication: Option<Arc<Authentication>>,
     /// The workload port.
     pub(crate) port: u16,
     /// The Service that was asked for, by its host, with its port.
@@ -276,6 +278,7 @@ fn found(
         .unwrap_or(workload);
     Found {
         policies: own.and_then(|index| index.policies(&workload.uid)).cloned(),
+        authentication: own.and_then(|index| index.authentication(&workload.uid)).cloned(),
         pods: vec![workload.pod.to_string()],
         count: 1,
         workload: Arc::clone(known),

@@ -522,3 +522,66 @@ fn whatever_stands_on_a_line_there_is_one_answer_to_it() {
         assert_eq!(answer["decision"], "unknown");
     }
 }
+
+/// A token of issuer `i1`, by the secret below, until 2033.
+const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJpMSIsInN1YiI6InUiLCJleHAiOjIwMDAwMDAwMDAsInJvbGUiOiJhdWRpdG9yIn0.9PHHqevOHZCjajxuXEmk2VpPReoChuVbimEVhDbe5Ok";
+
+#[test]
+fn jw_08_jw_09_a_token_is_verified_as_the_proxy_does() {
+    let world = |keys: &str| {
+        with(
+            Profile::Secure,
+            &format!(
+                "apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: r, namespace: a, annotations: {{meshward.dev/jwt-allow-hmac: \"true\"}}}}
+spec: {{jwtRules: [{{issuer: i1, {keys}, outputClaimToHeaders: [{{header: x-role, claim: role}}]}}]}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: p, namespace: a}}
+spec:
+  rules:
+  - to: [{{operation: {{paths: [/claim]}}}}]
+    when: [{{key: \"request.auth.claims[role]\", values: [auditor]}}]
+  - to: [{{operation: {{paths: [/header]}}}}]
+    when: [{{key: \"request.headers[x-role]\", values: [auditor]}}]
+  - to: [{{operation: {{paths: [/bearer]}}}}]
+    when: [{{key: \"request.headers[authorization]\", values: [\"*\"]}}]
+"
+            ),
+        )
+    };
+    let inline =
+        "jwks: '{\"keys\": [{\"kty\": \"oct\", \"k\": \"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"}]}'";
+    let ask = |keys: &str, path: &str, more: &str| {
+        let line = format!(
+            r#"{{"from": {{"namespace": "a", "serviceAccount": "x"}}, "to": {{"namespace": "a", "labels": {{"app": "web"}}, "port": 80}}, "path": "{path}"{more}}}"#
+        );
+        let mut world = world(keys);
+        let question = question(&line);
+        world.prepare(std::iter::once(&question.to)).unwrap();
+        let answer = world.ask(&question, &Providers::new(), true);
+        (answer.decision, answer.code, answer.reason.to_string())
+    };
+    let at = |time: u64| format!(r#", "token": "{TOKEN}", "time": {time}"#);
+    let good = at(1_900_000_000);
+    assert_eq!(ask(inline, "/claim", &good).0, Decision::Allow);
+    // Policy sees what the application will: the header of the claim, and no token.
+    assert_eq!(ask(inline, "/header", &good).0, Decision::Allow);
+    assert_eq!(ask(inline, "/bearer", &good).0, Decision::Deny);
+    let forged = r#", "headers": {"x-role": ["auditor"]}"#;
+    assert_eq!(ask(inline, "/header", forged).0, Decision::Deny);
+    let late = ask(inline, "/claim", &at(2_000_000_061));
+    assert_eq!(late, (Decision::Deny, 401, "JWT_INVALID".to_owned()));
+    let untimed = ask(inline, "/claim", &format!(r#", "token": "{TOKEN}""#));
+    assert!(
+        untimed.0 == Decision::Unknown && untimed.2.contains("give `time`"),
+        "{untimed:?}"
+    );
+    let unknown = ask("jwksUri: \"https://i1/keys\"", "/claim", &good);
+    assert!(
+        unknown.0 == Decision::Unknown && unknown.2.contains("the keys of `i1`"),
+        "{unknown:?}"
+    );
+}

@@ -165,6 +165,23 @@ fn pt_21_to_39_templates() {
     }
 }
 
+/// A method that no codec lets through is told of (O-07): Istio takes it, and it never matches.
+#[test]
+fn o_07_methods_that_no_request_has() {
+    for (method, told) in [
+        ("get", true),
+        ("GET", false),
+        ("P*", false),
+        ("FETCH", true),
+        ("*X", true),
+    ] {
+        let spec = operation("methods", method);
+        let problems = parse(&spec).problems;
+        assert_eq!(problems.iter().any(|p| p.code == "MW0216"), told, "O-07 {method}");
+        assert_eq!(admitted(&spec), Yes, "O-07 {method}");
+    }
+}
+
 /// What denies on request attributes alone is told of, because it closes TCP ports (AZ-061).
 #[test]
 fn az_061_a_deny_of_http_alone_is_warned_of() {

@@ -13,18 +13,18 @@ use crate::path::Mode;
 use crate::spec::{Action, ConditionSpec, OperationSpec, PolicySpec, RuleSpec, SourceSpec};
 use field::{Attribute, Env, test};
 
-/// One rule: any source, any operation, all conditions (semantics 2.3).
-#[derive(Debug)]
+/// One rule: any source, any operation, all conditions (semantics 2.3). Its parts are shared with its clones.
+#[derive(Clone, Debug)]
 pub(crate) struct Rule {
     /// The policy, by its place in the set.
     pub(crate) policy: u32,
     /// The rule's place in the policy.
     pub(crate) index: usize,
     /// Empty where `from` is absent.
-    pub(crate) sources: Box<[Box<[Field]>]>,
+    pub(crate) sources: Arc<[Box<[Field]>]>,
     /// Empty where `to` is absent.
-    pub(crate) operations: Box<[Box<[Field]>]>,
-    pub(crate) conditions: Box<[Field]>,
+    pub(crate) operations: Arc<[Box<[Field]>]>,
+    pub(crate) conditions: Arc<[Field]>,
     pub(crate) bias: Bias,
 }
 
@@ -63,10 +63,10 @@ impl Rule {
     }
 
     fn fields(&self) -> impl Iterator<Item = &Field> {
-        let alternatives = self.sources.iter().chain(&self.operations);
+        let alternatives = self.sources.iter().chain(self.operations.iter());
         alternatives
             .flat_map(|fields| fields.iter())
-            .chain(&self.conditions)
+            .chain(self.conditions.iter())
     }
 
     /// Whether some field asks for what only a request has.

@@ -24,7 +24,7 @@ impl From<Profile> for Compat {
 }
 
 /// What of the mesh's settings a decision depends on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Context {
     /// The mesh's trust domain.
     pub trust_domain: TrustDomain,

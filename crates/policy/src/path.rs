@@ -146,7 +146,8 @@ fn run<'r>(raw: &'r [u8], mode: Mode, trace: &mut impl Trace) -> Result<Cow<'r, 
 
 /// The path alone: up to the first `?` or `#`.
 pub fn without_query(target: &str) -> &str {
-    target.split(['?', '#']).next().unwrap_or_default()
+    let end = target.bytes().position(|b| matches!(b, b'?' | b'#'));
+    end.and_then(|end| target.get(..end)).unwrap_or(target)
 }
 
 /// Runs of slashes become one. A leading and a trailing slash are each kept, so that `///` becomes `//` (N-093).

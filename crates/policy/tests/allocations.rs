@@ -4,13 +4,11 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_macros,
     clippy::disallowed_methods,
     reason = "a test may panic"
 )]
-
-#[path = "conformance/world.rs"]
-#[allow(dead_code, reason = "shared with another test")]
-mod world;
 
 use std::alloc::System;
 use std::hint::black_box;
@@ -20,10 +18,13 @@ use policy::path::Dialects;
 use policy::{Compat, Context, Facts, PolicySet, PolicySpec, authorize};
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use world::{Claims, Headers, Request};
+use testkit::decisions::{Claims, Headers, Request, policy};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Of a compiled policy of one rule and its place in the index, without the values as written.
+const MAX_BYTES: usize = 2048;
 
 const PATHS: [&str; 4] = [
     "/api/v1/team7/x?q=%2f..",
@@ -34,7 +35,7 @@ const PATHS: [&str; 4] = [
 
 fn specs(count: usize, action: &str) -> Vec<Arc<PolicySpec>> {
     let spec = |i: usize| {
-        world::policy(&json!({
+        policy(&json!({
             "metadata": {"name": format!("p{i:05}"), "namespace": "ns"},
             "spec": {"action": action, "rules": [
                 {
@@ -116,6 +117,17 @@ fn a_decision_takes_no_memory() {
             }
         }
     }
+    let mut simple = specs(10_000, "ALLOW");
+    for spec in &mut simple {
+        Arc::make_mut(spec).rules.truncate(1);
+    }
+    let region = Region::new(ALLOCATOR);
+    let set = PolicySet::compile(&simple, &[], &Context::default());
+    let held = region.change();
+    let each = (held.bytes_allocated - held.bytes_deallocated) / 10_000;
+    println!("memory: {each} bytes a policy");
+    assert!((200..MAX_BYTES).contains(&each), "{each} bytes a policy");
+    drop(set);
     // The counting counts.
     let deny = PolicySet::compile(&specs(1, "DENY"), &[], &Context::default());
     let ambiguous = Request {

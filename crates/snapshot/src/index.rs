@@ -59,8 +59,9 @@ impl Index {
         Self::build_after(resources, None)
     }
 
-    /// Builds the index that follows another one: a compiled [`Authentication`] that would come out the same is the one
-    /// that `before` has, so that nobody who was authenticated by it needs to be again.
+    /// [`Self::build`], where the resources are mostly those of an index that is there: its policies are not compiled again,
+    /// and a compiled [`Authentication`] that would come out the same is the one that `before` has, so that nobody who was
+    /// authenticated by it needs to be again.
     ///
     /// # Errors
     /// As [`Self::build`].
@@ -91,7 +92,7 @@ impl Index {
                 }
             }
         }
-        index.policies = compile_policies(&index, resources);
+        index.policies = compile_policies(&index, resources, before);
         index.authentications = authentication::compile(&index, resources, before);
         Ok(index)
     }
@@ -186,13 +187,19 @@ impl Index {
 }
 
 /// Compiles each distinct list of policies once for each way to read paths. A policy that is named and not there denies (R34).
-fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid, Arc<PolicySet>> {
-    let mut specs: HashMap<&PolicyId, &Arc<PolicySpec>> = HashMap::new();
-    for (_, resource) in resources.iter() {
-        if let Resource::Policy(spec) = resource.as_ref() {
-            specs.insert(&spec.id, spec);
-        }
-    }
+fn compile_policies(
+    index: &Index,
+    resources: &Resources,
+    before: Option<&Index>,
+) -> HashMap<WorkloadUid, Arc<PolicySet>> {
+    let policies = resources
+        .iter()
+        .filter_map(|(_, resource)| match resource.as_ref() {
+            Resource::Policy(spec) => Some(spec),
+            _ => None,
+        });
+    let mut specs: Vec<&Arc<PolicySpec>> = policies.collect();
+    specs.sort_by(|a, b| a.id.cmp(&b.id));
     let context = index.mesh().policy_context();
     let mut sets: HashMap<(&[PolicyId], &Dialects), Arc<PolicySet>> = HashMap::new();
     let mut out = HashMap::new();
@@ -202,14 +209,27 @@ fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid
         };
         let (wanted, dialects) = (inbound.policies.as_slice(), &inbound.path_dialects);
         let set = sets.entry((wanted, dialects)).or_insert_with(|| {
-            let (known, missing): (Vec<_>, Vec<_>) = wanted.iter().partition(|id| specs.contains_key(id));
-            let known: Vec<_> = known
-                .iter()
-                .filter_map(|id| specs.get(id))
-                .map(|s| Arc::clone(s))
-                .collect();
-            let missing: Vec<_> = missing.into_iter().cloned().collect();
-            Arc::new(PolicySet::compile_for(&known, &missing, &context, dialects))
+            let (mut known, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
+            let mut next = 0;
+            for id in wanted {
+                // Names come in order, so that the next one is mostly the next.
+                let here = specs.get(next).is_some_and(|spec| spec.id == *id);
+                let found = match here {
+                    true => Ok(next),
+                    false => specs.binary_search_by(|spec| spec.id.cmp(id)),
+                };
+                match found.ok().and_then(|at| Some((at, specs.get(at)?))) {
+                    Some((at, spec)) => {
+                        known.push(Arc::clone(spec));
+                        next = at + 1;
+                    }
+                    None => missing.push(id.clone()),
+                }
+            }
+            Arc::new(match before.and_then(|before| before.policies(&workload.uid)) {
+                Some(held) => held.update(&known, &missing, &context, dialects),
+                None => PolicySet::compile_for(&known, &missing, &context, dialects),
+            })
         });
         out.insert(workload.uid.clone(), Arc::clone(set));
     }

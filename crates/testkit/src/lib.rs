@@ -4,6 +4,7 @@
 #![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
 
 pub mod conformance;
+pub mod decisions;
 pub mod edges;
 pub mod golden;
 pub mod issuer;

@@ -96,8 +96,15 @@ fn question(asked: &CanI) -> Result<Question<'static>, Stop> {
         claims: claims(&asked.claim)?,
         token: asked.jwt.as_deref().map(token).transpose()?.map(Into::into),
         sni: asked.sni.clone().map(Into::into),
+        time: Some(now()),
         ..Question::default()
     })
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
 fn token(text: &str) -> Result<String, Failure> {

@@ -30,7 +30,7 @@ pub(crate) async fn eval(asked: &Eval, out: &mut Out) -> Done {
         profile: asked.profile,
     };
     let world = load::world(&files, out).await?;
-    let eval = analysis::Eval::new(world, asked.custom.providers());
+    let eval = analysis::Eval::new(world, asked.custom.providers()).at(super::can_i::now());
     let path = asked.requests.clone();
     let (send, mut answers) = mpsc::channel(WAITING);
     let work = tokio::task::spawn_blocking(move || {

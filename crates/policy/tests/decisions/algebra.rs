@@ -8,8 +8,8 @@ use policy::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use super::world::{Request, policy as parse};
 use super::{admitted, compile, decide, dry, get, id, matches, named, operation, peer, policy, source, when};
+use testkit::decisions::{Request, policy as parse};
 
 fn reason(specs: &[Arc<PolicySpec>], request: &Request) -> Option<Reason> {
     decide(Compat::Istio, specs, request).err().map(|d| d.reason)
@@ -470,7 +470,7 @@ fn explanations_name_what_matched() {
     );
     let secret = policy("DENY", when("request.headers[cookie]", &["s=*"]));
     let cookie = Request {
-        headers: super::world::Headers(vec![("cookie".to_owned(), "s=secret".to_owned())]),
+        headers: testkit::decisions::Headers(vec![("cookie".to_owned(), "s=secret".to_owned())]),
         ..Request::default()
     };
     assert_eq!(
@@ -480,6 +480,65 @@ fn explanations_name_what_matched() {
             "request.headers[cookie]: the header's value is among `s=*`".to_owned()
         )]
     );
+}
+
+/// A set with other settings, or of many changes, is compiled anew; one without any is the same.
+#[test]
+fn updates_that_cannot_be_patched() {
+    let all: Vec<_> = (0..100)
+        .map(|i| named(&format!("p{i}"), "DENY", operation("ports", &[&i.to_string()])))
+        .collect();
+    let dialects = policy::path::Dialects::default();
+    let open = Context {
+        compat: Compat::Istio,
+        ..Context::default()
+    };
+    let closed = Context {
+        deny_by_default: true,
+        ..open.clone()
+    };
+    let denied = |set: &PolicySet, port: u16| {
+        let request = Request {
+            port,
+            ..Request::default()
+        };
+        authorize(&request.facts(), set).err().map(|d| d.reason)
+    };
+    let set = PolicySet::compile(&all, &[], &open);
+    let same = set.update(&all, &[], &open, &dialects);
+    assert_eq!(
+        (denied(&same, 7), denied(&same, 200)),
+        (Some(Reason::DenyExplicit), None)
+    );
+    let set = set.update(&all, &[], &closed, &dialects);
+    assert_eq!(denied(&set, 200), Some(Reason::DenyDefault));
+    let set = set.update(&all[50..], &[], &open, &dialects);
+    assert_eq!(
+        (denied(&set, 7), denied(&set, 77)),
+        (None, Some(Reason::DenyExplicit))
+    );
+    let mut twice = all[90..].to_vec();
+    twice.push(Arc::clone(&all[95]));
+    let set = set.update(&twice, &[], &open, &dialects);
+    assert_eq!(
+        (denied(&set, 77), denied(&set, 95)),
+        (None, Some(Reason::DenyExplicit))
+    );
+    // One at a time, round and round: patched and compiled anew by turns.
+    let mut set = set;
+    let mut now = all.clone();
+    for round in 0..300_usize {
+        let i = round % 100;
+        now[i] = named(
+            &format!("p{i}"),
+            "DENY",
+            operation("ports", &[&(1000 + round).to_string()]),
+        );
+        set = set.update(&now, &[], &open, &dialects);
+        let port = u16::try_from(1000 + round).unwrap();
+        assert_eq!(denied(&set, port), Some(Reason::DenyExplicit), "{round}");
+        assert_eq!(denied(&set, u16::try_from(i).unwrap()), None, "{round}");
+    }
 }
 
 #[test]

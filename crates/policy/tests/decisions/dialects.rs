@@ -5,8 +5,8 @@ use policy::path::Dialects;
 use policy::{Compat, Context, PolicySet, PolicySpec, authorize, explain};
 use std::sync::Arc;
 
-use super::world::Request;
 use super::{compile, get, operation, policy, when};
+use testkit::decisions::Request;
 
 fn ask(dialect: &str, compat: Compat, specs: &[Arc<PolicySpec>], request: &Request) -> Option<Reason> {
     let context = Context {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::forms::token;
-use super::world::{Headers, Request};
 use super::{get, matches, peer, when, when_not};
+use testkit::decisions::{Headers, Request};
 
 #[test]
 fn sm_06_a_missing_header_is_not_present() {

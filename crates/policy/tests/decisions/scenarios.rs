@@ -5,8 +5,8 @@ use policy::{Compat, External, ExternalAnswer, PolicySpec, authorize_with};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use super::world::{Claims, Headers, Request};
 use super::{admitted, compile, dry, get, named, operation, peer, policy, source, when};
+use testkit::decisions::{Claims, Headers, Request};
 
 /// Checks rows of an id, a request and whether it is admitted; in both semantics.
 fn check(specs: &[Arc<PolicySpec>], rows: &[(&str, Request, bool)]) {

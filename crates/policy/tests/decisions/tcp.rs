@@ -3,8 +3,8 @@
 use policy::Compat;
 use serde_json::{Value, json};
 
-use super::world::Request;
 use super::{admitted, operation, peer, policy, source};
+use testkit::decisions::Request;
 
 fn connection(who: Option<&str>, port: u16, ip: &str) -> Request {
     Request {

@@ -171,19 +171,16 @@ fn verify(by: &Authentication, parts: &Parts<'_>, at: u64, memory: &Memory) -> R
     }
 }
 
-/// The path and headers after the changes. Where the mesh is strict a header that an application may read as one that is
-/// removed goes with it: many an application reads `_` as `-`.
+/// The path and headers after the changes.
 fn apply(edits: Edits, parts: &Parts<'_>, strict: bool) -> Changed {
     let mut headers = parts.headers.clone();
-    for name in &edits.remove {
-        let dashed = name.to_ascii_lowercase().replace('_', "-");
-        let same = |own: &HeaderName| {
-            own.as_str().eq_ignore_ascii_case(name) || (strict && own.as_str().replace('_', "-") == dashed)
-        };
-        let names: Vec<HeaderName> = headers.keys().filter(|own| same(own)).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
+    let gone: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| edits.removes(name.as_str(), strict))
+        .cloned()
+        .collect();
+    for name in gone {
+        headers.remove(name);
     }
     for (name, value) in edits.set {
         // What cannot be a header is removed all the same, and not set.

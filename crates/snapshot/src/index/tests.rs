@@ -474,6 +474,67 @@ fn s3_6_workloads_that_read_paths_alike_share_a_set_and_others_do_not() {
 }
 
 #[test]
+fn an_index_that_follows_another_decides_by_its_own_resources() {
+    let spec = |name: &str, rules: usize| PolicySpec {
+        id: PolicyId {
+            namespace: "full".to_owned(),
+            name: name.to_owned(),
+        },
+        action: policy::Action::Allow,
+        dry_run: false,
+        rules: vec![policy::RuleSpec::default(); rules],
+        invalid: None,
+        origin: policy::Origin::default(),
+    };
+    let with = |a: usize, b: usize| -> Resources {
+        let (a, b) = (spec("a", a), spec("b", b));
+        let workload = Workload {
+            inbound: Some(crate::Inbound {
+                ports: vec![],
+                default_mtls: model::MtlsMode::Strict,
+                authentications: vec![],
+                policies: vec![a.id.clone(), b.id.clone()],
+                mtls_decided_by: None,
+                path_dialects: Default::default(),
+            }),
+            ..pod("a", "full", &[], Some(ID))
+        };
+        [
+            Resource::from(mesh(true, Egress::RegistryOnly)),
+            workload.into(),
+            Resource::Policy(Arc::new(a)),
+            Resource::Policy(Arc::new(b)),
+        ]
+        .into_iter()
+        .collect()
+    };
+    let facts = policy::Facts {
+        peer: None,
+        source_ip: [127, 0, 0, 1].into(),
+        remote_ip: [127, 0, 0, 1].into(),
+        destination_ip: [127, 0, 0, 1].into(),
+        destination_port: 80,
+        sni: None,
+        http: None,
+    };
+    let uid = WorkloadUid::new("a");
+    let mut held = Index::build(&with(0, 0)).unwrap();
+    for (a, b) in [(1, 0), (0, 0), (0, 1), (1, 1), (0, 0)] {
+        held = Index::build_after(&with(a, b), Some(&held)).unwrap();
+        let permit = policy::authorize(&facts, held.policies(&uid).unwrap());
+        let by = permit
+            .ok()
+            .and_then(|permit| permit.policy().map(|id| id.name.clone()));
+        let expect = match (a, b) {
+            (1, _) => Some("a".to_owned()),
+            (_, 1) => Some("b".to_owned()),
+            _ => None,
+        };
+        assert_eq!(by, expect, "{a} {b}");
+    }
+}
+
+#[test]
 fn a_set_without_settings_is_refused() {
     assert_eq!(
         Index::build(&Resources::default()).unwrap_err(),

@@ -3,7 +3,7 @@
 use super::Dialect;
 use crate::path::canonical::escaped;
 use crate::path::readings::{settle, strip_parameters};
-use crate::path::{escape, split_query};
+use crate::path::{escape, merge_slashes, split_query};
 
 /// How many readings of one path are judged, the path itself among them. One that has more is refused.
 const MAX_READINGS: usize = 32;
@@ -51,7 +51,7 @@ pub(crate) fn readings(target: &str, dialect: Dialect) -> Result<Vec<String>, Un
 fn steps(path: &[u8], left: u8, dialect: Dialect) -> Result<Vec<(Vec<u8>, u8)>, Unreadable> {
     let mut next = Vec::new();
     if dialect.strip_params {
-        next.push((strip_parameters(path), left));
+        next.extend(strip_parameters(path).into_iter().map(|path| (path, left)));
     }
     if let Some(left) = left.checked_sub(1) {
         next.push((decode(path)?, left));
@@ -61,6 +61,8 @@ fn steps(path: &[u8], left: u8, dialect: Dialect) -> Result<Vec<(Vec<u8>, u8)>, 
         next.push((turned.collect(), left));
     }
     if dialect.collapse {
+        // Some merge slashes before they resolve dot segments, some after: of `/a//../b` they make different paths.
+        next.push((merge_slashes(path).into_owned(), left));
         next.push((settle(path.to_vec()).map_err(|_| Unreadable::Nul)?, left));
     }
     next.retain(|(reading, _)| reading != path);

@@ -258,6 +258,12 @@ impl World {
         self.change([web.into()]).await;
     }
 
+    /// How the workload reads paths.
+    pub(super) async fn dialects(&self, text: &str) {
+        let web = self.web(|inbound| inbound.path_dialects = text.parse().unwrap());
+        self.change([web.into()]).await;
+    }
+
     fn web(&self, edit: impl FnOnce(&mut Inbound)) -> Workload {
         let mut web = self.web.lock().unwrap();
         edit(web.inbound.as_mut().unwrap());
