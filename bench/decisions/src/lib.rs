@@ -28,6 +28,21 @@ pub fn spec(at: usize, action: &str) -> Arc<PolicySpec> {
     }))
 }
 
+/// Policies that are told apart by a namespace alone, or by a template alone.
+pub fn forms(count: usize) -> Vec<Arc<PolicySpec>> {
+    let rule = |at: usize| match at % 2 {
+        0 => json!({"from": [{"source": {"namespaces": [format!("m{at}")]}}]}),
+        _ => json!({"to": [{"operation": {"paths": [format!("/t{at}/{{*}}/x")]}}]}),
+    };
+    let spec = |at: usize| {
+        policy(&json!({
+            "metadata": {"name": format!("p{at:05}"), "namespace": "ns"},
+            "spec": {"action": "DENY", "rules": [rule(at)]},
+        }))
+    };
+    (0..count).map(spec).collect()
+}
+
 /// Compiled with the secure defaults.
 pub fn compile(specs: &[Arc<PolicySpec>]) -> PolicySet {
     PolicySet::compile(specs, &[], &Context::default())

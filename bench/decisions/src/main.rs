@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bench_decisions::{MANY, compile, decide, index, measured, requests, resources, spec, specs, update};
+use bench_decisions::{
+    MANY, compile, decide, forms, index, measured, requests, resources, spec, specs, update,
+};
 use policy::Facts;
 
 fn main() -> ExitCode {
@@ -24,6 +26,13 @@ fn run(name: &str) -> Option<()> {
         let count = count.parse().ok()?;
         let set = compile(&specs(count, &action.to_uppercase()));
         let requests = requests(count, *hit == "hit");
+        let facts: Vec<Facts<'_>> = requests.iter().map(|request| request.facts()).collect();
+        measured(|| decide(&facts, &set));
+        return Some(());
+    }
+    if name == "decide-forms" {
+        let set = compile(&forms(MANY));
+        let requests = requests(MANY, false);
         let facts: Vec<Facts<'_>> = requests.iter().map(|request| request.facts()).collect();
         measured(|| decide(&facts, &set));
         return Some(());

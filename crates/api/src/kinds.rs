@@ -9,10 +9,9 @@ mod traffic;
 mod workloads;
 
 pub use guardrail::Guardrail;
-pub(crate) use mesh::read as read_mesh;
 pub use mesh::{
     AccessLogEncoding, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode, PathNormalization,
-    ProtocolVersion, duration_ms,
+    ProtocolVersion,
 };
 pub use meta::{Meta, OwnerReference};
 pub use security::{

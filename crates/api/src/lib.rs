@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod check;
+mod forms;
 mod kinds;
 mod known;
 mod object;
@@ -18,6 +19,7 @@ mod schema;
 mod suggest;
 mod yaml;
 
+pub use forms::durations::duration_ms;
 pub use kinds::{
     AccessLogEncoding, Action, AuthorizationPolicy, Capabilities, ClientTls, Condition, ConfigKeyRef,
     ConfigMap, Container, ContainerPort, DestinationRule, Endpoint, EndpointAddress, EndpointConditions,
@@ -27,7 +29,7 @@ pub use kinds::{
     OutboundMode, OutputClaim, OwnerReference, PathNormalization, PeerAuthentication, Pod, PodIp, PodSpec,
     PodStatus, PodTemplate, PortPolicy, PortSelector, ProtocolVersion, RequestAuthentication, Rule, Secret,
     SecurityContext, Selector, Service, ServiceAccount, ServicePort, ServiceType, SlicePort, Source, Subset,
-    TargetPort, TargetRef, TlsMode, To, TrafficPolicy, Workload, duration_ms,
+    TargetPort, TargetRef, TlsMode, To, TrafficPolicy, Workload,
 };
 pub use known::{Class, KnownKind, known_kinds};
 pub use object::{Object, Origin, Parsed};

@@ -1,6 +1,7 @@
 //! A file to objects: documents, `List` kinds, kinds, names, then each body.
 
 mod body;
+mod mesh;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -207,6 +208,7 @@ impl Reader<'_> {
 
     fn object(&mut self, root: Node, fault: Option<String>, name: TypeName) {
         let before = self.report.len();
+        let _ = self.report.verdict();
         let known = known::find(name.group(), &name.kind);
         let Some(class) = self.class(&root, &name, known) else {
             return;
@@ -231,32 +233,20 @@ impl Reader<'_> {
         self.tell(class, &name, &root);
         self.twice(known, &reference, root.span);
 
-        let errors = |ours: bool| {
-            self.report
-                .since(before)
-                .iter()
-                .find(|problem| problem.severity == Severity::Error && problem.only_secure() == ours)
-                .map(|problem| problem.message.clone())
-        };
-        let ignored = ["MW0106", "MW0107"];
-        let hard = self
-            .report
-            .since(before)
-            .iter()
-            .find(|problem| {
-                problem.severity == Severity::Error
-                    && !problem.only_secure()
-                    && !ignored.contains(&problem.code.as_ref())
-            })
-            .map(|problem| problem.message.clone());
-        let never_matches = errors(true);
-        let invalid = fault.or(hard);
+        let verdict = self.report.verdict();
+        let mut invalid = fault.or(verdict.invalid);
+        let never_matches = verdict.only_secure;
         let security = known.is_some_and(KnownKind::is_security);
         if invalid.is_some() && !security {
             self.rejected.push(reference);
             return;
         }
-        let kind = body::read(known, &meta, &root, invalid.is_some(), &mut self.report);
+        let mut kind = body::read(known, &meta, &root, invalid.is_some(), &mut self.report);
+        if kind.is_none() && security {
+            // What its types cannot hold, it cannot allow: it denies like what its schema refuses.
+            invalid = self.report.verdict().invalid;
+            kind = body::read(known, &meta, &root, true, &mut self.report);
+        }
         let Some(kind) = kind else {
             self.rejected.push(reference);
             return;

@@ -8,6 +8,8 @@ const MAX_PROBLEMS: usize = 200;
 const MAX_SOURCE: usize = 400;
 /// How much of an offending text is kept, in characters.
 const MAX_VALUE: usize = 120;
+/// How much of a key is kept in the path of what lies below it, in characters: a key may be as long as the file.
+const MAX_STEP: usize = 200;
 
 /// The problems of one file so far.
 pub(crate) struct Report<'t> {
@@ -16,7 +18,21 @@ pub(crate) struct Report<'t> {
     pub(crate) object: Option<ObjectRef>,
     problems: Vec<Problem>,
     dropped: usize,
+    errors: usize,
+    verdict: Verdict,
 }
+
+/// What was found of one object, whether or not the problems are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// Why it cannot be accepted.
+    pub(crate) invalid: Option<String>,
+    /// Why the secure profile does not accept it.
+    pub(crate) only_secure: Option<String>,
+}
+
+/// Errors that leave an object as it is: its kind is not enforced, or it is written twice.
+const OF_NO_OBJECT: &[&str] = &["MW0106", "MW0107"];
 
 /// A problem just reported, to be completed.
 pub(crate) struct Draft<'r> {
@@ -31,6 +47,8 @@ impl<'t> Report<'t> {
             object: None,
             problems: Vec::new(),
             dropped: 0,
+            errors: 0,
+            verdict: Verdict::default(),
         }
     }
 
@@ -58,6 +76,14 @@ impl<'t> Report<'t> {
         span: Span,
         message: String,
     ) -> Draft<'_> {
+        if severity == Severity::Error {
+            self.errors += 1;
+            if code.starts_with("MW03") {
+                self.verdict.only_secure.get_or_insert_with(|| message.clone());
+            } else if !OF_NO_OBJECT.contains(&code) {
+                self.verdict.invalid.get_or_insert_with(|| message.clone());
+            }
+        }
         if self.problems.len() >= MAX_PROBLEMS && severity != Severity::Error {
             self.dropped += 1;
             return Draft { problem: None };
@@ -84,17 +110,37 @@ impl<'t> Report<'t> {
         }
     }
 
-    /// The problems after the first `from`.
-    pub(crate) fn since(&self, from: usize) -> &[Problem] {
-        self.problems.get(from..).unwrap_or_default()
+    /// How many errors were found, those that are not kept among them.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors
     }
 
-    /// The problem that was reported last.
-    pub(crate) fn last(&mut self) -> Option<Draft<'_>> {
-        let problem = self.problems.last_mut();
-        problem.map(|problem| Draft {
-            problem: Some(problem),
+    /// Where a text stands line by line in the file, if it does: how many lines come before it, and its indentation.
+    /// Its first line that is not blank is looked for on the line given, and on the one below it.
+    pub(crate) fn lines_of(&self, text: &str, line: u32) -> Option<(u32, u32)> {
+        let blank = text.lines().take_while(|inner| inner.trim().is_empty()).count();
+        let blank = u32::try_from(blank).ok()?;
+        [line, line.saturating_add(1)].into_iter().find_map(|line| {
+            let before = line.checked_sub(blank)?.checked_sub(1)?;
+            let outer = self.lines.get(usize::try_from(before).ok()?..)?;
+            let mut indent = None;
+            for (index, inner) in text.lines().enumerate() {
+                if inner.trim().is_empty() {
+                    continue;
+                }
+                let line = outer.get(index)?.trim_end_matches('\r');
+                let blanks = line.strip_suffix(inner)?;
+                if !blanks.bytes().all(|b| b == b' ') || *indent.get_or_insert(blanks.len()) != blanks.len() {
+                    return None;
+                }
+            }
+            Some((before, u32::try_from(indent?).ok()?))
         })
+    }
+
+    /// What was found since this was asked last.
+    pub(crate) fn verdict(&mut self) -> Verdict {
+        std::mem::take(&mut self.verdict)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -147,5 +193,18 @@ impl Draft<'_> {
             };
         }
         self
+    }
+}
+
+/// The path of what lies below a key.
+pub(crate) fn join(path: &str, key: &str) -> String {
+    let key = key
+        .char_indices()
+        .nth(MAX_STEP)
+        .map_or(key, |(end, _)| key.get(..end).unwrap_or(key));
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
     }
 }

@@ -5,12 +5,14 @@
 
 mod istio;
 mod kubernetes;
+mod rules;
 
 use crate::known::KnownKind;
 use crate::problem::Span;
-use crate::report::Report;
+use crate::report::{Draft, Report, join};
 use crate::suggest;
 use crate::yaml::{Data, Node};
+use rules::Rule;
 
 /// What may stand at a place.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) enum Shape {
     Flag,
     /// A whole number of the range.
     Whole(i64, i64),
+    /// A number of the range, or above its lower end where that is left out.
+    Real(f64, f64),
     /// A number or text.
     Scalar,
     /// One of these texts.
@@ -33,6 +37,8 @@ pub(crate) enum Shape {
     Map(&'static Self),
     /// A map with these keys and no others.
     Fields(&'static [Field]),
+    /// What it is, and what must hold of it besides.
+    Bound(&'static Self, &'static [Rule]),
 }
 
 /// A key of a map.
@@ -90,6 +96,16 @@ const HEAD: &[Field] = &[
     may("metadata", &META),
 ];
 
+/// Reports what a mesh configuration's structure cannot be.
+pub(crate) fn walk_mesh(root: &Node, path: &str, report: &mut Report<'_>) {
+    Walker { report }.shape(&istio::MESH_CONFIG, root, path);
+}
+
+/// Reports what the structure of the mesh's networks cannot be.
+pub(crate) fn walk_networks(root: &Node, path: &str, report: &mut Report<'_>) {
+    Walker { report }.shape(&istio::MESH_NETWORKS, root, path);
+}
+
 /// Reports unknown fields, wrong types and what is missing. Kinds without a table are not looked into.
 pub(crate) fn walk(known: &KnownKind, root: &Node, report: &mut Report<'_>) {
     let table = istio::of(known.group, known.kind).or_else(|| kubernetes::of(known.group, known.kind));
@@ -114,7 +130,7 @@ impl Walker<'_, '_> {
             (Shape::Text, Data::Text(_))
             | (Shape::Flag, Data::Bool(..))
             | (Shape::Scalar, Data::Text(_) | Data::Number(..)) => {}
-            (Shape::Whole(least, most), Data::Number(number, raw)) => match number.as_i64() {
+            (Shape::Whole(least, most), Data::Number(_, raw)) => match node.whole() {
                 Some(value) if (*least..=*most).contains(&value) => {}
                 Some(_) => self.value(
                     (node, path, raw),
@@ -127,15 +143,33 @@ impl Walker<'_, '_> {
                     &format!("`{raw}` is not a whole number"),
                 ),
             },
+            (Shape::Real(least, most), Data::Number(number, raw)) => {
+                if !number
+                    .as_f64()
+                    .is_some_and(|value| (*least..=*most).contains(&value))
+                {
+                    let why = if *most < f64::MAX {
+                        format!("`{raw}` is not from {least} to {most}")
+                    } else {
+                        format!("`{raw}` is below {least}")
+                    };
+                    self.value((node, path, raw), shape, &why);
+                }
+            }
+            (Shape::Bound(inner, rules), _) => {
+                let before = self.report.errors();
+                self.shape(inner, node, path);
+                if self.report.errors() == before {
+                    rules::hold(rules, node, path, self.report);
+                }
+            }
             (Shape::OneOf(words), Data::Text(text)) => self.one_of(words, text, node, path),
             (Shape::List(inner), Data::List(items)) => {
                 for (index, item) in items.iter().enumerate() {
                     let path = format!("{path}[{index}]");
                     if item.is_null() {
-                        self.wrong(node_or(item, node), &path, "nothing", "an entry");
-                        if let Some(last) = self.report.last() {
-                            last.remedy("write what is meant behind the `-`, or take it out");
-                        }
+                        self.wrong(node_or(item, node), &path, "nothing", "an entry")
+                            .remedy("write what is meant behind the `-`, or take it out");
                     } else {
                         self.shape(inner, item, &path);
                     }
@@ -148,11 +182,9 @@ impl Walker<'_, '_> {
             }
             (Shape::Fields(fields), Data::Map(_)) => self.fields(&[fields], node, node.span, path),
             (wanted, _) => {
-                self.wrong(node.span, path, node.what(), wanted_words(wanted));
-                if let Some(last) = self.report.last() {
-                    last.value(node.written().unwrap_or_default())
-                        .remedy(remedy(wanted, node));
-                }
+                self.wrong(node.span, path, node.what(), wanted_words(wanted))
+                    .value(node.written().unwrap_or_default())
+                    .remedy(remedy(wanted, node));
             }
         }
     }
@@ -166,10 +198,8 @@ impl Walker<'_, '_> {
                 None => {
                     let near = suggest::nearest(&key.text, all().map(|f| f.name));
                     let known: Vec<_> = all().map(|f| f.name).take(12).collect();
-                    let remedy = near.map_or_else(
-                        || format!("known here: {}", known.join(", ")),
-                        |near| format!("did you mean `{near}`?"),
-                    );
+                    let remedy =
+                        near.map_or_else(|| known_here(&known), |near| format!("did you mean `{near}`?"));
                     self.report
                         .error("MW0108", key.span, format!("unknown field `{at}`"))
                         .path(at)
@@ -213,14 +243,14 @@ impl Walker<'_, '_> {
             .remedy(remedy(shape, node));
     }
 
-    fn wrong(&mut self, span: Span, path: &str, found: &str, wanted: &str) {
+    fn wrong(&mut self, span: Span, path: &str, found: &str, wanted: &str) -> Draft<'_> {
         self.report
             .error(
                 "MW0109",
                 span,
                 format!("`{path}` must be {wanted}, and this is {found}"),
             )
-            .path(path);
+            .path(path)
     }
 }
 
@@ -241,9 +271,19 @@ fn remedy(wanted: &Shape, node: &Node) -> String {
         (Shape::Whole(least, most), ..) if *most < i64::MAX => {
             format!("write a number from {least} to {most}, without quotes")
         }
-        (Shape::Whole(..), ..) => "write a number without quotes".to_owned(),
+        (Shape::Real(least, most), ..) if *most < f64::MAX => {
+            format!("write a number from {least} to {most}, without quotes")
+        }
+        (Shape::Whole(..) | Shape::Real(..), ..) => "write a number without quotes".to_owned(),
         (wanted, ..) => format!("write {} here", wanted_words(wanted)),
     }
+}
+
+fn known_here(known: &[&str]) -> String {
+    if known.is_empty() {
+        return "leave it out: nothing is known here".to_owned();
+    }
+    format!("known here: {}", known.join(", "))
 }
 
 fn node_or(item: &Node, around: &Node) -> Span {
@@ -254,20 +294,14 @@ fn node_or(item: &Node, around: &Node) -> Span {
     }
 }
 
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
-}
-
 fn wanted_words(shape: &Shape) -> &'static str {
     match shape {
         Shape::Any => "anything",
         Shape::Text | Shape::OneOf(_) => "text",
         Shape::Flag => "true or false",
         Shape::Whole(..) => "a whole number",
+        Shape::Real(..) => "a number",
+        Shape::Bound(inner, _) => wanted_words(inner),
         Shape::Scalar => "a number or text",
         Shape::List(_) => "a list",
         Shape::Map(_) | Shape::Fields(_) => "a map",

@@ -90,6 +90,32 @@ impl Node {
         }
     }
 
+    /// The value under a key, if it is there and not null.
+    pub(crate) fn set(&self, key: &str) -> Option<&Self> {
+        self.child(key).filter(|node| !node.is_null())
+    }
+
+    pub(crate) fn flag(&self) -> Option<bool> {
+        match &self.data {
+            Data::Bool(value, _) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn whole(&self) -> Option<i64> {
+        match &self.data {
+            Data::Number(number, _) => number.as_i64().or_else(|| whole_float(number.as_f64()?)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn real(&self) -> Option<f64> {
+        match &self.data {
+            Data::Number(number, _) => number.as_f64(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.data, Data::Null)
     }
@@ -133,6 +159,25 @@ impl Node {
         }
     }
 
+    /// Gives every key and value another place.
+    pub(crate) fn relocate(&mut self, place: &impl Fn(Span) -> Span) {
+        self.span = place(self.span);
+        match &mut self.data {
+            Data::List(items) => {
+                for item in items {
+                    item.relocate(place);
+                }
+            }
+            Data::Map(entries) => {
+                for (key, value) in entries {
+                    key.span = place(key.span);
+                    value.relocate(place);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The place of `spec.rules[0].from`, or of the nearest thing around it.
     pub(crate) fn span_at(&self, path: &str) -> Span {
         let (mut node, mut span, mut rest) = (self, self.span, path);
@@ -150,6 +195,15 @@ impl Node {
         }
         span
     }
+}
+
+/// `5.0` is the whole number 5, as JSON has it.
+fn whole_float(value: f64) -> Option<i64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it has no fraction and lies where floats are exact"
+    )]
+    (value.fract() == 0.0 && value.abs() < 9e15).then_some(value as i64)
 }
 
 fn list_step<'n, 'p>(items: &'n [Node], path: &'p str) -> Option<(&'n Node, &'p str)> {

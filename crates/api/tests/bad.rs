@@ -104,6 +104,28 @@ fn line_ends_and_byte_order_marks_of_other_systems_are_read() {
     assert_eq!(read(&format!("\u{feff}{plain}")), wanted);
 }
 
+/// Only so many problems of a file are kept. What comes after them is refused all the same.
+#[test]
+fn a_policy_behind_hundreds_of_mistakes_is_invalid_too() {
+    let mut text = String::new();
+    for index in 0..500 {
+        writeln!(
+            text,
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s{index}}}\nspec: {{prts: 1}}\n---"
+        )
+        .unwrap();
+    }
+    text.push_str(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: last}\n\
+         spec: {action: ALLOW, rules: [{from: [{source: {ipBlocks: [x]}}]}]}\n",
+    );
+    let parsed = api::parse("a.yaml", text.as_bytes());
+    assert!(parsed.problems.len() < 500, "{}", parsed.problems.len());
+    let last = parsed.objects.last().unwrap();
+    assert!(last.invalid.is_some(), "{last:?}");
+    assert_eq!(parsed.rejected.len(), 500);
+}
+
 /// Nothing is half applied: a policy that is broken denies what it targets, and anything else is left out.
 #[test]
 fn what_is_broken_is_never_used_as_if_it_were_whole() {

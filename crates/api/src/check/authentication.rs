@@ -3,12 +3,14 @@
 use serde_json::Value;
 
 use super::{selector, targets};
+use crate::forms::addresses::is_web_address;
+use crate::forms::durations;
 use crate::report::Report;
 use crate::yaml::Node;
 
 /// Semantics 1.1.
 pub(super) fn peer(spec: &Node, report: &mut Report<'_>) {
-    selector(spec, report);
+    selector(spec, "selector", report);
     let Some((key, ports)) = spec.entry("portLevelMtls").filter(|(_, node)| !node.is_null()) else {
         return;
     };
@@ -47,15 +49,18 @@ pub(super) fn peer(spec: &Node, report: &mut Report<'_>) {
 
 /// Semantics 4.1, as far as one object shows it.
 pub(super) fn request(spec: &Node, report: &mut Report<'_>) {
-    selector(spec, report);
+    selector(spec, "selector", report);
     targets(spec, report);
     for rule in spec.child("jwtRules").map(Node::items).unwrap_or_default() {
-        jwt_rule(rule, report);
+        if !rule.is_null() {
+            jwt_rule(rule, report);
+        }
     }
 }
 
 fn jwt_rule(rule: &Node, report: &mut Report<'_>) {
     not_empty(rule, "issuer", report);
+    issuer_and_keys(rule, report);
     for list in ["audiences", "fromParams", "fromCookies", "spaceDelimitedClaims"] {
         for item in rule.child(list).map(Node::items).unwrap_or_default() {
             if item.text().is_some_and(str::is_empty) {
@@ -115,16 +120,46 @@ fn jwt_rule(rule: &Node, report: &mut Report<'_>) {
     }
     if let Some(node) = rule.child("timeout")
         && let Some(text) = node.text()
-        && crate::duration_ms(text).is_none_or(|ms| ms == 0)
+        && let Err(why) = durations::whole_ms(text)
     {
+        report
+            .error("MW0207", node.span, why)
+            .value(text)
+            .remedy("write for example `5s`");
+    }
+}
+
+/// Whose tokens, and by which keys.
+fn issuer_and_keys(rule: &Node, report: &mut Report<'_>) {
+    let mut keys = rule.entries().iter().filter(|(key, value)| {
+        matches!(key.text.as_str(), "jwksUri" | "jwks_uri" | "jwks") && !value.is_null()
+    });
+    let first = keys.next();
+    if let (Some((first, _)), Some((second, _))) = (first, keys.next()) {
         report
             .error(
                 "MW0207",
-                node.span,
-                format!("`{text}` is not a duration above zero"),
+                second.span,
+                format!("`{}` and `{}` cannot both be set", first.text, second.text),
             )
-            .value(text)
-            .remedy("write for example `5s`");
+            .value(&second.text)
+            .remedy("keep the one that is meant");
+    }
+    if rule.set("issuer").is_some() {
+        return;
+    }
+    if rule.set("jwksUri").is_none() && rule.set("jwks_uri").is_none() {
+        report
+            .error("MW0102", rule.span, "the rule has neither `issuer` nor `jwksUri`")
+            .remedy("add `issuer:`");
+    } else {
+        report
+            .error(
+                "MW0303",
+                rule.span,
+                "without `issuer` the tokens of every issuer are accepted that the keys fit",
+            )
+            .remedy("add `issuer:`");
     }
 }
 
@@ -139,13 +174,17 @@ fn not_empty(node: &Node, name: &str, report: &mut Report<'_>) {
 }
 
 fn key_set(node: &Node, text: &str, report: &mut Report<'_>) {
-    let keys = serde_json::from_str::<Value>(text).ok();
-    let Some(keys) = keys.as_ref().and_then(|set| set.get("keys")?.as_array()) else {
+    let set = serde_json::from_str::<Value>(text).ok();
+    let keys = set.as_ref().and_then(|set| set.get("keys")?.as_array());
+    let Some(keys) = keys.filter(|keys| {
+        keys.iter()
+            .all(|key| key.get("kty").is_some_and(Value::is_string))
+    }) else {
         report
             .error(
                 "MW0207",
                 node.span,
-                "`jwks` is not a JSON object with a list `keys`",
+                "`jwks` is not a JSON object with a list `keys`, each with a `kty`",
             )
             .path("spec.jwtRules")
             .remedy("paste the issuer's key set as it is");
@@ -158,16 +197,4 @@ fn key_set(node: &Node, text: &str, report: &mut Report<'_>) {
             .path("spec.jwtRules")
             .remedy("keep public keys here only, and replace the key that was shown");
     }
-}
-
-/// `http://` or `https://`, a host, and a port that is a number where there is one.
-fn is_web_address(text: &str) -> bool {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return false;
-    };
-    if !matches!(scheme, "http" | "https") {
-        return false;
-    }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    model::split_authority(authority).is_some_and(|(host, _)| !host.is_empty())
 }

@@ -1,8 +1,8 @@
 //! AuthorizationPolicy: semantics 2.16, and what the secure profile refuses besides because it can never match.
 
-use std::net::IpAddr;
-
 use super::{selector, targets};
+use crate::forms::addresses::is_block;
+use crate::forms::names;
 use crate::kinds::{DRY_RUN, Meta, go_bool};
 use crate::report::Report;
 use crate::yaml::Node;
@@ -35,7 +35,7 @@ const NOT_IN_CUSTOM: &[&str] = &[
 ];
 
 pub(super) fn policy(meta: &Meta, root: &Node, spec: &Node, report: &mut Report<'_>) {
-    selector(spec, report);
+    selector(spec, "selector", report);
     targets(spec, report);
     let action = spec.child("action").and_then(Node::text).unwrap_or("ALLOW");
     provider(action, spec, report);
@@ -102,7 +102,7 @@ fn provider(action: &str, spec: &Node, report: &mut Report<'_>) {
                     .error("MW0211", key.span, "the `provider` has no name")
                     .path("spec.provider.name")
                     .remedy("name an entry of meshConfig.extensionProviders");
-            } else if !super::names::is_label(name) {
+            } else if !names::is_label(name) {
                 report
                     .error("MW0211", key.span, format!("`{name}` cannot name a provider"))
                     .path("spec.provider.name")
@@ -517,21 +517,6 @@ fn negative(key: &str) -> String {
     let mut letters = key.chars();
     let first = letters.next().map(|c| c.to_ascii_uppercase().to_string());
     format!("not{}{}", first.unwrap_or_default(), letters.as_str())
-}
-
-/// SM-26 to SM-29.
-fn is_block(text: &str) -> bool {
-    match text.split_once('/') {
-        None => text.parse::<IpAddr>().is_ok(),
-        Some((address, bits)) => {
-            let most = match address.parse::<IpAddr>() {
-                Ok(IpAddr::V4(_)) => 32,
-                Ok(IpAddr::V6(_)) => 128,
-                Err(_) => return false,
-            };
-            !bits.starts_with('+') && bits.parse::<u8>().is_ok_and(|bits| bits <= most)
-        }
-    }
 }
 
 /// PT-21 to PT-39: why a template is none.

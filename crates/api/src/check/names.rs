@@ -1,12 +1,10 @@
-//! Names and labels as Kubernetes allows them (RFC 1123, RFC 1035).
+//! Whether `metadata` names what can be named (RFC 1123, RFC 1035).
 
+use crate::forms::names::{is_label, is_label_key, is_label_value, is_subdomain};
 use crate::kinds::Meta;
 use crate::known::KnownKind;
 use crate::report::Report;
 use crate::yaml::Node;
-
-const MAX_LABEL: usize = 63;
-const MAX_SUBDOMAIN: usize = 253;
 
 /// Whether the names are names. Of other people's kinds nothing is known.
 pub(crate) fn names(known: Option<&KnownKind>, meta: &Meta, root: &Node, report: &mut Report<'_>) {
@@ -60,45 +58,4 @@ pub(crate) fn names(known: Option<&KnownKind>, meta: &Meta, root: &Node, report:
             .value(value)
             .remedy("use up to 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends");
     }
-}
-
-/// RFC 1123's label.
-pub(super) fn is_label(text: &str) -> bool {
-    text.len() <= MAX_LABEL
-        && ends_well(text, |b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-}
-
-fn is_subdomain(text: &str) -> bool {
-    let part = |part: &str| {
-        ends_well(part, |b| b.is_ascii_lowercase() || b.is_ascii_digit())
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    text.len() <= MAX_SUBDOMAIN && text.split('.').all(part)
-}
-
-fn is_label_key(key: &str) -> bool {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    prefix.is_none_or(is_subdomain) && !name.is_empty() && is_label_value(name)
-}
-
-fn is_label_value(value: &str) -> bool {
-    value.is_empty()
-        || (value.len() <= MAX_LABEL
-            && ends_well(value, |b| b.is_ascii_alphanumeric())
-            && value
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)))
-}
-
-fn ends_well(text: &str, fits: impl Fn(u8) -> bool) -> bool {
-    let bytes = text.as_bytes();
-    bytes.first().copied().is_some_and(&fits) && bytes.last().copied().is_some_and(fits)
 }

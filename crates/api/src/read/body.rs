@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::mesh;
 use crate::kinds::{
     self, AuthorizationPolicy, ConfigMap, DRY_RUN, Guardrail, Kind, Meta, Namespace, PeerAuthentication, Pod,
     RequestAuthentication, Secret, Selector,
@@ -45,7 +46,7 @@ pub(super) fn read(
         ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice(reader.whole()?),
         ("", "ConfigMap") => {
             let config: ConfigMap = reader.whole()?;
-            let mesh = kinds::read_mesh(meta, &config, root, reader.report)?;
+            let mesh = mesh::read(meta, &config, root, reader.report)?;
             Kind::ConfigMap(config, mesh.map(Box::new))
         }
         ("", "Secret") => Kind::Secret(secret(root)),

@@ -152,13 +152,34 @@ impl<'t> Builder<'t, '_, '_> {
             if matches!(event, Event::SequenceEnd) {
                 break;
             }
-            items.push(self.node(event, at, depth + 1)?);
+            let begin = at.start.byte_offset();
+            let item = self.node(event, at, depth + 1)?;
+            items.push(match begin.and_then(|begin| self.ends_in_colon(&item, begin)) {
+                Some(text) => Node {
+                    span: item.span,
+                    data: Data::Text(text),
+                },
+                None => item,
+            });
         }
         span.length = span.length.max(1);
         Ok(Node {
             span,
             data: Data::List(items),
         })
+    }
+
+    /// `[1.2.3.4, 2001:db8::]`: YAML 1.2 reads the last as a key without a value; `kubectl` reads the address.
+    fn ends_in_colon(&self, item: &Node, begin: usize) -> Option<String> {
+        let Data::Map(entries) = &item.data else {
+            return None;
+        };
+        let [(key, value)] = entries.as_slice() else {
+            return None;
+        };
+        let rest = self.text.get(begin..)?.strip_prefix(key.text.as_str())?;
+        let text = value.is_null() && rest.strip_prefix(':')?.starts_with([',', ']']);
+        text.then(|| format!("{}:", key.text))
     }
 
     fn map(&mut self, mut span: Span, depth: usize) -> Result<Node, Stop> {

@@ -54,3 +54,11 @@ fn places_are_exact() {
     assert_eq!(at("spec.labels.app.io/n"), (5, 22, 1));
     assert_eq!(at("spec.rules[0].missing"), (3, 5, 4));
 }
+
+#[test]
+fn an_address_may_end_a_list_in_brackets() {
+    assert_eq!(
+        read("a: [1.2.3.4, 2001:db8::]\nb: [::, {c: }]\nd:\n- e:\n"),
+        json!({"a": ["1.2.3.4", "2001:db8::"], "b": ["::", {}], "d": [{}]})
+    );
+}

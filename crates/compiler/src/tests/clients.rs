@@ -91,7 +91,7 @@ fn cm_06_to_08_rules() {
 
 #[test]
 fn cm_09_a_port_block_replaces_the_whole_under_istio_only() {
-    let policy = "tls: {mode: DISABLE}, portLevelSettings: [{port: {number: 80}}]";
+    let policy = "tls: {mode: DISABLE}, portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 9}}}]";
     check(
         "CM-09",
         rule(web(istio()), "n/r", "web", policy).pod("n/a", "web"),

@@ -171,7 +171,7 @@ fn r38_every_object_gets_its_word_and_its_why() {
         &["f.yaml:5:1: "],
     );
     let route = held(
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: demo}\nspec: {hosts: [x]}\n",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: demo}\nspec: {hosts: [x], tcp: [{route: [{destination: {host: x}}]}]}\n",
     );
     check(&route, None, &[], &all, NotInForce, &["not acted on"]);
     let network = held(

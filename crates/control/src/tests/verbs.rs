@@ -139,7 +139,7 @@ async fn what_is_broken_is_rejected_with_its_place_and_the_rest_is_taken() {
     let bed = with_pods(&["a"], &[("n.yaml", NAMESPACE)]).await;
     let text = format!(
         "{}---\napiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: demo}}\nspec: {{ports: [{{port: eighty}}]}}\n---\n{}---\n\
-         apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: demo}}\nspec: {{hosts: [x]}}\n",
+         apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: demo}}\nspec: {{hosts: [x], tcp: [{{route: [{{destination: {{host: x}}}}]}}]}}\n",
         config_map("good", "x"),
         policy("bad", "x").replace("  action: DENY", "  action: DENY\n  action: DENY"),
     );
