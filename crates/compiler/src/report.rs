@@ -41,8 +41,6 @@ pub(crate) mod code {
     pub(crate) const CEILING: &str = "MW0512";
     /// A path dialect that is none.
     pub(crate) const PATH_DIALECT: &str = "MW0513";
-    /// A RequestAuthentication that lets pass who shows no token (P56).
-    pub(crate) const NO_TOKEN_NEEDED: &str = "MW0521";
     /// The keys of an issuer cannot be had, or come on a way that proves nothing.
     pub(crate) const KEYS: &str = "MW0522";
     /// An external authorizer that cannot be asked.

@@ -147,7 +147,7 @@ impl Keys {
             if fetches.len() >= MAX_AT_ONCE {
                 return;
             }
-            if held.under_way || held.state.due() > now {
+            if held.under_way || !held.state.is_due(now) {
                 continue;
             }
             let fetcher: &Fetcher = fetcher.get_or_insert_with(|| Fetcher {

@@ -50,14 +50,6 @@ const ELSEWHERE: &[(&[Id], &str)] = &[
         &[("AZ", 133)],
         "tokens are verified before anything is decided: see 4.6",
     ),
-    (
-        &[("R", 8)],
-        "how an issuer's keys come in: who fetches them keeps the last good ones",
-    ),
-    (
-        &[("R", 18)],
-        "the time that an external authorizer has: the decision only takes its answer",
-    ),
     (&[("R", 41)], "names of gateways' servers: there are no gateways"),
     (
         &[("R", 46)],

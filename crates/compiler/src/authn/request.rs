@@ -201,10 +201,9 @@ impl<'a> Requests<'a> {
         for entry in candidates.filter(|entry| covers(entry.of.body.labels(), pod.labels())) {
             report.applies(&entry.of, pod.id.to_string(), pod.node());
             if !needed && entry.spec.invalid.is_none() {
-                let message = "requests without a token pass: no ALLOW or DENY policy of what it selects asks for request principals or claims";
-                let problem = Problem::new(Severity::Warning, code::NO_TOKEN_NEEDED, message)
-                    .remedy("add an AuthorizationPolicy with `requestPrincipals`, or a DENY with `notRequestPrincipals: [\"*\"]`");
-                report.tell_once(entry.of.object, "spec", problem);
+                // `lint` tells it with a place.
+                let why = "requests without a token pass: no ALLOW or DENY policy of what it selects asks for request principals or claims (P56)";
+                report.qualify(entry.of.object, why.to_owned());
             }
             ids.push(entry.spec.id.clone());
         }

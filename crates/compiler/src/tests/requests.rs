@@ -238,7 +238,11 @@ fn p56_who_shows_no_token_passes_unless_a_policy_asks() {
             .request("n/ra", &format!("jwtRules: [{{issuer: i, {KEYS}}}]"))
             .pod("n/web", "web")
     };
-    let warned = |scene: Scene| scene.compile().problems().iter().any(|p| p.starts_with("MW0521"));
+    let warned = |scene: Scene| {
+        let compiled = scene.compile();
+        let effect = compiled.effect("RequestAuthentication/n/ra");
+        effect.why.iter().any(|why| why.contains("without a token pass"))
+    };
     assert!(warned(web(istio())));
     assert!(!warned(web(secure())), "nobody passes at all");
     assert!(warned(web(secure()).allow("n/a", "rules: [{}]")));

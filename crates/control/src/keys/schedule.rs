@@ -48,6 +48,11 @@ impl State {
         self.next
     }
 
+    /// Whether it is to be fetched. No pause is longer than the longest: a clock that was set back ends it.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.next <= now || self.next - now > MAX_RETRY
+    }
+
     /// When its keys become too old.
     pub(super) fn expires(&self) -> Option<Duration> {
         self.good.as_ref().map(|(_, seen)| *seen + MAX_AGE)
@@ -145,6 +150,8 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
         state.fetched(Ok("{}".to_owned()), REFRESH, BEGIN, 1000);
         assert_eq!(state.due(), BEGIN + 18 * MINUTE, "jitter only shortens");
+        assert!(!state.is_due(BEGIN) && state.is_due(BEGIN + 18 * MINUTE));
+        assert!(state.is_due(BEGIN - 60 * MINUTE), "the clock was set back");
     }
 
     #[test]

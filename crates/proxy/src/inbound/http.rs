@@ -190,10 +190,9 @@ pub(super) async fn request(
                 exchange.record.decided(subject.decided(&index, asked.as_ref()));
             }
             let challenge = token::challenge(&refusal, &request);
-            if challenge.is_some() {
-                // A token may be in the query.
-                let path = request.uri().path().into();
-                exchange.record.http(|http| http.path = path);
+            if matches!(refusal, Refusal::Token(_)) {
+                // Nobody knows what of the query was meant as a token.
+                exchange.record.path(request.uri().path());
             }
             return Ok(exchange.deny(&refusal, &index, challenge).into());
         }
@@ -204,8 +203,6 @@ pub(super) async fn request(
             return Ok(exchange.answer(400, "Bad Request", Reason::PathRefused).into());
         };
         *request.uri_mut() = uri;
-        // A token that was in the query is not in the log.
-        exchange.record.http(|http| http.path.clone_from(&asked.path));
     }
     let coming = Coming::of(&exchange);
     let request = request.map(|body| body.tapped(coming));
@@ -261,6 +258,14 @@ fn admit(
             Ok(asked) => Arc::new(asked),
             Err(refusal) => return Err(Stop::Refused(refusal, index, None)),
         };
+        if request
+            .uri()
+            .path_and_query()
+            .is_some_and(|path| path.as_str() != &*asked.path)
+        {
+            // A token was taken out of the query.
+            exchange.record.path(&asked.path);
+        }
         let check = subject.check(Some(Arc::clone(&asked)));
         exchange.registered(shared.registry.register(check).map_err(Stop::Full)?);
         if let Some(newest) = shared.store.current() {

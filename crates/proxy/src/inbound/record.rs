@@ -188,6 +188,14 @@ impl Record {
         });
     }
 
+    /// What stands in the log in place of a path that may hold a secret.
+    pub(super) fn path(&mut self, path: &str) {
+        self.http(|http| {
+            http.path = path.into();
+            http.path_normalized = None;
+        });
+    }
+
     /// A policy, or the want of any, admitted it.
     pub(super) fn admitted(&mut self, permit: &Permit) {
         self.edit(|event| {
@@ -211,9 +219,13 @@ impl Record {
                 event.policy = rejection.policy.as_ref().map(|(id, _)| policy_ref(id, None));
                 event.flags = "-";
                 event.details = Cow::Owned(rejection.details());
-                if let Some(issuer) = &rejection.issuer {
-                    event.message = Some(format!("the rule of issuer `{issuer}` refused the token").into());
-                }
+                event.message = Some(Box::from(match (&rejection.policy, &rejection.issuer) {
+                    (Some((id, _)), _) => {
+                        format!("the RequestAuthentication `{id}` is invalid or has not arrived")
+                    }
+                    (None, Some(issuer)) => format!("{}, by the rule of issuer `{issuer}`", rejection.text),
+                    (None, None) => rejection.text.to_owned(),
+                }));
             }),
         }
     }

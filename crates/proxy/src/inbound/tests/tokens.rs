@@ -301,3 +301,20 @@ async fn p55_a_request_authentication_that_is_taken_away_takes_the_claims_with_i
     let gone = async |world: &World| world.authentications(vec![], []).await;
     assert!(!survives(&world, bearer("/never", &token), gone).await);
 }
+
+#[tokio::test]
+async fn a_token_in_the_query_is_in_no_event_whatever_comes_of_it() {
+    let issuer = Issuer::new("a");
+    let world = guarded(vec![principal("nobody/else")], rule(), Some(&issuer)).await;
+    let token = issuer.token(ISSUER, "sub-1", &json!({}));
+    for (path, status, logged) in [
+        (format!("/a//b?x=1&access_token={token}"), 403, "/a/b?x=1"),
+        (format!("/a//b?x=1&access_token={token}A"), 401, "/a/b"),
+    ] {
+        assert_eq!(proven(&world, get(&path, &[])).await.status, status);
+        let event = world.event().await;
+        let http = event.http.as_deref().unwrap();
+        assert_eq!((http.path.as_ref(), &http.path_normalized), (logged, &None));
+        assert!(!format!("{event:?}").contains(&token), "{event:?}");
+    }
+}
