@@ -250,7 +250,7 @@ fn custom_travels_and_is_told() {
             provider: "opa".to_owned()
         }
     );
-    told(&compiled, "MW0513", "provider `opa` is not defined");
+    told(&compiled, "MW0514", "provider `opa` is not defined");
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn s2_13_what_cannot_be_asked_denies_and_says_why() {
     ] {
         let compiled = custom(scene(true, providers), "opa").compile();
         assert_eq!(provider(&compiled, "node-0", "opa"), None, "{providers}");
-        told(&compiled, "MW0513", why);
+        told(&compiled, "MW0514", why);
         let effect = compiled.effect("AuthorizationPolicy/n/ask");
         assert!(effect.in_force, "it denies: {providers}");
         assert!(
