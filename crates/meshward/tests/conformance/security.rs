@@ -80,6 +80,7 @@ fn world() -> String {
         );
     }
     out.push_str(KEY_SERVER);
+    out.push_str("---");
     out.push_str(AUTHORIZER);
     out
 }
@@ -386,22 +387,20 @@ fn integration_security() {
             None => by_config.entry(file).or_default().push(case),
         }
     }
-    let keys =
-        conformance::set(KEYS).map(|set| std::fs::read_to_string(set.join("istio/jwks.json")).unwrap());
-    let keys = keys.unwrap_or_default();
+    // Beside this set, whichever sets are asked for.
+    let keys = std::fs::read_to_string(set.join("..").join(KEYS).join("istio/jwks.json")).unwrap_or_default();
     let world = World::start();
     let tally = Mutex::new(tally);
     // Who names the authorizer over HTTP is to be answered the same by the one over gRPC, as upstream plays both.
     let both = by_config.into_iter().flat_map(|(file, cases)| {
         let config = std::fs::read_to_string(set.join(file)).unwrap_or_default();
-        let config = with_keys(&config, &keys);
+        let config = with_keys(&world.filled(&config), &keys);
         let only_http = config.contains("ext-authz-http") && !config.contains("ext-authz-grpc");
         let grpc = only_http.then(|| config.replace("ext-authz-http", "ext-authz-grpc"));
         let again = grpc.map(|grpc| (file, cases.clone(), grpc, false));
         [(file, cases, config, true)].into_iter().chain(again)
     });
     for (file, cases, config, counts) in both.collect::<Vec<_>>() {
-        let config = world.filled(&config);
         let done = world.mesh.run_with(&["apply", "-f", "-"], &config);
         if done.code != 0 {
             println!("note: {file}: apply: {}{}", done.stdout, done.stderr);
