@@ -7,7 +7,7 @@ use std::sync::Arc;
 use meshward_http::{HeaderMap, Request, header};
 use model::{MtlsMode, Reason, SpiffeId, WorkloadUid};
 use policy::path::Mode;
-use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, PolicySet, authorize_with};
+use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, PolicySet, authorize, authorize_with};
 use snapshot::{Index, PathNormalization};
 
 use super::external::Answers;
@@ -22,7 +22,7 @@ pub(super) struct Subject {
     to: SocketAddr,
     sni: Option<Arc<str>>,
     /// What external authorizers have said of it.
-    answers: Arc<Answers>,
+    answers: Option<Arc<Answers>>,
 }
 
 /// And about a request.
@@ -61,13 +61,13 @@ impl Subject {
             source: caller.address,
             to: callee.address,
             sni: caller.sni.clone(),
-            answers: Arc::default(),
+            answers: None,
         }
     }
 
     /// Keeps what external authorizers have said of it, for this decision and later ones.
     pub(super) fn answered(&mut self, answers: Answers) {
-        self.answers = Arc::new(answers);
+        self.answers = Some(Arc::new(answers));
     }
 
     /// Which external authorizers must be asked before it is decided.
@@ -87,8 +87,9 @@ impl Subject {
     /// # Errors
     /// It is not admitted.
     pub(super) fn decide(&self, index: &Index, asked: Option<&Asked>) -> Result<Permit, Refusal> {
-        let decided = self.look(index, asked, |facts, policies| {
-            authorize_with(facts, policies, &*self.answers)
+        let decided = self.look(index, asked, |facts, policies| match &self.answers {
+            Some(answers) => authorize_with(facts, policies, &**answers),
+            None => authorize(facts, policies),
         })?;
         decided.map_err(|denial| Refusal::Policy(Box::new(denial)))
     }

@@ -26,6 +26,7 @@ use telemetry::{Decision, Event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::super::external::Depth;
 use super::http::{Answer, H1, answer, application, get, paths, plain, proven, speak};
 use super::world::{World, anybody, policy};
 use crate::outbound::Outbound;
@@ -726,6 +727,20 @@ async fn one_that_would_be_asked_about_itself_denies() {
     let (got, event) = asking.get(&[]).await;
     assert_eq!(got.status, 403);
     assert!(event.message.as_ref().unwrap().contains("itself"), "{event:#?}");
+}
+
+#[tokio::test]
+async fn those_that_would_be_asked_about_one_another_deny() {
+    let asking = Asking::grpc(vec![ask("ask", "opa"), anybody()], opa(), yes(|_| {})).await;
+    let world = &asking.world;
+    for (depth, expect) in [(3, 200), (4, 403)] {
+        let mut request = get("/a", &[]);
+        request.extensions_mut().insert(Depth(depth));
+        let response =
+            super::super::request(&world.shared, &world.caller(), &world.callee(), None, request).await;
+        assert_eq!(answer(response.unwrap()).await.status, expect);
+    }
+    assert_eq!(asking.asked(), 1);
 }
 
 #[tokio::test]
