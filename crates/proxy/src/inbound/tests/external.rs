@@ -177,6 +177,18 @@ impl Asking {
     }
 }
 
+/// Waits for what comes about by itself.
+async fn soon(so: impl Fn() -> bool) {
+    let waiting = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), waiting)
+        .await
+        .expect("not in time");
+}
+
 async fn echo(mut stream: TcpStream) {
     let (mut read, mut write) = stream.split();
     let _ = tokio::io::copy(&mut read, &mut write).await;
@@ -705,16 +717,9 @@ async fn whoever_leaves_takes_his_question_along() {
         .write_all(b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n")
         .await
         .unwrap();
-    while asking.asked() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    soon(|| asking.asked() > 0).await;
     drop(stream);
-    let gone = async {
-        while left.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), gone).await.unwrap();
+    soon(|| left.load(Ordering::SeqCst) > 0).await;
     assert_eq!(asking.world.event().await.reason, Some(Reason::DownstreamReset));
 }
 
@@ -748,7 +753,7 @@ async fn p_55_a_change_is_decided_with_the_answers_that_were_given() {
     let asking = Asking::grpc(vec![ask("ask", "opa"), anybody()], opa(), yes(|_| {})).await;
     let mut sender = speak(asking.world.mutual(H1).await, Version::Http1).await;
     let open = tokio::spawn(async move { answer(sender.send(get("/never", &[])).await.unwrap()).await });
-    while asking.world.dialled().await == 0 {}
+    soon(|| asking.world.accepted.load(Ordering::SeqCst) > 0).await;
     // Of an unrelated change nothing is heard, and nobody is asked again.
     asking
         .world
