@@ -217,7 +217,10 @@ fn read(value: &Value) -> ExtensionProvider {
     let below = |name: &str| format!("{field}.{name}");
     let kind = match serde_json::from_value::<Written>(body.clone()) {
         Err(error) => {
-            fault(field, error.to_string());
+            // The names of all fields would follow.
+            let text = error.to_string();
+            let why = text.split(", expected one of").next().unwrap_or_default();
+            fault(field, why.to_owned());
             None
         }
         Ok(written) => {

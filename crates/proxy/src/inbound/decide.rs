@@ -8,7 +8,7 @@ use jwt::{Claims, Memory, Rejection};
 use meshward_http::{HeaderMap, Request, header};
 use model::{MtlsMode, Reason, SpiffeId, WorkloadUid};
 use policy::path::Mode;
-use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, PolicySet, authorize_with};
+use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, PolicySet, authorize, authorize_with};
 use snapshot::{Index, PathNormalization};
 
 use super::denials::Decided;
@@ -25,7 +25,7 @@ pub(super) struct Subject {
     to: SocketAddr,
     sni: Option<Arc<str>>,
     /// What external authorizers have said of it.
-    answers: Arc<Answers>,
+    answers: Option<Arc<Answers>>,
 }
 
 /// And about a request.
@@ -97,13 +97,13 @@ impl Subject {
             source: caller.address,
             to: callee.address,
             sni: caller.sni.clone(),
-            answers: Arc::default(),
+            answers: None,
         }
     }
 
     /// Keeps what external authorizers have said of it, for this decision and later ones.
     pub(super) fn answered(&mut self, answers: Answers) {
-        self.answers = Arc::new(answers);
+        self.answers = Some(Arc::new(answers));
     }
 
     /// Which external authorizers must be asked before it is decided.
@@ -123,8 +123,9 @@ impl Subject {
     /// # Errors
     /// It is not admitted.
     pub(super) fn decide(&self, index: &Index, asked: Option<&Asked>) -> Result<Permit, Refusal> {
-        let decided = self.look(index, asked, |facts, policies| {
-            authorize_with(facts, policies, &*self.answers)
+        let decided = self.look(index, asked, |facts, policies| match &self.answers {
+            Some(answers) => authorize_with(facts, policies, &**answers),
+            None => authorize(facts, policies),
         })?;
         decided.map_err(|denial| Refusal::Policy(Box::new(denial)))
     }
@@ -149,9 +150,9 @@ impl Subject {
         Ok(self.with_facts(remote, asked, claims.as_ref(), |facts| ask(facts, policies)))
     }
 
-    /// What external authorizers have said of it.
-    pub(super) fn answers(&self) -> &Answers {
-        &self.answers
+    /// What external authorizers have said of it, where they were asked.
+    pub(super) fn answers(&self) -> Option<&Answers> {
+        self.answers.as_deref()
     }
 
     /// Hands over what a decision looks at.

@@ -229,7 +229,10 @@ fn by_policy(decided: &Decided, event: &Event, refused: &mut Refused) {
     let explanation: Explanation = decided
         .subject
         .with_facts(decided.remote, asked, claims, |facts| {
-            policy::explain_with(facts, set, decided.subject.answers())
+            match decided.subject.answers() {
+                Some(answers) => policy::explain_with(facts, set, answers),
+                None => policy::explain(facts, set),
+            }
         });
     refused.policy = event.policy.as_ref().map(|policy| {
         let id = PolicyId {

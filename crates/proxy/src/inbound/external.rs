@@ -39,6 +39,9 @@ const MAX_BODY: usize = 1024 * 1024;
 /// Authorizers that are asked about one request; more leave it refused.
 const MAX_ASKED: usize = 16;
 
+/// Questions about questions within this process.
+const MAX_DEPTH: usize = 4;
+
 /// What a caller reads whose body is longer than an authorizer is to see.
 const TOO_LARGE: &str = "Payload Too Large";
 
@@ -106,7 +109,13 @@ struct Asking<'a> {
     index: &'a Arc<Index>,
     caller: &'a Caller,
     callee: &'a Callee,
+    depth: usize,
 }
+
+/// How many questions within this process led to a request that is asked about: authorizers can be workloads that
+/// others are asked about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Depth(pub(super) usize);
 
 /// What one authorizer was found to say.
 enum Heard {
@@ -117,6 +126,9 @@ enum Heard {
     Unasked(&'static str),
 }
 
+/// A request that is made ready to be decided.
+type Prepared = (Asked, Subject, Request);
+
 /// Asks about a request whoever must be asked, and makes their changes to it.
 ///
 /// # Errors
@@ -125,15 +137,30 @@ pub(super) async fn request(
     shared: &Arc<Shared>,
     index: &Arc<Index>,
     (caller, callee): (&Caller, &Callee),
-    (mut asked, mut subject, mut request): (Asked, Subject, Request),
+    prepared: Prepared,
     exchange: &mut Exchange,
-) -> Result<(Asked, Subject, Request), Turned> {
+) -> Result<Prepared, Turned> {
+    let (asked, subject, request) = &prepared;
+    if next(subject, index, Some(asked), &Answers::default()).is_none() {
+        return Ok(prepared);
+    }
     let asking = Asking {
         shared,
         index,
         caller,
         callee,
+        depth: request.extensions().get::<Depth>().map_or(0, |depth| depth.0),
     };
+    // Apart, so that a request that nobody is asked about is not the larger for it.
+    Box::pin(asked_about(&asking, prepared, exchange)).await
+}
+
+async fn asked_about(
+    asking: &Asking<'_>,
+    (mut asked, mut subject, mut request): Prepared,
+    exchange: &mut Exchange,
+) -> Result<Prepared, Turned> {
+    let (shared, index) = (asking.shared, asking.index);
     let mut answers = Answers::default();
     let mut seen = None;
     // What one changes may be what the rules of the next speak of.
@@ -224,13 +251,14 @@ pub(super) async fn connection(
         index: &index,
         caller,
         callee,
+        depth: 0,
     };
     let mut answers = Answers::default();
     while let Some(name) = next(subject, &index, None, &answers) {
         let provider = index.provider(&name);
         let heard = match provider {
             None => Heard::Unasked("it is not defined, or cannot be reached by its definition"),
-            Some(provider) => asking.ask(provider, None).await,
+            Some(provider) => Box::pin(asking.ask(provider, None)).await,
         };
         let (answer, said) = match heard {
             Heard::Answer(Answer::Allow(_)) => (ExternalAnswer::Allow, "allowed"),
@@ -401,7 +429,11 @@ fn id(headers: &HeaderMap) -> &str {
 
 impl Asking<'_> {
     async fn ask(&self, provider: &Arc<Provider>, question: Option<&extauthz::Asked<'_>>) -> Heard {
-        let call = |request: Request, http2: bool, limit: usize| async move {
+        let call = |mut request: Request, http2: bool, limit: usize| async move {
+            if self.depth >= MAX_DEPTH {
+                return Err("authorizers are asked about one another".to_owned());
+            }
+            request.extensions_mut().insert(Depth(self.depth + 1));
             let target = self
                 .index
                 .target(&provider.service, provider.port, &self.callee.local.namespace);

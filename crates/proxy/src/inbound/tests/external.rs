@@ -26,6 +26,7 @@ use telemetry::{Decision, Event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::super::external::Depth;
 use super::http::{Answer, H1, answer, application, get, paths, plain, proven, speak};
 use super::world::{World, anybody, policy};
 use crate::outbound::Outbound;
@@ -174,6 +175,18 @@ impl Asking {
         let got = proven(&self.world, get("/a?b=c", fields)).await;
         (got, self.world.event().await)
     }
+}
+
+/// Waits for what comes about by itself.
+async fn soon(so: impl Fn() -> bool) {
+    let waiting = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), waiting)
+        .await
+        .expect("not in time");
 }
 
 async fn echo(mut stream: TcpStream) {
@@ -704,16 +717,9 @@ async fn whoever_leaves_takes_his_question_along() {
         .write_all(b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n")
         .await
         .unwrap();
-    while asking.asked() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    soon(|| asking.asked() > 0).await;
     drop(stream);
-    let gone = async {
-        while left.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), gone).await.unwrap();
+    soon(|| left.load(Ordering::SeqCst) > 0).await;
     assert_eq!(asking.world.event().await.reason, Some(Reason::DownstreamReset));
 }
 
@@ -729,11 +735,25 @@ async fn one_that_would_be_asked_about_itself_denies() {
 }
 
 #[tokio::test]
+async fn those_that_would_be_asked_about_one_another_deny() {
+    let asking = Asking::grpc(vec![ask("ask", "opa"), anybody()], opa(), yes(|_| {})).await;
+    let world = &asking.world;
+    for (depth, expect) in [(3, 200), (4, 403)] {
+        let mut request = get("/a", &[]);
+        request.extensions_mut().insert(Depth(depth));
+        let response =
+            super::super::request(&world.shared, &world.caller(), &world.callee(), None, request).await;
+        assert_eq!(answer(response.unwrap()).await.status, expect);
+    }
+    assert_eq!(asking.asked(), 1);
+}
+
+#[tokio::test]
 async fn p_55_a_change_is_decided_with_the_answers_that_were_given() {
     let asking = Asking::grpc(vec![ask("ask", "opa"), anybody()], opa(), yes(|_| {})).await;
     let mut sender = speak(asking.world.mutual(H1).await, Version::Http1).await;
     let open = tokio::spawn(async move { answer(sender.send(get("/never", &[])).await.unwrap()).await });
-    while asking.world.dialled().await == 0 {}
+    soon(|| asking.world.accepted.load(Ordering::SeqCst) > 0).await;
     // Of an unrelated change nothing is heard, and nobody is asked again.
     asking
         .world
