@@ -175,21 +175,29 @@ fn not_empty(node: &Node, name: &str, report: &mut Report<'_>) {
 
 fn key_set(node: &Node, text: &str, report: &mut Report<'_>) {
     let set = serde_json::from_str::<Value>(text).ok();
-    let keys = set.as_ref().and_then(|set| set.get("keys")?.as_array());
-    let Some(keys) = keys.filter(|keys| {
-        keys.iter()
-            .all(|key| key.get("kty").is_some_and(Value::is_string))
-    }) else {
+    let Some(keys) = set.as_ref().and_then(|set| set.get("keys")?.as_array()) else {
         report
             .error(
                 "MW0207",
                 node.span,
-                "`jwks` is not a JSON object with a list `keys`, each with a `kty`",
+                "`jwks` is not a JSON object with a list `keys`",
             )
             .path("spec.jwtRules")
             .remedy("paste the issuer's key set as it is");
         return;
     };
+    if let Some((index, why)) = keys
+        .iter()
+        .map(key_fault)
+        .enumerate()
+        .find_map(|(i, why)| Some((i, why?)))
+    {
+        report
+            .error("MW0207", node.span, format!("key {index} of `jwks` {why}"))
+            .path("spec.jwtRules")
+            .remedy("paste the issuer's key set as it is");
+        return;
+    }
     let private = |key: &Value| ["d", "p", "q", "k"].iter().any(|part| key.get(part).is_some());
     if keys.iter().any(private) {
         report
@@ -197,4 +205,32 @@ fn key_set(node: &Node, text: &str, report: &mut Report<'_>) {
             .path("spec.jwtRules")
             .remedy("keep public keys here only, and replace the key that was shown");
     }
+}
+
+/// Why it is not a key (RFC 7517, 7518, 8037): its type and its parts. Whether the numbers make a key is found where it is used.
+fn key_fault(key: &Value) -> Option<String> {
+    let text = |name: &str| key.get(name).and_then(Value::as_str);
+    let parts: &[&str] = match text("kty") {
+        Some("RSA") => &["n", "e"],
+        Some("EC") => &["x", "y"],
+        Some("OKP") => &["x"],
+        Some("oct") => &["k"],
+        Some(other) => return Some(format!("has the type `{other}`, which is not known")),
+        None => return Some("has no `kty`".to_owned()),
+    };
+    let base64 = |text: &str| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_+/=".contains(&b);
+        !text.is_empty() && text.bytes().all(fits)
+    };
+    let curve = text("kty").is_some_and(|kind| matches!(kind, "EC" | "OKP")) && text("crv").is_none();
+    if curve {
+        return Some("has no `crv`".to_owned());
+    }
+    if let Some(part) = parts.iter().find(|part| !text(part).is_some_and(base64)) {
+        return Some(format!("has no `{part}` in base64"));
+    }
+    ["kid", "alg", "use"]
+        .iter()
+        .find(|name| key.get(**name).is_some_and(|value| !value.is_string()))
+        .map(|name| format!("has a `{name}` that is not text"))
 }

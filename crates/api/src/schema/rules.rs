@@ -13,6 +13,9 @@ pub(super) use cel::*;
 /// No upper bound.
 pub(super) const MAX: usize = usize::MAX;
 
+/// How much of a value a message quotes, in characters.
+const MAX_QUOTED: usize = 80;
+
 /// What must hold of a value.
 #[derive(Debug)]
 pub(crate) enum Rule {
@@ -65,8 +68,20 @@ pub(super) fn hold(rules: &[Rule], node: &Node, path: &str, report: &mut Report<
             Rule::Unique(key) => unique(key, node, path, report),
             Rule::Holds(check) => {
                 if let Some(fault) = (check.fault)(node) {
+                    let found = if fault.value.is_empty() {
+                        String::new()
+                    } else {
+                        format!(
+                            ", and this is `{}`",
+                            fault.value.chars().take(MAX_QUOTED).collect::<String>()
+                        )
+                    };
                     report
-                        .error("MW0114", fault.span, format!("`{path}`: {}", check.message))
+                        .error(
+                            "MW0114",
+                            fault.span,
+                            format!("`{path}`: {}{found}", check.message),
+                        )
                         .path(path)
                         .value(&fault.value)
                         .remedy(check.remedy);
