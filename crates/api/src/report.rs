@@ -88,7 +88,7 @@ impl<'t> Report<'t> {
             self.dropped += 1;
             return Draft { problem: None };
         }
-        if self.problems.len() >= 2 * MAX_PROBLEMS {
+        if self.is_full() {
             self.dropped += 1;
             return Draft { problem: None };
         }
@@ -108,6 +108,11 @@ impl<'t> Report<'t> {
         for problem in self.problems.iter_mut().skip(from) {
             problem.object.get_or_insert_with(|| object.clone());
         }
+    }
+
+    /// Whether no more problems are kept.
+    pub(crate) fn is_full(&self) -> bool {
+        self.problems.len() >= 2 * MAX_PROBLEMS
     }
 
     /// How many errors were found, those that are not kept among them.
