@@ -109,7 +109,8 @@ fn line_ends_and_byte_order_marks_of_other_systems_are_read() {
 fn a_long_list_costs_what_its_length_costs() {
     let head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n";
     let to = "[{destination: {host: a}}]";
-    let lists: [(String, fn(u32) -> String); 3] = [
+    type Item = fn(u32) -> String;
+    let lists: [(String, Item); 3] = [
         (format!("{head}  http: [{{route: {to}}}]\n  hosts:\n"), |i| {
             format!("  - a{i}.b\n")
         }),
