@@ -154,7 +154,8 @@ impl<'t> Report<'t> {
 
     pub(crate) fn finish(mut self) -> Vec<Problem> {
         // Structure is looked at before meaning; a reader goes from the top.
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+        self.problems
+            .sort_by_key(|problem| (problem.line, problem.column));
         if self.dropped > 0 {
             let message = format!("{} more problems of this file are not listed", self.dropped);
             let mut more = Problem::new(Severity::Info, "MW0012", message);

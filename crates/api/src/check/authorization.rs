@@ -56,7 +56,7 @@ pub(super) fn policy(meta: &Meta, root: &Node, spec: &Node, report: &mut Report<
                 .warning(
                     "MW0210",
                     rule.span,
-                    format!("`{path}` speaks of HTTP alone: on TCP ports it denies every connection"),
+                    format!("on TCP ports `{path}` denies every connection: what it says of requests is not read there"),
                 )
                 .path(path)
                 .remedy("name the `ports` that are meant");
@@ -149,14 +149,15 @@ struct Speaks {
 }
 
 impl Speaks {
-    /// Whether a DENY rule denies every connection of TCP: there it is read without what only requests have (2.11).
+    /// Whether a DENY rule denies more on TCP than it says: there it is read without what only requests have (2.11). The
+    /// same as Istio's warning, but for trust domains, which connections have, and for conditions.
     fn denies_tcp(self) -> bool {
         if self.operation {
-            !self.port && !self.connection
+            !self.port
         } else if self.source {
-            !self.source_of_connections && !self.connection
+            !self.source_of_connections && !self.port
         } else {
-            self.request && !self.connection
+            self.request && !self.connection && !self.port
         }
     }
 }
@@ -275,6 +276,7 @@ impl<'r, 't> Rule<'r, 't> {
         };
         match kind {
             Condition::Http(_) => self.speaks.request = true,
+            Condition::Tcp("ports") => self.speaks.port = true,
             Condition::Tcp(_) => self.speaks.connection = true,
         }
         let (Condition::Http(field) | Condition::Tcp(field)) = kind;
@@ -320,7 +322,7 @@ impl<'r, 't> Rule<'r, 't> {
                 let why = format!("`{text}` is neither an address nor a CIDR range");
                 self.refuse(node, path, &why, "write for example 10.1.2.3 or 10.0.0.0/8");
             }
-            "ports" if text.parse::<u16>().is_err() => {
+            "ports" if text.starts_with('+') || text.parse::<u16>().is_err() => {
                 let why = format!("`{text}` is not a port from 0 to 65535");
                 self.refuse(node, path, &why, "write the workload's port as a number");
             }

@@ -509,6 +509,10 @@ fn security_kinds_by_their_schema() {
     };
     assert_eq!(deny("{to: [{operation: {paths: [/a]}}]}"), "?rules[0]");
     assert_eq!(deny("{to: [{operation: {paths: [/a], ports: ['80']}}]}"), "");
+    assert_eq!(
+        deny("{to: [{operation: {ports: ['+80']}}]}"),
+        "!rules[0].to[0].operation.ports[0]"
+    );
     assert_eq!(deny("{from: [{source: {namespaces: [a]}}]}"), "");
     assert_eq!(
         deny("{from: [{source: {namespaces: [a]}}], to: [{operation: {methods: [GET]}}]}"),
