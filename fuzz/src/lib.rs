@@ -6,6 +6,8 @@
 #![expect(clippy::panic, reason = "a target that finds something says so by a panic")]
 
 mod admin_line;
+mod decisions;
+mod ext_authz;
 pub mod mutate;
 mod targets;
 mod tokens;

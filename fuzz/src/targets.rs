@@ -10,7 +10,7 @@ use proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use snapshot::{Index, Resource, Resources};
 use time::{Duration, OffsetDateTime};
 
-use crate::{Target, admin_line, tokens};
+use crate::{Target, admin_line, decisions, ext_authz, tokens};
 
 pub(crate) const ALL: &[Target] = &[
     Target {
@@ -143,11 +143,77 @@ pub(crate) const ALL: &[Target] = &[
         ],
     },
     Target {
+        name: "ext-authz",
+        run: ext_authz::run,
+        words: &[
+            b"\x0a\x00",
+            b"\x0a\x02\x08\x07",
+            b"\x1a",
+            b"\x12",
+            b"\x0a\x17x-forwarded-client-cert",
+            b"\x0a\x17x_forwarded_client_cert",
+            b"\x0a\x04host",
+            b"\x0a\x05:path",
+            b"\x0a\x0econtent-length",
+            b"\x0a\x0bgrpc-status",
+            b"\x12\x02\x08\x01",
+            b"\x18\x03",
+            b"\r\n",
+            b"%62",
+        ],
+    },
+    Target {
         name: "path",
         run: path,
         words: &[
             b"/", b"//", b"%2f", b"%2F", b"%5c", b"%00", b"%25", b"..", b".", b"?", b"#", b";", b"\\",
             b"%2e", b"%",
+        ],
+    },
+    Target {
+        name: "authorize",
+        run: decisions::authorize_any,
+        words: &[b"\0\0\0\0\0\0\0\0", b"\x06", b"\x07", b"\x01\x02"],
+    },
+    Target {
+        name: "obfuscate",
+        run: decisions::obfuscate,
+        words: &[
+            b"/",
+            b"//",
+            b"/./",
+            b"/../",
+            b"/x/../",
+            b";x",
+            b";",
+            b"..;/",
+            b"%2f",
+            b"%2F",
+            b"%5c",
+            b"\\",
+            b"%2e",
+            b"%2e%2e",
+            b"%3b",
+            b"%25",
+            b"%252f",
+            b"%25%32%66",
+            b"%61",
+            b"%41",
+            b"%c0%af",
+            b"%00",
+            b"?",
+            b"#",
+            b"/admin",
+            b"/public",
+            b"/files/",
+            b"/a/b/secret",
+            b"/a/b/open",
+            b".key",
+            b".html",
+            b"A",
+            b"%",
+            b"%2",
+            b"2f",
         ],
     },
     Target {

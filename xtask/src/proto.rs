@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 const FILES: &[&str] = &[
+    "envoy/service/auth/v3/external_auth.proto",
     "envoy/service/discovery/v3/discovery.proto",
     "istio/v1/auth/ca.proto",
 ];

@@ -8,6 +8,8 @@
 //! | control | `status` | null | | [`Status`] |
 //! | control | `pods` | null | | the pods as the compiler shows them (`compiler::PodView`) |
 //! | control | `desired` | null | [`Desired`], now and after each change, until hung up | |
+//! | control | `can-i` | [`CanI`] | | the answer (`analysis::Answer`) |
+//! | control | `policy` | the target (`analysis::Target`) | | array of what is in force (`analysis::Effective`) |
 //! | control | `report` | [`Report`] | | null |
 //! | up | `ps` | null | | array of [`PodRow`] |
 //! | up | `exec` | [`Exec`] with three descriptors | | [`Exited`] |
@@ -15,6 +17,7 @@
 //! | up | `info` | null | | [`Info`] |
 //! | up | `down` | null | a line of text a step | null, when nothing is left |
 //! | proxy | `access` | [`Access`] | [`AccessLine`] | null |
+//! | proxy | `why` | [`Why`] | [`Refused`] each | null |
 //! | proxy | `proxy` | null | | [`Proxy`] |
 //! | proxy | `metrics` | null | | the text of the metrics |
 
@@ -391,6 +394,117 @@ pub struct AccessLine {
     pub text: String,
     /// All of it.
     pub event: Value,
+}
+
+/// Whether something would be carried.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CanI {
+    /// What is asked (`analysis::Question`).
+    pub question: Value,
+    /// What external authorizers are taken to say, by name (`analysis::Providers`).
+    pub custom: Value,
+}
+
+/// Which refusals are to be explained.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Why {
+    /// The id of the decision, or the request's `x-request-id`; `None` for the newest.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// Of the newest, only where source or destination is of the namespace.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Of the newest, only where source or destination is the pod or the workload.
+    #[serde(default)]
+    pub workload: Option<String>,
+}
+
+/// A refusal, explained by the policies that were in force when it was decided.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// The id of the decision.
+    pub id: String,
+    /// The node whose proxy decided.
+    pub node: String,
+    /// When, RFC 3339.
+    pub time: String,
+    /// Who called (`telemetry::Peer`).
+    pub source: Value,
+    /// Who was called (`telemetry::Peer`).
+    pub destination: Value,
+    /// The workload port.
+    pub port: u16,
+    /// `mutual_tls`, `local`, `plaintext`.
+    pub wire: Value,
+    /// The SNI, where TLS was seen.
+    pub sni: Option<String>,
+    /// The request, where it was one.
+    pub request: Option<RefusedRequest>,
+    /// The HTTP status that the caller got; 0 for a connection.
+    pub code: u16,
+    /// The stable reason.
+    pub reason: String,
+    /// The policy that decided, where one did.
+    pub policy: Option<RefusedBy>,
+    /// What each rule found, in the order of evaluation.
+    pub steps: Vec<WhyStep>,
+    /// Of a path that can be read in more than one way, the readings.
+    pub readings: Vec<String>,
+    /// The ALLOW rule that came closest, with the fields that did not hold.
+    pub near_miss: Option<RefusedBy>,
+}
+
+/// The request of a refusal. What is secret in it never leaves the proxy.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedRequest {
+    /// The method.
+    pub method: String,
+    /// `:authority` or Host.
+    pub authority: String,
+    /// Path and query as they came.
+    pub received: String,
+    /// The path as it was decided.
+    pub normalized: String,
+    /// `x-request-id`.
+    pub request_id: String,
+    /// The header fields that were decided by; secret ones without their values.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A rule that had to do with a refusal.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedBy {
+    /// The namespace of the policy.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The rule, from 0.
+    pub rule: Option<usize>,
+    /// Where it was written.
+    pub file: String,
+    /// The line; 0 where unknown.
+    pub line: u32,
+    /// Of a near miss, the fields that did not hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
+}
+
+/// What one rule found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyStep {
+    /// `custom`, `audit`, `deny`, `allow`.
+    pub stage: String,
+    /// One sentence.
+    pub said: String,
+    /// `file:line`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 /// How a proxy stands.

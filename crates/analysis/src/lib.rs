@@ -5,13 +5,22 @@
 
 mod answer;
 mod decide;
+mod draft;
+mod effective;
+mod eval;
+mod facts;
+mod known;
+mod lint;
 mod question;
+mod token;
 mod world;
 
-pub use answer::{Answer, ByPolicy, Decision, NearMiss, Path, Step};
-pub use decide::{Custom, Providers};
-pub use question::{Caller, Question, Speaks, Target};
-pub use world::{Offline, Unknown};
+pub use answer::{Answer, ByPolicy, Decision, NearMiss, Path, Replica, Step};
+pub use effective::{Effective, Otherwise, PolicyInForce, PortInForce, RuleInForce};
+pub use eval::{Eval, Tally};
+pub use known::{Known, Unknown};
+pub use question::{Caller, Custom, Headers, Labels, Providers, Question, Speaks, Target, Text};
+pub use world::{MAX_LABELLED, Offline};
 
 #[cfg(test)]
 mod tests;

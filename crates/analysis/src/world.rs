@@ -1,66 +1,44 @@
 //! A world made of files alone: for each workload a pod, so that the compiler has something to decide for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use api::{Kind, Meta, Object, OwnerReference, Pod, PodIp, PodStatus, PodTemplate};
 use compiler::{Compiled, Options, World};
-use model::ServiceName;
-use snapshot::{Index, Workload};
 
-use crate::question::Target;
+use crate::known::{Known, Unknown};
+use crate::question::{Labels, Target};
 
 /// The one node of a world that runs nowhere.
 const NODE: &str = "offline";
 /// Where the addresses of its pods begin.
 const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-/// Targets that are given by labels alone; each is a pod of its own.
-const MAX_LABELLED: usize = 10_000;
+/// Targets that are given by labels alone and known at once; each is a pod of its own.
+pub const MAX_LABELLED: usize = 2_000;
 
-/// Why nothing can be said of a target.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Unknown {
-    /// There is no such workload.
-    #[error("there is no workload `{0}`")]
-    Workload(String),
-    /// There is no such Service.
-    #[error("there is no Service `{0}`")]
-    Service(String),
-    /// The Service selects no workload that is known.
-    #[error("the Service `{0}` selects no workload")]
-    NobodyBehind(String),
-    /// The Service has no such port.
-    #[error("the Service `{0}` has no port {1}")]
-    Port(String, u16),
-    /// The target names nothing.
-    #[error("the target names neither a workload nor a Service nor labels")]
-    Nothing,
-    /// There are too many of them.
-    #[error("more than {MAX_LABELLED} targets are given by labels alone")]
-    TooMany,
-    /// The world has no settings.
-    #[error("the world cannot be indexed: {0}")]
-    Index(String),
-}
+/// Stand-ins by namespace and labels: their places among the pods.
+type StandIns = HashMap<String, HashMap<Labels<'static>, usize>>;
 
 /// A world, compiled, ready to be asked.
 #[derive(Debug)]
 pub struct Offline {
     world: World,
     compiled: Compiled,
-    pub(crate) index: Index,
-    /// Pods that stand for labels, by namespace and labels.
-    labelled: BTreeMap<Target, String>,
+    known: Known,
+    /// Whether namespaces that no object declares are taken to be in the mesh.
+    assuming: bool,
+    /// The pods that stand for labels: the last ones of the world's.
+    labelled: StandIns,
 }
 
-/// A workload port that was found.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) workload: Arc<Workload>,
-    pub(crate) port: u16,
-    /// The Service that was asked for.
-    pub(crate) service: Option<ServiceName>,
+impl Deref for Offline {
+    type Target = Known;
+
+    fn deref(&self) -> &Known {
+        &self.known
+    }
 }
 
 impl Offline {
@@ -69,11 +47,34 @@ impl Offline {
     /// # Errors
     /// The compiler made nothing that can be asked.
     pub fn new(objects: Vec<Arc<Object>>, pods: Vec<Arc<Pod>>, options: Options) -> Result<Self, Unknown> {
+        Self::of(objects, pods, options, false)
+    }
+
+    /// As [`Self::new`], for questions about policies whose namespaces stand elsewhere: a namespace that no object
+    /// declares is taken to be in the mesh.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn assuming(
+        objects: Vec<Arc<Object>>,
+        pods: Vec<Arc<Pod>>,
+        options: Options,
+    ) -> Result<Self, Unknown> {
+        Self::of(objects, pods, options, true)
+    }
+
+    fn of(
+        objects: Vec<Arc<Object>>,
+        pods: Vec<Arc<Pod>>,
+        options: Options,
+        assuming: bool,
+    ) -> Result<Self, Unknown> {
         let mut world = World {
             objects,
             pods,
             nodes: vec![NODE.to_owned()],
             roots: Vec::new(),
+            jwks: std::collections::BTreeMap::new(),
             options,
         };
         let made = made_up(&world);
@@ -81,12 +82,13 @@ impl Offline {
         for (number, pod) in world.pods.iter_mut().enumerate() {
             place(Arc::make_mut(pod), number);
         }
-        let (compiled, index) = compile(&world)?;
+        let (compiled, known) = compile(&mut world, assuming)?;
         Ok(Self {
             world,
             compiled,
-            index,
-            labelled: BTreeMap::new(),
+            known,
+            assuming,
+            labelled: StandIns::new(),
         })
     }
 
@@ -95,115 +97,129 @@ impl Offline {
         &self.compiled
     }
 
-    /// Makes targets that are given by labels alone known, all at once: each new one costs compiling the world again.
+    /// The objects.
+    pub fn objects(&self) -> &[Arc<Object>] {
+        &self.world.objects
+    }
+
+    /// The pods, those included that stand for workloads.
+    pub(crate) fn pods(&self) -> &[Arc<Pod>] {
+        &self.world.pods
+    }
+
+    /// Makes targets that are given by labels alone known, all at once: new ones cost compiling the world again.
+    ///
+    /// Where there are more than [`MAX_LABELLED`], those of earlier calls are forgotten.
     ///
     /// # Errors
-    /// There are too many.
-    pub fn prepare<'t>(&mut self, targets: impl Iterator<Item = &'t Target>) -> Result<(), Unknown> {
-        let mut new = false;
-        for target in targets {
-            let Some(labels) = &target.labels else { continue };
-            let key = labelled(target);
-            if self.labelled.contains_key(&key) {
-                continue;
-            }
-            if self.labelled.len() >= MAX_LABELLED {
-                return Err(Unknown::TooMany);
-            }
-            let name = format!("labels-{}", self.labelled.len());
-            let mut pod = Pod {
-                metadata: Meta {
-                    name: name.clone(),
-                    namespace: target.namespace.clone(),
-                    labels: labels.clone(),
-                    ..Meta::default()
-                },
-                ..Pod::default()
-            };
-            place(&mut pod, self.world.pods.len());
-            self.world.pods.push(Arc::new(pod));
-            self.labelled.insert(key, name);
-            new = true;
+    /// There are too many of them in this one call.
+    pub fn prepare<'t>(&mut self, targets: impl Iterator<Item = &'t Target<'t>>) -> Result<(), Unknown> {
+        let targets: Vec<&Target<'_>> = targets.filter(|target| by_labels(target).is_some()).collect();
+        let mut new = unknown(&self.labelled, &targets);
+        if new.is_empty() {
+            return Ok(());
         }
-        if new {
-            (self.compiled, self.index) = compile(&self.world)?;
+        let known: usize = self.labelled.values().map(HashMap::len).sum();
+        if known + new.len() > MAX_LABELLED {
+            let stay = self.world.pods.len().saturating_sub(known);
+            self.world.pods.truncate(stay);
+            self.labelled.clear();
+            new = unknown(&self.labelled, &targets);
         }
+        if new.len() > MAX_LABELLED {
+            return Err(Unknown::TooMany(MAX_LABELLED));
+        }
+        for (namespace, labels) in new {
+            self.stand_for(namespace, labels);
+        }
+        let assumed = std::mem::take(&mut self.known.assumed);
+        (self.compiled, self.known) = compile(&mut self.world, self.assuming)?;
+        self.known.assumed.extend(assumed);
         Ok(())
     }
 
-    pub(crate) fn find(&self, target: &Target) -> Result<Found, Unknown> {
-        if let Some(service) = &target.service {
-            return self.behind(target, service);
-        }
-        let name = match (&target.workload, &target.labels) {
-            (Some(name), _) => name.as_str(),
-            (None, Some(_)) => self
-                .labelled
-                .get(&labelled(target))
-                .map(String::as_str)
-                .ok_or(Unknown::Nothing)?,
-            (None, None) => return Err(Unknown::Nothing),
+    fn stand_for(&mut self, namespace: &str, labels: &Labels<'_>) {
+        let number = self.world.pods.len();
+        let pairs = labels
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()));
+        let mut pod = Pod {
+            metadata: Meta {
+                name: format!("labels-{number}"),
+                namespace: namespace.to_owned(),
+                labels: pairs.clone().collect(),
+                ..Meta::default()
+            },
+            ..Pod::default()
         };
-        let is = |w: &&Arc<Workload>| {
-            w.pod.namespace() == target.namespace && (w.pod.name() == name || w.workload.name() == name)
-        };
-        let mut found: Vec<_> = self.index.workloads().filter(is).collect();
-        found.sort_by(|a, b| a.uid.as_str().cmp(b.uid.as_str()));
-        let workload = found
-            .first()
-            .ok_or_else(|| Unknown::Workload(format!("{}/{name}", target.namespace)))?;
-        Ok(Found {
-            workload: Arc::clone(workload),
-            port: target.port,
-            service: None,
-        })
+        place(&mut pod, number);
+        self.world.pods.push(Arc::new(pod));
+        let own = pairs.map(|(key, value)| (key.into(), value.into())).collect();
+        self.labelled
+            .entry(namespace.to_owned())
+            .or_default()
+            .insert(own, number);
     }
 
-    fn behind(&self, target: &Target, service: &str) -> Result<Found, Unknown> {
-        let name = ServiceName::new(&target.namespace, service);
-        let text = || format!("{}/{service}", target.namespace);
-        let found = self
-            .index
-            .service(&name)
-            .ok_or_else(|| Unknown::Service(text()))?;
-        if !found.ports.iter().any(|p| p.port == target.port) {
-            return Err(Unknown::Port(text(), target.port));
-        }
-        let mut endpoints = found.endpoints.iter();
-        let hit = endpoints.find_map(|e| {
-            let port = *e.ports.get(&target.port)?;
-            Some((self.index.workload(&e.uid)?, port))
-        });
-        let (workload, port) = hit.ok_or_else(|| Unknown::NobodyBehind(text()))?;
-        Ok(Found {
-            workload: Arc::clone(workload),
-            port,
-            service: Some(name),
-        })
-    }
-
-    /// Where an object was written.
-    pub(crate) fn origin(&self, kind: &str, namespace: &str, name: &str) -> (String, u32) {
-        let mut objects = self.world.objects.iter();
-        let object =
-            objects.find(|o| o.kind_name == kind && o.meta.namespace == namespace && o.meta.name == name);
-        object.map_or_else(Default::default, |o| (o.origin.file.clone(), o.origin.line))
+    /// The pod that stands for the labels of a target.
+    pub(crate) fn stand_in(&self, target: &Target<'_>) -> Option<&str> {
+        let number = place_of(&self.labelled, &target.namespace, by_labels(target)?)?;
+        let pod = self.world.pods.get(number)?;
+        Some(&pod.metadata.name)
     }
 }
 
-fn labelled(target: &Target) -> Target {
-    Target {
-        namespace: target.namespace.clone(),
-        labels: target.labels.clone(),
-        ..Target::default()
-    }
+fn place_of(stand_ins: &StandIns, namespace: &str, labels: &Labels<'_>) -> Option<usize> {
+    let known: &HashMap<Labels<'_>, usize> = stand_ins.get(namespace)?;
+    known.get(labels).copied()
 }
 
-fn compile(world: &World) -> Result<(Compiled, Index), Unknown> {
+/// The labels of a target that has nothing else.
+fn by_labels<'t, 'q>(target: &'t Target<'q>) -> Option<&'t Labels<'q>> {
+    let labels = target.labels.as_ref();
+    labels.filter(|_| target.workload.is_none() && target.service.is_none())
+}
+
+/// Those of the targets that nothing stands for, each once.
+fn unknown<'t, 'q>(stand_ins: &StandIns, targets: &[&'t Target<'q>]) -> BTreeSet<(&'t str, &'t Labels<'q>)> {
+    let named = targets
+        .iter()
+        .filter_map(|target| Some((&*target.namespace, by_labels(target)?)));
+    named
+        .filter(|(namespace, labels)| place_of(stand_ins, namespace, labels).is_none())
+        .collect()
+}
+
+fn compile(world: &mut World, assuming: bool) -> Result<(Compiled, Known), Unknown> {
+    let assumed = if assuming { declare(world) } else { BTreeSet::new() };
     let compiled = compiler::compile(world);
-    let resources = compiled.nodes.get(NODE).cloned().unwrap_or_default();
-    let index = Index::build(&resources).map_err(|e| Unknown::Index(e.to_string()))?;
-    Ok((compiled, index))
+    let mut known = Known::new(&compiled, &world.objects)?;
+    known.assumed = assumed;
+    Ok((compiled, known))
+}
+
+/// Declares the namespaces of pods that no object declares, as in the mesh.
+fn declare(world: &mut World) -> BTreeSet<String> {
+    let mut missing: BTreeSet<String> = world
+        .pods
+        .iter()
+        .map(|pod| pod.metadata.namespace.clone())
+        .collect();
+    for object in &world.objects {
+        if matches!(object.kind, Kind::Namespace(..)) {
+            missing.remove(&object.meta.name);
+        }
+    }
+    for namespace in &missing {
+        let text = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": namespace, "labels": {"istio-injection": "enabled"}},
+        });
+        let parsed = api::parse("", text.to_string().as_bytes());
+        world.objects.extend(parsed.objects.into_iter().map(Arc::new));
+    }
+    missing
 }
 
 /// A pod for each workload that has none.

@@ -1,5 +1,6 @@
 //! The kinds that are acted on, as types: fields as Kubernetes and Istio name them.
 
+mod extension;
 mod guardrail;
 mod mesh;
 mod meta;
@@ -8,6 +9,8 @@ mod services;
 mod traffic;
 mod workloads;
 
+pub(crate) use extension::check as check_extensions;
+pub use extension::{ExtAuthz, ExtAuthzHttp, ExtensionFault, ExtensionKind, ExtensionProvider, RequestBody};
 pub use guardrail::Guardrail;
 pub use mesh::{
     AccessLogEncoding, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode, PathNormalization,

@@ -176,7 +176,7 @@ const KINDS: &[KnownKind] = &[
         "RequestAuthentication",
         "requestauthentications",
         true,
-        SecurityNotActedOn,
+        ActedOn,
     ),
     kind(
         NETWORKING,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::Profile;
 
+use crate::ask::args::{CanI, Eval, Explain, Why};
 use crate::{Ask, Command, Down, MAX_NODES, Part, Up};
 
 const CONVENTIONS: &str = "Exit codes: 0 yes, 1 no (denied, findings, not there), 2 could not decide or reach,
@@ -90,6 +91,14 @@ pub(crate) enum Asked {
     Proxies(Proxies),
     /// Print the metrics of each node's proxy
     Metrics(Metrics),
+    /// Say whether a caller may do something, and why: in files, or in the running mesh
+    CanI(Box<CanI>),
+    /// Say why a call was refused
+    Why(Why),
+    /// Say what a path comes to, or what is in force for a workload
+    Explain(Explain),
+    /// Decide many requests by policies in files: a JSON object a line, one decision a line
+    Eval(Eval),
     /// Look for mistakes in files, without a mesh
     Lint(Lint),
     /// Print the version
@@ -153,6 +162,14 @@ enum LogFormat {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Json {
     Json,
+}
+
+/// Machine formats of findings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Findings {
+    Json,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
 }
 
 /// A table, or more of it, or JSON.
@@ -362,7 +379,7 @@ pub(crate) struct Lint {
     pub(crate) profile: Profile,
     /// The form of what is printed
     #[arg(short, long, value_enum, value_name = "FORMAT")]
-    pub(crate) output: Option<Json>,
+    pub(crate) output: Option<Findings>,
 }
 
 /// The words as a command.
@@ -426,7 +443,7 @@ fn mesh_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn profile(text: &str) -> Result<Profile, String> {
+pub(crate) fn profile(text: &str) -> Result<Profile, String> {
     text.parse()
 }
 

@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 mod args;
+mod ask;
 mod files;
 mod inspect;
 mod lint;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use model::Profile;
 
 use crate::args::Asked;
+use crate::ask::args::What;
 use crate::mesh::Mesh;
 use crate::out::Out;
 
@@ -152,6 +154,13 @@ async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
         Asked::Ports(asked) => inspect::info::ports(mesh, *asked, out).await,
         Asked::Proxies(asked) => inspect::proxies::proxies(mesh, asked, out).await,
         Asked::Metrics(asked) => inspect::proxies::metrics(mesh, asked, out).await,
+        Asked::CanI(asked) => ask::can_i::can_i(mesh, asked, out).await,
+        Asked::Why(asked) => ask::why::why(mesh, asked, out).await,
+        Asked::Explain(asked) => match &asked.what {
+            What::Path(asked) => ask::path::path(asked, out),
+            What::Policy(asked) => ask::policy::policy(mesh, asked, out).await,
+        },
+        Asked::Eval(asked) => ask::eval::eval(asked, out).await,
         Asked::Lint(asked) => lint::lint(asked, out).await,
         Asked::Version(asked) => inspect::info::version(*asked, out),
     }

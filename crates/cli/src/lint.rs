@@ -1,19 +1,23 @@
 //! `lint`: mistakes in files, found by the very functions that a running mesh uses.
 
+mod sarif;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use admin::Failure;
+use admin::{Exit, Failure};
 use analysis::Offline;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use api::{Object, Problem, Severity};
 use model::Profile;
 
-use crate::args::Lint;
+use crate::args::{Findings, Lint};
 use crate::files::{self, File};
 use crate::out::{Done, Out};
 use crate::text::{clean, count};
 
+/// A key stands twice in a map: the one such mistake in YAML that leaves an object to speak of.
+const KEY_TWICE: &str = "MW0007";
 /// What reading says of two objects of one name in a file.
 const READ_TWICE: &str = "MW0107";
 /// What compiling says of two objects of one name wherever they are.
@@ -28,26 +32,38 @@ pub(crate) async fn lint(asked: &Lint, out: &mut Out) -> Done {
     let Checked { objects, problems } =
         checked.map_err(|error| Failure::undecided(format!("the files could not be checked: {error}")))??;
     let errors = of(&problems, Severity::Error);
-    if asked.output.is_some() {
-        out.json(&problems)?;
-    } else {
-        for problem in &problems {
-            out.print(&picture(problem, out.colour))?;
-        }
-        let warnings = of(&problems, Severity::Warning);
-        let files = count(many, "file", "files");
-        out.note(&match (errors, warnings) {
-            (0, 0) => format!("no mistakes in {files}, {}", count(objects, "object", "objects")),
-            _ => {
-                let found = [
-                    count(errors, "error", "errors"),
-                    count(warnings, "warning", "warnings"),
-                ];
-                format!("{} in {files}", found.join(", "))
+    match asked.output {
+        Some(Findings::Json) => out.json(&problems)?,
+        Some(Findings::Sarif) => out.json(&sarif::document(&problems))?,
+        None => {
+            for problem in &problems {
+                out.print(&picture(problem, out.colour))?;
             }
-        });
+            let warnings = of(&problems, Severity::Warning);
+            let files = count(many, "file", "files");
+            out.note(&match (errors, warnings) {
+                (0, 0) => format!("no mistakes in {files}, {}", count(objects, "object", "objects")),
+                _ => {
+                    let found = [
+                        count(errors, "error", "errors"),
+                        count(warnings, "warning", "warnings"),
+                    ];
+                    format!("{} in {files}", found.join(", "))
+                }
+            });
+        }
     }
-    Ok(u8::from(errors > 0))
+    Ok(match errors {
+        0 => 0,
+        _ if problems.iter().any(is_unreadable) => Exit::Input.code(),
+        _ => Exit::No.code(),
+    })
+}
+
+/// Whether after this problem it is not known what the file was to hold.
+pub(crate) fn is_unreadable(problem: &Problem) -> bool {
+    let of_yaml = problem.code.starts_with("MW00") && problem.code != KEY_TWICE;
+    problem.severity == Severity::Error && problem.object.is_none() && of_yaml
 }
 
 fn of(problems: &[Problem], severity: Severity) -> usize {
@@ -87,13 +103,10 @@ fn check(files: &[File], profile: Profile) -> Result<Checked, Failure> {
         .map(place)
         .collect();
     let told = |p: &&Problem| p.code == DEFINED_TWICE && twice.contains(&place(p));
+    let together = world.compiled().problems.iter().filter(|p| !told(p)).cloned();
     problems.extend(
-        world
-            .compiled()
-            .problems
-            .iter()
-            .filter(|p| !told(p))
-            .cloned()
+        together
+            .chain(world.lint())
             .map(|problem| with_source(problem, files)),
     );
     let mut told = HashSet::new();

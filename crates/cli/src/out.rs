@@ -87,6 +87,16 @@ impl Out {
         Ok(self.stdout.flush()?)
     }
 
+    /// Prints bytes that are clean; they may be kept back until [`Self::flush`].
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        Ok(self.stdout.write_all(bytes)?)
+    }
+
+    /// Prints what was kept back.
+    pub(crate) fn flush(&mut self) -> Result<(), Stop> {
+        Ok(self.stdout.flush()?)
+    }
+
     /// Prints a table; of an empty one only says, beside it, that there is nothing.
     pub(crate) fn table(&mut self, table: &Table, none: &str) -> Result<(), Stop> {
         if table.is_empty() {

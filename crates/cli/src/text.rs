@@ -65,7 +65,7 @@ pub(crate) fn json_line(value: &impl Serialize) -> Result<String, serde_json::Er
 
 /// Escapes what JSON may hold as it is. Between strings there are no such characters but line breaks, and inside them
 /// a line break never stands as it is.
-fn harmless(json: &str) -> String {
+pub(crate) fn harmless(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if is_dangerous(c) && c != '\n' {

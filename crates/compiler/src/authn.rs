@@ -5,6 +5,8 @@
 //! (R5), and what the root namespace demands is a floor: objects of other namespaces may raise it and not lower
 //! it, unless the root object carries `meshward.dev/floor: "false"` (P19).
 
+pub(crate) mod request;
+
 use std::collections::{BTreeMap, HashMap};
 
 use api::{MtlsMode as Written, MutualTls, PeerAuthentication, Problem, Severity};

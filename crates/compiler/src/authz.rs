@@ -1,5 +1,6 @@
 //! Which AuthorizationPolicies select a workload, and their form on the way to a proxy (semantics 2.2).
 
+mod external;
 mod guardrail;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,12 +12,13 @@ use policy::{
     Action, ConditionSpec, Context, Invalid, OperationSpec, PolicyId, PolicySet, PolicySpec, RuleSpec,
     SourceSpec,
 };
-use snapshot::{Inbound, Mesh, Resource};
+use snapshot::{Inbound, Mesh, Resource, Service};
 
 use crate::pods::PodFacts;
 use crate::report::{Report, code, nothing_selected};
 use crate::view::{Of, View, covers};
 
+use external::Providers;
 pub(crate) use guardrail::Guardrails;
 use guardrail::tell_clamped;
 
@@ -25,6 +27,7 @@ use guardrail::tell_clamped;
 pub(crate) struct Authz<'a> {
     root_namespace: &'a str,
     guardrails: &'a Guardrails<'a>,
+    providers: Providers,
     context: Context,
     namespaces: HashMap<&'a str, Vec<Compiled<'a>>>,
     resources: BTreeMap<PolicyId, Arc<Resource>>,
@@ -43,9 +46,11 @@ impl<'a> Authz<'a> {
         view: &View<'a>,
         mesh: &Mesh,
         guardrails: &'a Guardrails<'a>,
+        services: &[Arc<Service>],
         report: &mut Report,
     ) -> Self {
         let mut authz = Self {
+            providers: Providers::new(view, services),
             root_namespace: view.root_namespace(),
             guardrails,
             context: mesh.policy_context(),
@@ -77,10 +82,7 @@ impl<'a> Authz<'a> {
                     format!("invalid, therefore it denies all that it selects: {why}"),
                 );
             }
-            None if of.body.action == api::Action::Custom => {
-                let why = "no external authorizer is asked by this version; what its rules match is denied";
-                report.unheeded(of.object, "spec.action", why, "use ALLOW or DENY");
-            }
+            None if of.body.action == api::Action::Custom => self.providers.tell(of, report),
             None => {}
         }
         let labels = of.body.labels();
@@ -150,7 +152,29 @@ impl<'a> Authz<'a> {
         ids
     }
 
-    /// The policies that the pods of a node need, each once.
+    /// Whether a request may pass that carries no token, as far as it shows: none of the policies asks about tokens, and
+    /// something may pass at all (P56).
+    pub(crate) fn admits_without_token(&self, ids: &[PolicyId], deny_by_default: bool) -> bool {
+        let mut allows = !deny_by_default;
+        for id in ids {
+            let Some(Resource::Policy(spec)) = self.resources.get(id).map(AsRef::as_ref) else {
+                return false;
+            };
+            if spec.invalid.is_some() || self.defective.contains(id) {
+                return false;
+            }
+            if spec.dry_run || !matches!(spec.action, Action::Allow | Action::Deny) {
+                continue;
+            }
+            if spec.rules.iter().any(asks_for_token) {
+                return false;
+            }
+            allows |= spec.action == Action::Allow;
+        }
+        allows
+    }
+
+    /// The policies that the pods of a node need, and the external authorizers that those ask, each once.
     pub(crate) fn for_node(
         &self,
         node: &str,
@@ -167,7 +191,12 @@ impl<'a> Authz<'a> {
             .filter_map(|id| self.resources.get(id))
             .cloned()
             .collect();
-        found.into_iter()
+        let specs = found.iter().filter_map(|resource| match resource.as_ref() {
+            Resource::Policy(spec) => Some(spec.as_ref()),
+            _ => None,
+        });
+        let providers: Vec<_> = self.providers.of(specs).collect();
+        found.into_iter().chain(providers)
     }
 
     /// For people: what stands between a pod and its callers.
@@ -230,6 +259,14 @@ fn spec(of: Of<'_, AuthorizationPolicy>, profile: Profile) -> PolicySpec {
             line: of.object.origin.line,
         },
     }
+}
+
+fn asks_for_token(rule: &RuleSpec) -> bool {
+    let in_source = |source: &SourceSpec| {
+        !(source.request_principals.is_empty() && source.not_request_principals.is_empty())
+    };
+    let in_condition = |condition: &ConditionSpec| condition.key.starts_with("request.auth.");
+    rule.from.iter().any(in_source) || rule.when.iter().any(in_condition)
 }
 
 fn rule(rule: &api::Rule) -> RuleSpec {

@@ -7,28 +7,49 @@ use api::{Problem, Severity};
 use model::{Protocol, ServiceName};
 use snapshot::{Inbound, InboundPort, Resource, Workload};
 
+mod dialects;
+
 use crate::PodView;
 use crate::authn::Effective;
+use crate::authn::request::Requests;
 use crate::authz::Authz;
 use crate::pods::PodFacts;
 use crate::report::{Report, code};
 use crate::services::{Member, Services};
+use crate::view::View;
+
+/// What stands before the applications.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guards<'g, 'a> {
+    pub(crate) authz: &'g Authz<'a>,
+    pub(crate) requests: &'g Requests<'a>,
+    pub(crate) deny_by_default: bool,
+}
 
 /// The inbound side of each pod; `None` where no proxy stands before it.
 pub(crate) fn all<'a>(
+    view: &View<'a>,
     pods: &[PodFacts<'a>],
     modes: &[Effective],
     services: &Services<'a>,
-    authz: &Authz<'a>,
+    guards: Guards<'_, 'a>,
     report: &mut Report,
 ) -> Vec<Option<Inbound>> {
     let each = pods.iter().zip(modes).zip(&services.members);
     each.map(|((pod, modes), members)| {
-        (pod.in_mesh && pod.live).then(|| Inbound {
-            ports: ports(members, modes, report),
-            default_mtls: modes.default,
-            policies: authz.select(pod, report),
-            mtls_decided_by: modes.decided_by.clone(),
+        (pod.in_mesh && pod.live).then(|| {
+            let policies = guards.authz.select(pod, report);
+            let needed = !guards
+                .authz
+                .admits_without_token(&policies, guards.deny_by_default);
+            Inbound {
+                ports: ports(members, modes, report),
+                default_mtls: modes.default,
+                authentications: guards.requests.select(pod, needed, report),
+                policies,
+                mtls_decided_by: modes.decided_by.clone(),
+                path_dialects: dialects::of(view, pod, members, report),
+            }
         })
     })
     .collect()
@@ -174,8 +195,7 @@ pub(crate) fn views(
     pods: &[PodFacts<'_>],
     modes: &[Effective],
     inbounds: &[Option<Inbound>],
-    authz: &Authz<'_>,
-    deny_by_default: bool,
+    guards: Guards<'_, '_>,
 ) -> Vec<PodView> {
     let each = pods.iter().zip(modes).zip(inbounds);
     each.map(|((pod, modes), inbound)| PodView {
@@ -189,12 +209,20 @@ pub(crate) fn views(
         identity: pod.identity.as_ref().map(ToString::to_string),
         in_mesh: pod.in_mesh,
         mtls: inbound.as_ref().map(|_| mtls_text(modes)),
-        policies: inbound
-            .as_ref()
-            .map(|i| authz.describe(&i.policies, deny_by_default)),
+        policies: inbound.as_ref().map(|i| guarded(i, guards)),
         ready: pod.ready,
     })
     .collect()
+}
+
+fn guarded(inbound: &Inbound, guards: Guards<'_, '_>) -> String {
+    let policies = guards.authz.describe(&inbound.policies, guards.deny_by_default);
+    match guards.requests.describe(&inbound.authentications) {
+        Some(broken) if broken.starts_with("invalid") => broken,
+        Some(_) if policies.starts_with("invalid") => policies,
+        Some(more) => format!("{policies}, {more}"),
+        None => policies,
+    }
 }
 
 /// `STRICT`, or the ports that differ before it: `8080:PERMISSIVE,*:STRICT`.

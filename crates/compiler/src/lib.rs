@@ -23,6 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use api::{Object, ObjectRef, Pod, Problem};
+use jwt::Jwks;
 use model::{Cidr, Profile, ServiceName, TrustDomain};
 use serde::{Deserialize, Serialize};
 use snapshot::{Resource, Resources};
@@ -40,6 +41,8 @@ pub struct World {
     pub nodes: Vec<String>,
     /// PEM certificates that peers are verified against.
     pub roots: Vec<String>,
+    /// Keys that tokens are verified by, as far as somebody has fetched them; by [`Jwks::source`].
+    pub jwks: BTreeMap<String, Arc<Jwks>>,
     /// What the operator chose.
     pub options: Options,
 }
@@ -90,9 +93,12 @@ pub struct Compiled {
     pub plain_services: Vec<PlainService>,
     /// The pods, for people; ordered by namespace and name.
     pub pods: Vec<PodView>,
+    /// Where keys have to be fetched from ([`Jwks::source`]), and how long that may take, in milliseconds.
+    pub key_sources: BTreeMap<String, u64>,
 }
 
-/// What a security object (PeerAuthentication, AuthorizationPolicy, Guardrail, DestinationRule, and kinds that are not acted on) does.
+/// What a security object (PeerAuthentication, AuthorizationPolicy, RequestAuthentication, Guardrail, DestinationRule, and kinds
+/// that are not acted on) does.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Effect {
@@ -167,8 +173,14 @@ pub fn compile(world: &World) -> Compiled {
     let modes: Vec<_> = pods.iter().map(|pod| authn.effective(pod, &mut report)).collect();
     let rules = destination::Rules::new(&view, &mut report);
     let services = services::all(&view, &pods, &modes, &rules, &mut report);
-    let authz = authz::Authz::new(&view, &mesh, &guardrails, &mut report);
-    let inbounds = inbound::all(&pods, &modes, &services, &authz, &mut report);
+    let authz = authz::Authz::new(&view, &mesh, &guardrails, &services.list, &mut report);
+    let requests = authn::request::Requests::new(&view, &mut report);
+    let guards = inbound::Guards {
+        authz: &authz,
+        requests: &requests,
+        deny_by_default: mesh.deny_by_default,
+    };
+    let inbounds = inbound::all(&view, &pods, &modes, &services, guards, &mut report);
     report.unsupported(&view);
 
     let shared: Vec<Arc<Resource>> = [Resource::from(mesh.clone()), Resource::Roots(world.roots.clone())]
@@ -188,6 +200,9 @@ pub fn compile(world: &World) -> Compiled {
             authz
                 .for_node(node, &pods, &inbounds)
                 .for_each(|resource| resources.insert(resource));
+            requests
+                .for_node(node, &pods, &inbounds)
+                .for_each(|resource| resources.insert(resource));
             ((*node).to_owned(), resources)
         })
         .collect();
@@ -197,7 +212,8 @@ pub fn compile(world: &World) -> Compiled {
         problems,
         effects,
         plain_services: services::plain(&services.list),
-        pods: inbound::views(&pods, &modes, &inbounds, &authz, mesh.deny_by_default),
+        pods: inbound::views(&pods, &modes, &inbounds, guards),
+        key_sources: requests.wanted(),
     }
 }
 

@@ -39,6 +39,12 @@ pub(crate) mod code {
     pub(crate) const DEFECTIVE: &str = "MW0511";
     /// A policy that grants more than a Guardrail's ceiling lets it.
     pub(crate) const CEILING: &str = "MW0512";
+    /// A path dialect that is none.
+    pub(crate) const PATH_DIALECT: &str = "MW0513";
+    /// The keys of an issuer cannot be had, or come on a way that proves nothing.
+    pub(crate) const KEYS: &str = "MW0522";
+    /// An external authorizer that cannot be asked.
+    pub(crate) const PROVIDER: &str = "MW0514";
     /// Two objects of one name.
     pub(crate) const DUPLICATE: &str = "MW0509";
 }
@@ -67,6 +73,7 @@ impl Report {
         let security = view.peer_authentications.iter().map(|of| of.object);
         let security = security.chain(view.authorization_policies.iter().map(|of| of.object));
         let security = security.chain(view.guardrails.iter().map(|of| of.object));
+        let security = security.chain(view.request_authentications.iter().map(|of| of.object));
         for object in security.chain(view.destination_rules.iter().map(|of| of.object)) {
             report.effects.insert(
                 object.reference(),

@@ -47,6 +47,7 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
         path_normalization: path_normalization(config, secure),
         strict_paths: secure,
         strict_hosts: secure,
+        jwt_strict: secure,
         xfcc: if secure {
             XfccMode::SanitizeSet
         } else {

@@ -3,8 +3,11 @@
 mod authn;
 mod authz;
 mod clients;
+mod dialects;
+mod external;
 mod guardrail;
 mod order;
+mod requests;
 mod services;
 mod told;
 
@@ -52,6 +55,7 @@ impl Scene {
             "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "security.istio.io/v1",
             "DestinationRule" => "networking.istio.io/v1",
             "Guardrail" => "meshward.dev/v1alpha1",
+            "NetworkPolicy" => "networking.k8s.io/v1",
             "EndpointSlice" => "discovery.k8s.io/v1",
             "Deployment" => "apps/v1",
             _ => "v1",
@@ -135,6 +139,7 @@ impl Scene {
             pods: self.pods.iter().cloned().map(Arc::new).collect(),
             nodes: vec!["node-0".to_owned(), "node-1".to_owned()],
             roots: vec!["ROOT".to_owned()],
+            jwks: BTreeMap::new(),
             options: Options {
                 profile: self.profile,
                 ..Options::default()

@@ -2,11 +2,13 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use api::{
     AuthorizationPolicy, DestinationRule, EndpointSlice, Endpoints, Guardrail, Kind, MeshConfig, Meta,
-    Object, PeerAuthentication, Pod, Service,
+    Object, PeerAuthentication, Pod, RequestAuthentication, Service,
 };
+use jwt::Jwks;
 use model::Profile;
 
 use crate::{Options, World};
@@ -66,7 +68,10 @@ pub(crate) struct View<'a> {
     pub(crate) peer_authentications: Vec<Of<'a, PeerAuthentication>>,
     pub(crate) authorization_policies: Vec<Of<'a, AuthorizationPolicy>>,
     pub(crate) guardrails: Vec<Of<'a, Guardrail>>,
+    pub(crate) request_authentications: Vec<Of<'a, RequestAuthentication>>,
     pub(crate) destination_rules: Vec<Of<'a, DestinationRule>>,
+    /// By source.
+    pub(crate) jwks: &'a BTreeMap<String, Arc<Jwks>>,
     /// Of security kinds that are not acted on.
     pub(crate) unsupported: Vec<&'a Object>,
     pub(crate) mesh_config: Option<Of<'a, MeshConfig>>,
@@ -97,7 +102,9 @@ impl<'a> View<'a> {
             peer_authentications: Vec::new(),
             authorization_policies: Vec::new(),
             guardrails: Vec::new(),
+            request_authentications: Vec::new(),
             destination_rules: Vec::new(),
+            jwks: &world.jwks,
             unsupported: Vec::new(),
             mesh_config: None,
             duplicates: Vec::new(),
@@ -149,7 +156,7 @@ impl<'a> View<'a> {
                 self.template(meta, &body.template.metadata);
             }
             Kind::Job(body) => self.template(meta, &body.template.metadata),
-            Kind::RequestAuthentication(_) => self.unsupported.push(object),
+            Kind::RequestAuthentication(body) => self.request_authentications.push(Of { object, body }),
             _ if object.class == api::Class::SecurityNotActedOn => self.unsupported.push(object),
             _ => {}
         }

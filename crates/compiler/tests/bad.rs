@@ -61,6 +61,7 @@ fn every_document_has_its_message() {
             objects: all,
             nodes: vec!["node-0".to_owned()],
             roots: Vec::new(),
+            jwks: std::collections::BTreeMap::new(),
             options: Options::default(),
         };
         let mut told = String::new();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use model::{Profile, TrustDomain};
+use model::{Cidr, Profile, TrustDomain};
 use serde::{Deserialize, Serialize};
 
 /// The namespace of the mesh's own identities.
@@ -42,6 +42,23 @@ pub struct Config {
     pub token: PathBuf,
     /// The public keys that the nodes' tokens are verified by, JWKS.
     pub token_keys: PathBuf,
+    /// How the keys of token issuers are fetched.
+    #[serde(default)]
+    pub fetching: Fetching,
+}
+
+/// How the keys of token issuers are fetched (semantics 4.5).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Fetching {
+    /// Networks that keys are fetched from although they are loopback, link-local or another that is refused. None by
+    /// default.
+    pub allow: Vec<Cidr>,
+    /// Certificate authorities, PEM, that issuers' servers are believed by besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Seconds after which keys are fetched again (Istio's `PILOT_JWT_PUB_KEY_REFRESH_INTERVAL`); 20 minutes where absent,
+    /// never less than one second.
+    pub refresh_s: Option<u64>,
 }
 
 /// A file or directory that is followed.

@@ -2,7 +2,7 @@
 //!
 //! A change goes one way: `source` sees it, or `verbs` brings it; `plane`, the one writer, lays the layers (`layers`),
 //! freezes the `world`, compiles and publishes it and shows the result as a `view`, from which every answer is read.
-//! `standing` joins it with what the proxies say. `state` is what a restart must find again.
+//! `keys` fetches what tokens are verified by. `standing` joins it with what the proxies say. `state` is what a restart must find again.
 //!
 //! # Files, and what is done by hand
 //!
@@ -21,7 +21,7 @@
 #![warn(missing_docs)]
 
 mod config;
-mod kinds;
+mod keys;
 mod layers;
 mod plane;
 mod run;
@@ -33,7 +33,7 @@ mod verbs;
 mod view;
 mod world;
 
-pub use config::{Config, ConfigError, NODE_ACCOUNT, OWN_ACCOUNT, SYSTEM_NAMESPACE, Source};
+pub use config::{Config, ConfigError, Fetching, NODE_ACCOUNT, OWN_ACCOUNT, SYSTEM_NAMESPACE, Source};
 pub use run::run;
 
 #[cfg(test)]

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use admin::Failure;
 use api::{Object, Parsed, Problem, Severity};
 use identity::{Clock, SystemClock};
+use jwt::Jwks;
 use model::{Profile, TrustDomain};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use xds::server::Server;
 
+use crate::keys::{Keys, Known, Stored};
 use crate::layers::{Above, Below, Held, Key, merge};
 use crate::source::{Change, Now};
 use crate::state::{Ages, Directory, Kept};
@@ -69,6 +71,8 @@ pub(crate) enum Command {
         targets: Vec<Vec<Key>>,
         answer: Answer,
     },
+    /// What is known of the keys of token issuers.
+    Keys(Known),
     Pods {
         pods: Vec<Reported>,
         answer: Answer,
@@ -96,6 +100,9 @@ pub(crate) struct Plane {
     pods: Vec<Reported>,
     roots: Vec<String>,
     roots_problem: Option<Problem>,
+    jwks: BTreeMap<String, Arc<Jwks>>,
+    /// Keys as a restart finds them again.
+    stored: Vec<Stored>,
     /// What was found when the state was read.
     restored: Vec<Problem>,
     /// Why the state cannot be written, where it cannot.
@@ -133,6 +140,8 @@ impl Plane {
                 .collect(),
             roots: Vec::new(),
             roots_problem: None,
+            jwks: Keys::first(&restored.keys),
+            stored: restored.keys,
             restored: restored.problems,
             unwritten: None,
             revision: 0,
@@ -155,6 +164,11 @@ impl Plane {
     /// Files that something is known of before they are read.
     pub(crate) fn expected(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.files.keys().cloned()
+    }
+
+    /// Keys that were fetched before.
+    pub(crate) fn stored(&self) -> Vec<Stored> {
+        self.stored.clone()
     }
 
     /// Works until nobody can send changes any more. `first` is what there is when it begins: nothing is published
@@ -192,6 +206,7 @@ impl Plane {
         let (answer, result) = match command {
             Command::Files(changes) => return self.take_files(changes),
             Command::Roots(read) => return self.take_roots(read),
+            Command::Keys(known) => return self.take_keys(known),
             Command::Apply {
                 given,
                 dry_run: true,
@@ -289,6 +304,17 @@ impl Plane {
         }
     }
 
+    fn take_keys(&mut self, known: Known) {
+        self.dirty |= self.jwks != known.jwks;
+        self.jwks = known.jwks;
+        if self.stored != known.stored {
+            self.stored = known.stored;
+            if let Err(error) = self.directory.write_keys(&self.stored) {
+                tracing::error!(%error, "the keys of issuers do not outlive a restart");
+            }
+        }
+    }
+
     fn take_pods(&mut self, pods: Vec<Reported>) {
         let same =
             self.pods.len() == pods.len() && self.pods.iter().zip(&pods).all(|(a, b)| a.value == b.value);
@@ -356,6 +382,7 @@ impl Plane {
             pods: self.pods.clone(),
             nodes: self.nodes.clone(),
             roots: self.roots.clone(),
+            jwks: self.jwks.clone(),
             profile: self.profile,
             trust_domain: self.trust_domain.clone(),
             problems,

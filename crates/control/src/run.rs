@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use xds::server::Server;
 
 use crate::config::Config;
+use crate::keys::Keys;
 use crate::plane::{Command, Plane, QUEUE};
 use crate::source::{Scanner, follow};
 use crate::state::Directory;
@@ -75,12 +76,13 @@ pub(crate) async fn start(
     let plane_config = config.clone();
     let plane_server = server.clone();
     let first_roots = roots.clone();
-    let (scanner, plane, first) = tokio::task::spawn_blocking(move || {
+    let (scanner, plane, first, stored) = tokio::task::spawn_blocking(move || {
         let plane = Plane::new(&plane_config, directory, plane_server, view);
         scanner.expect(plane.expected());
         let scan = scanner.scan(|_| false);
         let first = vec![Command::Files(scan.changes), Command::Roots(first_roots)];
-        (scanner, plane, first)
+        let stored = plane.stored();
+        (scanner, plane, first, stored)
     })
     .await
     .map_err(|error| error.to_string())?;
@@ -100,6 +102,8 @@ pub(crate) async fn start(
         Arc::clone(&gate),
         commands.clone(),
     ));
+    let keys = Keys::new(config.fetching.clone(), stored);
+    tasks.spawn(keys.run(views.clone(), commands.clone()));
     let changes = commands.clone();
     tasks.spawn(async move {
         let (to, mut from) = mpsc::channel(QUEUE);

@@ -1,4 +1,5 @@
-//! What must not be lost: what was applied and deleted by hand, when each object was first seen, and the pods.
+//! What must not be lost: what was applied and deleted by hand, when each object was first seen, the pods, and
+//! the keys of token issuers.
 //!
 //! Every file is written beside its place and moved there, so that a reader finds the old or the new one, whole.
 
@@ -13,6 +14,7 @@ use api::{Origin, Problem, Severity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::keys::Stored;
 use crate::layers::{Above, Held, Key, digest, object_digest};
 
 /// How many objects may be applied or deleted by hand.
@@ -29,6 +31,7 @@ const RECORDS: &str = "objects";
 const KEPT: &str = "kept";
 const AGES: &str = "ages.json";
 const PODS: &str = "pods.json";
+const KEYS: &str = "keys.json";
 
 /// An object that was applied, and the text that it came in.
 #[derive(Clone, Debug)]
@@ -104,6 +107,7 @@ pub(crate) struct Restored {
     pub(crate) above: BTreeMap<Key, Above>,
     pub(crate) ages: Ages,
     pub(crate) pods: Vec<Value>,
+    pub(crate) keys: Vec<Stored>,
     pub(crate) kept: Vec<Kept>,
     pub(crate) problems: Vec<Problem>,
 }
@@ -131,6 +135,7 @@ impl Directory {
             restored.ages.seen = pairs.into_iter().take(MAX_AGES).collect();
         }
         restored.pods = self.read(PODS, &mut restored.problems).unwrap_or_default();
+        restored.keys = self.read(KEYS, &mut restored.problems).unwrap_or_default();
         for name in self.names(KEPT, &mut restored.problems) {
             let kept = self.read(&name, &mut restored.problems);
             restored.kept.extend(kept);
@@ -231,6 +236,11 @@ impl Directory {
     /// Writes the pods.
     pub(crate) fn write_pods(&self, pods: &[&Value]) -> io::Result<()> {
         self.replace(PODS, &pods)
+    }
+
+    /// Writes the keys of token issuers.
+    pub(crate) fn write_keys(&self, keys: &[Stored]) -> io::Result<()> {
+        self.replace(KEYS, &keys)
     }
 
     /// Writes the last good text of a file that has broken.

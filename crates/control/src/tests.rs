@@ -4,4 +4,5 @@ mod bed;
 mod bench;
 mod files;
 mod gate;
+mod keys;
 mod verbs;

@@ -1,8 +1,10 @@
 //! What may be asked over the Unix socket.
 
 mod apply;
+mod ask;
 mod desired;
 mod get;
+mod kinds;
 mod status;
 
 use std::sync::Arc;
@@ -89,6 +91,8 @@ impl Handler for Desk {
             }
             "status" => status::status(self),
             "pods" => self.pods(),
+            "can-i" => ask::can_i(self, call.parse()?).await,
+            "policy" => ask::policy(self, call.parse()?).await,
             "desired" => desired::desired(self, &mut call.items).await,
             "report" => self.report(call.parse()?).await,
             other => Err(Failure::usage(format!("the control plane has no verb `{other}`"))),

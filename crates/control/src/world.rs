@@ -1,8 +1,10 @@
 //! The world at one moment: what lies in which file, and all of it frozen for the compiler.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{Class, Kind, Parsed, Pod, Problem, Severity};
+use jwt::Jwks;
 use model::{Profile, TrustDomain};
 use serde_json::Value;
 
@@ -159,6 +161,8 @@ pub(crate) struct Frozen {
     pub(crate) nodes: Vec<String>,
     /// PEM.
     pub(crate) roots: Vec<String>,
+    /// By source.
+    pub(crate) jwks: BTreeMap<String, Arc<Jwks>>,
     pub(crate) profile: Profile,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) problems: Vec<Problem>,
@@ -175,6 +179,7 @@ impl Frozen {
                 .collect(),
             nodes: self.nodes.clone(),
             roots: self.roots.clone(),
+            jwks: self.jwks.clone(),
             options: compiler::Options {
                 profile: self.profile,
                 trust_domain: Some(self.trust_domain.clone()),

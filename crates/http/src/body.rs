@@ -1,10 +1,11 @@
 //! Bodies: streamed, with trailers, and with somebody who watches.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -19,6 +20,25 @@ enum Source {
     Empty,
     Whole(Bytes),
     Stream(Incoming),
+    /// What has been read ahead, and what comes after it.
+    Resumed(Box<Resumed>),
+}
+
+struct Resumed {
+    ahead: Bytes,
+    trailers: Option<HeaderMap>,
+    rest: Body,
+}
+
+/// The beginning of a body.
+#[derive(Debug)]
+pub struct Ahead {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Whether they are all there are.
+    pub whole: bool,
+    /// The body, from its beginning.
+    pub body: Body,
 }
 
 /// Watches a body go by, and may end it.
@@ -114,7 +134,41 @@ impl Body {
             Source::Empty => true,
             Source::Whole(bytes) => bytes.is_empty(),
             Source::Stream(stream) => http_body::Body::is_end_stream(stream),
+            Source::Resumed(resumed) => {
+                resumed.ahead.is_empty() && resumed.trailers.is_none() && resumed.rest.is_over()
+            }
         }
+    }
+
+    /// Reads until more than `limit` bytes are there, or all: at most one frame above the limit is held. How a sender cuts
+    /// it into frames costs nothing: many small ones, or empty ones. Whoever reads the body that comes back reads it from
+    /// its beginning; those who watched it before are told of nothing twice.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn read_ahead(mut self, limit: usize) -> Result<Ahead, BodyError> {
+        let mut bytes = BytesMut::new();
+        let mut trailers = None;
+        let mut whole = true;
+        while let Some(frame) =
+            poll_fn(|context| http_body::Body::poll_frame(Pin::new(&mut self), context)).await
+        {
+            match frame?.into_data() {
+                Ok(data) => bytes.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+            if bytes.len() > limit {
+                whole = self.is_over();
+                break;
+            }
+        }
+        let bytes = bytes.freeze();
+        let body = Self::of(Source::Resumed(Box::new(Resumed {
+            ahead: bytes.clone(),
+            trailers,
+            rest: self,
+        })));
+        Ok(Ahead { bytes, whole, body })
     }
 
     fn of(source: Source) -> Self {
@@ -127,7 +181,7 @@ impl Body {
         }
     }
 
-    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
             Source::Empty => Poll::Ready(None),
             Source::Whole(bytes) => {
@@ -135,7 +189,21 @@ impl Body {
                 self.source = Source::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Source::Stream(stream) => http_body::Body::poll_frame(Pin::new(stream), context),
+            Source::Stream(stream) => {
+                let frame = std::task::ready!(http_body::Body::poll_frame(Pin::new(stream), context));
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+            }
+            Source::Resumed(resumed) => {
+                if !resumed.ahead.is_empty() {
+                    let data = std::mem::take(&mut resumed.ahead);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                // Trailers are the end.
+                if let Some(trailers) = resumed.trailers.take() {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                http_body::Body::poll_frame(Pin::new(&mut resumed.rest), context)
+            }
         }
     }
 }
@@ -192,8 +260,11 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                this.finish(BodyEnd::Broken);
-                Poll::Ready(Some(Err(BodyError::Broken(error))))
+                this.finish(match error {
+                    BodyError::Broken(_) => BodyEnd::Broken,
+                    BodyError::Stopped => BodyEnd::Stopped,
+                });
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 this.finish(BodyEnd::Whole);
@@ -211,6 +282,16 @@ impl http_body::Body for Body {
             Source::Empty => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             Source::Stream(stream) => http_body::Body::size_hint(stream),
+            Source::Resumed(resumed) => {
+                let ahead = u64::try_from(resumed.ahead.len()).unwrap_or(u64::MAX);
+                let rest = http_body::Body::size_hint(&resumed.rest);
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(ahead));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(ahead));
+                }
+                hint
+            }
         }
     }
 }
@@ -266,6 +347,62 @@ mod tests {
             .tapped(Told(tell, false));
         watched.collect().await.unwrap();
         assert_eq!(told.iter().collect::<Vec<_>>(), ["5", "5", "Whole", "Whole"]);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_read_ahead_begins_anew() {
+        for (limit, whole) in [(0, true), (3, true), (5, true), (100, true)] {
+            let (tell, told) = channel();
+            let ahead = Body::from("hello")
+                .tapped(Told(tell.clone(), false))
+                .read_ahead(limit)
+                .await
+                .unwrap();
+            assert_eq!(
+                (ahead.bytes.as_ref(), ahead.whole),
+                (&b"hello"[..], whole),
+                "{limit}"
+            );
+            assert!(!ahead.body.is_over());
+            assert_eq!(http_body::Body::size_hint(&ahead.body).exact(), Some(5));
+            let again = ahead.body.tapped(Told(tell, false)).collect().await.unwrap();
+            assert_eq!(again.to_bytes(), "hello");
+            // Each is told once, by whichever time it watched.
+            let mut told: Vec<_> = told.iter().collect();
+            told.sort();
+            assert_eq!(told, ["5", "5", "Whole", "Whole"]);
+        }
+        let none = Body::empty().read_ahead(10).await.unwrap();
+        assert!(none.whole && none.bytes.is_empty() && none.body.is_over());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_is_held_in_one_piece_however_it_came() {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake::<_, Body>(hyper_util::rt::TokioIo::new(ours))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let answer = async {
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let text = format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(1000));
+            let _ = tokio::io::AsyncReadExt::read(&mut theirs, &mut [0; 1024])
+                .await
+                .unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut theirs, text.as_bytes())
+                .await
+                .unwrap();
+        };
+        let asked = sender.send_request(http::Request::new(Body::empty()));
+        let ((), answered) = tokio::join!(answer, asked);
+        let body = Body::from(answered.unwrap().into_body());
+        let ahead = body.read_ahead(2000).await.unwrap();
+        assert_eq!((ahead.bytes.len(), ahead.whole), (1000, true));
+        let mut body = ahead.body;
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first.len(), 1000);
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ mod server;
 pub mod sniff;
 mod upgrade;
 
-pub use body::{Body, BodyEnd, BodyError, Tap};
+pub use body::{Ahead, Body, BodyEnd, BodyError, Tap};
 pub use client::{ClientError, Sender, Unsent, handshake};
 pub use fault::Fault;
 pub use front::Front;

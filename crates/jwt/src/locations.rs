@@ -158,9 +158,13 @@ fn after_prefix<'l>(name: &str, line: &'l str, prefix: &str) -> Option<Result<&'
     if !scheme.is_empty() && strip(line, scheme).is_some_and(|rest| !word(rest)) {
         return Some(Err(Fault::Format));
     }
+    let begins = |rest: &str| {
+        strip(rest, prefix).is_some()
+            || (!scheme.is_empty() && strip(rest, scheme).is_some_and(|rest| !word(rest)))
+    };
     let hidden = line.char_indices().any(|(at, c)| {
         let rest = line.get(at + c.len_utf8()..).unwrap_or_default();
-        !c.is_ascii_alphanumeric() && strip(rest, prefix).is_some()
+        !c.is_ascii_alphanumeric() && begins(rest)
     });
     // Authorization has other schemes, and their credentials are not ours to judge.
     let bare = name != "authorization" && looks_like_one(line);
@@ -255,6 +259,8 @@ mod tests {
             ("Bearer,T", bad),
             ("Basic x, Bearer T", bad),
             ("Basic x,bearer T", bad),
+            ("Basic x, Bearer ", bad),
+            ("Basic x, Bearer", bad),
             ("Basic dXNlcjpwYXNz", None),
             ("Bearerx T", None),
             ("Basic forbearer T", None),

@@ -24,6 +24,21 @@ pub struct Edits {
     pub path: Option<String>,
 }
 
+impl Edits {
+    /// Whether a header that came is taken away. In strict mode one that an application may read as one of those goes with
+    /// them: many an application reads `_` as `-`.
+    pub fn removes(&self, name: &str, strict: bool) -> bool {
+        let same = |own: &String| {
+            own.eq_ignore_ascii_case(name)
+                || (strict
+                    && own
+                        .replace('_', "-")
+                        .eq_ignore_ascii_case(&name.replace('_', "-")))
+        };
+        self.remove.iter().any(same)
+    }
+}
+
 /// Whether it is a CORS preflight, in Envoy's reading: OPTIONS with Origin and Access-Control-Request-Method.
 pub(crate) fn is_preflight(request: &dyn RequestView) -> bool {
     let said = |name: &str| request.header(name, &mut |value| !value.is_empty());

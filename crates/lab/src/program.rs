@@ -36,6 +36,7 @@ pub(crate) fn of(container: &Container, images: &[(String, String)]) -> Result<P
         "go-httpbin" => Ok(Program::BuiltIn("httpbin", http_ports(container, &["--go"]))),
         "tcp-echo-server" => Ok(Program::BuiltIn("tcp-echo", tcp_echo(container))),
         "app" => Ok(Program::BuiltIn("echo", echo(container))),
+        "ext-authz" => Ok(Program::BuiltIn("ext-authz", arguments(container))),
         "curl" => Ok(tool(container, Some("curl"))),
         "sleep" => Ok(tool(container, None)),
         _ => Err(format!(
@@ -284,6 +285,13 @@ mod tests {
                 &["--port=8080", "--tcp=9090"],
                 &[8080],
                 built_in("echo", "--port=8080 --tcp=9090"),
+            ),
+            (
+                "registry.istio.io/testing/ext-authz:latest",
+                &[],
+                &[],
+                &[8000, 9000],
+                built_in("ext-authz", ""),
             ),
         ] {
             assert_eq!(

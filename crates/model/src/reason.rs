@@ -41,6 +41,10 @@ reasons! {
     DenyCeiling = "DENY_CEILING",
     /// An external authorizer refused, or could not be asked.
     DenyCustom = "DENY_CUSTOM",
+    /// A token of the request does not verify (semantics 4.3).
+    JwtInvalid = "JWT_INVALID",
+    /// A token of the request is for somebody else.
+    JwtAudience = "JWT_AUDIENCE",
     /// Plaintext arrived where mutual TLS is demanded.
     PlaintextRefused = "PLAINTEXT_REFUSED",
     /// TLS arrived that no rule of the port takes (foreign ALPN on an HTTP port, say).

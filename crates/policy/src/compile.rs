@@ -2,27 +2,29 @@
 
 mod aliases;
 mod field;
+mod literal;
 
 use std::sync::Arc;
 
 use crate::context::{Compat, Context};
 use crate::facts::Facts;
 use crate::matchers::{Bias, Field};
+use crate::path::Mode;
 use crate::spec::{Action, ConditionSpec, OperationSpec, PolicySpec, RuleSpec, SourceSpec};
 use field::{Attribute, Env, test};
 
-/// One rule: any source, any operation, all conditions (semantics 2.3).
-#[derive(Debug)]
+/// One rule: any source, any operation, all conditions (semantics 2.3). Its parts are shared with its clones.
+#[derive(Clone, Debug)]
 pub(crate) struct Rule {
     /// The policy, by its place in the set.
     pub(crate) policy: u32,
     /// The rule's place in the policy.
     pub(crate) index: usize,
     /// Empty where `from` is absent.
-    pub(crate) sources: Box<[Box<[Field]>]>,
+    pub(crate) sources: Arc<[Box<[Field]>]>,
     /// Empty where `to` is absent.
-    pub(crate) operations: Box<[Box<[Field]>]>,
-    pub(crate) conditions: Box<[Field]>,
+    pub(crate) operations: Arc<[Box<[Field]>]>,
+    pub(crate) conditions: Arc<[Field]>,
     pub(crate) bias: Bias,
 }
 
@@ -61,10 +63,10 @@ impl Rule {
     }
 
     fn fields(&self) -> impl Iterator<Item = &Field> {
-        let alternatives = self.sources.iter().chain(&self.operations);
+        let alternatives = self.sources.iter().chain(self.operations.iter());
         alternatives
             .flat_map(|fields| fields.iter())
-            .chain(&self.conditions)
+            .chain(self.conditions.iter())
     }
 
     /// Whether some field asks for what only a request has.
@@ -85,18 +87,30 @@ pub(crate) struct Compiled {
     pub(crate) defect: Option<String>,
 }
 
+/// What becomes of the case of paths in policies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Case {
+    Kept,
+    /// In lower case, for requests whose path is, too.
+    Folded,
+}
+
 /// Compiles the rules of the policies of one mesh.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     compat: Compat,
     domains: Arc<[model::TrustDomain]>,
+    paths: Mode,
+    case: Case,
 }
 
 impl Compiler {
-    pub(crate) fn new(context: &Context) -> Self {
+    pub(crate) fn new(context: &Context, case: Case) -> Self {
         Self {
             compat: context.compat,
             domains: aliases::domains(context),
+            paths: context.paths,
+            case,
         }
     }
 
@@ -106,6 +120,8 @@ impl Compiler {
             compat: self.compat,
             domains: Arc::clone(&self.domains),
             namespace: &spec.id.namespace,
+            paths: self.paths,
+            case: self.case,
         };
         let mut compiled = Compiled {
             rules: Vec::with_capacity(spec.rules.len()),

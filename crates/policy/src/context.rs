@@ -2,6 +2,8 @@
 
 use model::{Profile, TrustDomain};
 
+use crate::path::Mode;
+
 /// Whether the engine is Istio exactly or takes the listed closed deviations (semantics 14).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Compat {
@@ -22,7 +24,7 @@ impl From<Profile> for Compat {
 }
 
 /// What of the mesh's settings a decision depends on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Context {
     /// The mesh's trust domain.
     pub trust_domain: TrustDomain,
@@ -32,4 +34,6 @@ pub struct Context {
     pub deny_by_default: bool,
     /// Which semantics apply where ours and upstream's differ.
     pub compat: Compat,
+    /// The form in which the mesh writes paths; a path of another form in a policy never matches (R50).
+    pub paths: Mode,
 }

@@ -1,5 +1,7 @@
 //! The one function that decides, and its two answers.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::Reason;
@@ -8,7 +10,7 @@ use crate::compile::Rule;
 use crate::context::Compat;
 use crate::facts::{Facts, HttpFacts};
 use crate::index::Index;
-use crate::path::readings;
+use crate::path::{dialect_readings, readings};
 use crate::set::{Inner, Lanes, PolicySet, Refusal, Usable};
 use crate::spec::{Action, PolicyId, PolicySpec};
 
@@ -24,26 +26,85 @@ pub fn authorize(facts: &Facts<'_>, set: &PolicySet) -> Result<Permit, Denial> {
 
 /// [`authorize`], where external authorizers have answered.
 ///
-/// Where the path has more than one reading, all must be admitted (secure; semantics 3.6).
+/// Where the path has more than one reading, all must be admitted (secure, and by dialect; semantics 3.6).
 ///
 /// # Errors
 /// As [`authorize`].
 pub fn authorize_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External) -> Result<Permit, Denial> {
     let mut permit = decide(facts, set.inner(), external)?;
-    for reading in other_readings(facts, set.inner()) {
-        let also = decide(&with_path(facts, &reading), set.inner(), external)?;
+    for reading in other_readings(facts, set)? {
+        let also = decide(&with_path(facts, &reading.path), reading.set, external)?;
         permit.audit |= also.audit;
         permit.shadow = permit.shadow.and(also.shadow);
     }
     Ok(permit)
 }
 
-/// What else the path may mean to a backend; nothing is taken from memory where it means one thing.
-pub(crate) fn other_readings(facts: &Facts<'_>, set: &Inner) -> Vec<String> {
-    match &facts.http {
-        Some(http) if set.reads_path && set.compat == Compat::Secure => readings(http.path),
-        _ => Vec::new(),
+/// Who must be asked before the request can be decided: the providers of CUSTOM policies of which a rule matches, in any
+/// reading of the path (secure), each once and in the order of their names. None where it is refused in any case.
+///
+/// Names are compared whole, never by a prefix (R16).
+pub fn providers(facts: &Facts<'_>, set: &PolicySet) -> BTreeSet<String> {
+    let whole = set;
+    let set = whole.inner();
+    let found = RefCell::new(BTreeSet::new());
+    if set.refusal.is_some() || set.lanes(facts).custom.is_empty() {
+        return found.into_inner();
     }
+    let look = |facts: &Facts<'_>, set: &Inner| {
+        // Nothing is taken, so that all that match are gone through.
+        let _ = set.lanes(facts).custom.first(&set.rules, facts, |rule| {
+            if let Some(provider) = set.provider(rule) {
+                found.borrow_mut().insert(provider.to_owned());
+            }
+            false
+        });
+    };
+    look(facts, set);
+    // Where there are more readings than are judged, it is refused in any case.
+    for reading in other_readings(facts, whole).unwrap_or_default() {
+        look(&with_path(facts, &reading.path), reading.set);
+    }
+    found.into_inner()
+}
+
+/// What a backend may make of a path, and the policies to judge it by.
+#[derive(Debug)]
+pub(crate) struct Reading<'s> {
+    pub(crate) path: String,
+    pub(crate) set: &'s Inner,
+}
+
+/// What else the path may mean to the backend; nothing is taken from memory where it means one thing.
+///
+/// # Errors
+/// It may mean more than can be judged.
+pub(crate) fn other_readings<'s>(facts: &Facts<'_>, set: &'s PolicySet) -> Result<Vec<Reading<'s>>, Denial> {
+    let inner = set.inner();
+    let Some(http) = facts.http.filter(|_| inner.reads_path) else {
+        return Ok(Vec::new());
+    };
+    let mut paths = match inner.compat {
+        Compat::Secure => readings(http.path),
+        Compat::Istio => Vec::new(),
+    };
+    let mut folded = None;
+    if let Some((dialect, case)) = set.dialect(facts.destination_port) {
+        let unreadable = |_| Denial::of(Reason::PathRefused);
+        paths.extend(dialect_readings(http.path, dialect).map_err(unreadable)?);
+        folded = case;
+    }
+    let lower = |set| {
+        let all = std::iter::once(http.path).chain(paths.iter().map(String::as_str));
+        let lower = all.map(move |path| Reading {
+            path: path.to_ascii_lowercase(),
+            set,
+        });
+        lower.collect::<Vec<_>>()
+    };
+    let folded = folded.map(lower).unwrap_or_default();
+    let kept = paths.into_iter().map(|path| Reading { path, set: inner });
+    Ok(kept.chain(folded).collect())
 }
 
 /// The same request with another path.
@@ -72,16 +133,20 @@ pub(crate) fn decide(facts: &Facts<'_>, set: &Inner, external: &dyn External) ->
             shadow,
             policy: found.and_then(|(_, policy)| policy.spec.clone()),
             missing: None,
-            unasked: false,
+            external: None,
         }
     };
     if !lanes.custom.is_empty() {
         let answer = |rule: &Rule| set.provider(rule).map(|provider| external.answer(provider));
         let refuses = |rule: &Rule| answer(rule) != Some(ExternalAnswer::Allow);
-        if let Some(at) = lanes.custom.first(&set.rules, facts, refuses) {
+        if let Some(first) = lanes.custom.first(&set.rules, facts, refuses) {
+            // Who has spoken comes before those who were not asked any more.
+            let spoken =
+                |rule: &Rule| matches!(answer(rule), Some(ExternalAnswer::Deny | ExternalAnswer::Failed));
+            let at = lanes.custom.first(&set.rules, facts, spoken).unwrap_or(first);
             let said = set.rule(at).and_then(|(rule, _)| answer(rule));
             return Err(Denial {
-                unasked: said != Some(ExternalAnswer::Deny),
+                external: said,
                 ..denial(Reason::DenyCustom, Some(at))
             });
         }
@@ -121,7 +186,7 @@ fn refused(set: &Inner, refusal: &Refusal) -> Denial {
         shadow: Shadow::default(),
         policy: policy.and_then(|policy| policy.spec.clone()),
         missing: policy.map(|policy| Arc::clone(&policy.id)),
-        unasked: false,
+        external: None,
     }
 }
 
@@ -156,7 +221,9 @@ pub enum ExternalAnswer {
     Allow,
     /// It refuses.
     Deny,
-    /// It was not asked, or did not answer.
+    /// It was asked and gave no answer that is one: it could not be reached, was too late, or said what cannot be used.
+    Failed,
+    /// It was not asked: nobody knows who it is, say.
     Unasked,
 }
 
@@ -218,11 +285,24 @@ pub struct Denial {
     pub shadow: Shadow,
     policy: Option<Arc<PolicySpec>>,
     missing: Option<Arc<PolicyId>>,
-    /// Whether an external authorizer gave no answer.
-    unasked: bool,
+    /// What the external authorizer said, where that refused.
+    external: Option<ExternalAnswer>,
 }
 
 impl Denial {
+    /// A refusal that no policy makes.
+    pub(crate) fn of(reason: Reason) -> Self {
+        Self {
+            reason,
+            rule: None,
+            audit: false,
+            shadow: Shadow::default(),
+            policy: None,
+            missing: None,
+            external: None,
+        }
+    }
+
     /// The policy that refused; `None` where nothing admitted.
     pub fn policy(&self) -> Option<&PolicyId> {
         self.policy.as_deref().map(|p| &p.id).or(self.missing.as_deref())
@@ -231,6 +311,11 @@ impl Denial {
     /// The policy that refused, whole; `None` also where it has not arrived.
     pub fn spec(&self) -> Option<&PolicySpec> {
         self.policy.as_deref()
+    }
+
+    /// What the external authorizer said, where it is what refused.
+    pub fn external(&self) -> Option<ExternalAnswer> {
+        self.external
     }
 
     /// The response code details of semantics 2.12, e.g.
@@ -243,8 +328,10 @@ impl Denial {
         };
         match self.spec().map(|spec| &spec.action) {
             Some(Action::Custom { provider }) if self.reason == Reason::DenyCustom => {
-                if !self.unasked {
-                    return "ext_authz_denied".to_owned();
+                match self.external {
+                    Some(ExternalAnswer::Deny) => return "ext_authz_denied".to_owned(),
+                    Some(ExternalAnswer::Failed) => return "ext_authz_error".to_owned(),
+                    _ => {}
                 }
                 format!(
                     "rbac_access_denied_matched_policy[istio-ext-authz-{provider}-{name}-deny-due-to-bad-CUSTOM-action]"

@@ -5,11 +5,12 @@ mod why;
 use model::Reason;
 
 use crate::compile::Rule;
-use crate::decide::{External, Nobody, decide, other_readings, with_path};
+use crate::decide::{Denial, External, Nobody, decide, other_readings, with_path};
 use crate::facts::Facts;
 use crate::matchers::Bias;
 use crate::set::{Inner, Lane, Policy, PolicySet};
 use crate::spec::{Action, PolicyId, PolicySpec, RuleSpec};
+use why::Walk;
 
 /// Walks all policies and says what each rule found. Always agrees with [`crate::authorize`].
 ///
@@ -20,20 +21,33 @@ pub fn explain(facts: &Facts<'_>, set: &PolicySet) -> Explanation {
 
 /// [`explain`], where external authorizers have answered: agrees with [`crate::authorize_with`].
 pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External) -> Explanation {
-    let set = set.inner();
+    let inner = set.inner();
     let own = facts.http.map(|http| http.path.to_owned());
-    let readings: Vec<String> = own.into_iter().chain(other_readings(facts, set)).collect();
-    let first = decide(facts, set, external);
+    let first = decide(facts, inner, external);
+    let others = match other_readings(facts, set) {
+        Ok(others) => others,
+        Err(denial) if first.is_ok() => return unreadable(&denial, own),
+        Err(_) => Vec::new(),
+    };
     let mut other = None;
     if first.is_ok() {
-        for path in readings.iter().skip(1) {
-            if let Err(denial) = decide(&with_path(facts, path), set, external) {
-                other = Some((path, denial));
+        for reading in &others {
+            if let Err(denial) = decide(&with_path(facts, &reading.path), reading.set, external) {
+                other = Some((reading, denial));
                 break;
             }
         }
     }
-    let seen = other.as_ref().map_or(*facts, |(path, _)| with_path(facts, path));
+    let (seen, set) = match &other {
+        Some((reading, _)) => (with_path(facts, &reading.path), reading.set),
+        None => (*facts, inner),
+    };
+    let mut readings: Vec<String> = own.into_iter().collect();
+    for reading in &others {
+        if !readings.contains(&reading.path) {
+            readings.push(reading.path.clone());
+        }
+    }
     let (denied, policy, rule) = match (other, first) {
         (Some((_, denial)), _) | (None, Err(denial)) => {
             (Some(denial.reason), denial.policy().cloned(), denial.rule)
@@ -41,8 +55,8 @@ pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External)
         (None, Ok(permit)) => (None, permit.policy().cloned(), permit.rule()),
     };
     let near_miss = match denied {
-        Some(Reason::DenyNoAllow) => near_miss(&seen, set, None),
-        Some(Reason::DenyCeiling) => near_miss(&seen, set, policy.as_ref()),
+        Some(Reason::DenyNoAllow) => closest(&seen, set, None),
+        Some(Reason::DenyCeiling) => closest(&seen, set, policy.as_ref()),
         _ => None,
     };
     Explanation {
@@ -52,6 +66,18 @@ pub fn explain_with(facts: &Facts<'_>, set: &PolicySet, external: &dyn External)
         steps: steps(&seen, set),
         near_miss,
         readings,
+    }
+}
+
+/// Of a path that has more readings than are judged.
+fn unreadable(denial: &Denial, own: Option<String>) -> Explanation {
+    Explanation {
+        denied: Some(denial.reason),
+        policy: None,
+        rule: None,
+        steps: Vec::new(),
+        near_miss: None,
+        readings: own.into_iter().collect(),
     }
 }
 
@@ -149,49 +175,91 @@ fn judge(facts: &Facts<'_>, spec: &PolicySpec, written: &RuleSpec, rule: &Rule) 
             "the rule asks for what only a request has, and the connection is not HTTP".to_owned(),
         );
     }
-    let failed = why::failed(facts, spec, written, rule);
-    match failed.into_iter().next() {
-        Some(first) => (false, first),
-        None if facts.http.is_none() && rule.http_only() => (
-            true,
-            "the connection is not HTTP, so that the fields of requests count as absent; the others hold"
-                .to_owned(),
-        ),
-        None if written.from.is_empty() && written.to.is_empty() && written.when.is_empty() => {
-            (true, "the rule has no fields and matches everything".to_owned())
-        }
-        None => (true, "every field holds".to_owned()),
+    let walk = Walk {
+        facts,
+        spec,
+        written,
+        rule,
+    };
+    if let Some(first) = walk.failed().into_iter().next() {
+        return (false, first);
     }
+    let held = walk.held().join("; ");
+    let silent = facts.http.is_none() && rule.http_only();
+    let why = match (held.is_empty(), silent) {
+        (false, false) => held,
+        (true, false) => "the rule has no fields and matches everything".to_owned(),
+        (empty, true) => {
+            let rest = if empty { "nothing else is asked for" } else { &held };
+            format!("the connection is not HTTP, so that the fields of requests count as absent; {rest}")
+        }
+    };
+    (true, why)
+}
+
+/// Of a request that no ALLOW rule matched, or that is above a ceiling, the rule that came closest: [`Explanation::near_miss`] without the walk.
+///
+/// Where the path has more than one reading, it is looked for on the first that is refused.
+pub fn near_miss(facts: &Facts<'_>, set: &PolicySet) -> Option<NearMiss> {
+    let inner = set.inner();
+    let of = |facts: &Facts<'_>, set: &Inner| {
+        let denial = decide(facts, set, &Nobody).err()?;
+        let ceiling = denial.policy().filter(|_| denial.reason == Reason::DenyCeiling);
+        Some(closest(facts, set, ceiling))
+    };
+    if let Some(found) = of(facts, inner) {
+        return found;
+    }
+    let others = other_readings(facts, set).unwrap_or_default();
+    let other = others
+        .iter()
+        .find_map(|reading| of(&with_path(facts, &reading.path), reading.set));
+    other.unwrap_or_else(|| closest(facts, inner, None))
 }
 
 /// The ALLOW rule in force with the fewest fields that did not hold; that of a ceiling, where one is named.
-fn near_miss(facts: &Facts<'_>, set: &Inner, ceiling: Option<&PolicyId>) -> Option<NearMiss> {
-    let mut best: Option<NearMiss> = None;
+fn closest(facts: &Facts<'_>, set: &Inner, ceiling: Option<&PolicyId>) -> Option<NearMiss> {
+    let mut best: Option<(usize, &Policy, &Rule)> = None;
     for rule in &set.rules {
         let policy = usize::try_from(rule.policy)
             .ok()
             .and_then(|at| set.policies.get(at))?;
         let spec = policy.spec.as_deref()?;
-        let Some(written) = spec.rules.get(rule.index).filter(|_| match ceiling {
+        let wanted = match ceiling {
             None => Lane::of(spec) == Lane::Allow,
             Some(id) => spec.id == *id,
-        }) else {
+        };
+        if !wanted || spec.rules.get(rule.index).is_none() {
             continue;
-        };
+        }
         let failed = if facts.http.is_none() && rule.http_only() {
-            vec![judge(facts, spec, written, rule).1]
+            1
         } else {
-            why::failed(facts, spec, written, rule)
+            why::count(facts, rule)
         };
-        if best.as_ref().is_none_or(|best| failed.len() < best.failed.len()) {
-            best = Some(NearMiss {
-                policy: PolicyId::clone(&policy.id),
-                rule: rule.index,
-                failed,
-            });
+        if best.as_ref().is_none_or(|(least, ..)| failed < *least) {
+            best = Some((failed, policy, rule));
         }
     }
-    best
+    let (_, policy, rule) = best?;
+    let spec = policy.spec.as_deref()?;
+    let written = spec.rules.get(rule.index)?;
+    let failed = if facts.http.is_none() && rule.http_only() {
+        vec![judge(facts, spec, written, rule).1]
+    } else {
+        let walk = Walk {
+            facts,
+            spec,
+            written,
+            rule,
+        };
+        walk.failed()
+    };
+    Some(NearMiss {
+        policy: PolicyId::clone(&policy.id),
+        rule: rule.index,
+        failed,
+    })
 }
 
 /// A decision with its reasons.
@@ -224,7 +292,7 @@ pub struct Step {
     pub rule: Option<usize>,
     /// Whether it matched.
     pub matched: bool,
-    /// One sentence: the field that decided.
+    /// The first field that does not hold; of a rule that matched, every field that holds, with `; ` between them.
     pub why: String,
 }
 

@@ -6,6 +6,7 @@
 mod affix;
 mod hash;
 mod keys;
+mod patch;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,7 +15,7 @@ use crate::facts::Facts;
 use crate::path::without_query;
 use affix::Affixes;
 use hash::BuildIdentity;
-use keys::{Cover, Key, Kinds, Lengths, Names, Way};
+use keys::{Cover, Found, Key, Kinds, Lengths, Names, Way};
 
 /// A run of entries.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,8 +40,10 @@ pub(crate) struct Index {
     host_suffixes: Affixes,
     /// Rules to look at always, ascending.
     scan: Box<[u32]>,
-    len: usize,
 }
+
+/// The place of a rule that is no more.
+pub(crate) const GONE: u32 = u32::MAX;
 
 impl Index {
     /// Of `members`, which are places in `rules`, ascending. `http` says whether requests are looked up, or connections.
@@ -57,7 +60,7 @@ impl Index {
         let mut found: BTreeMap<Key<'_>, Vec<Entry>> = BTreeMap::new();
         let mut scan = Vec::new();
         for (at, ways) in &ways {
-            match best(ways, &shared) {
+            match best(ways, |key| shared.get(key).copied().unwrap_or_default()) {
                 None => scan.push(*at),
                 Some(keys) => {
                     for (key, part) in keys {
@@ -68,7 +71,6 @@ impl Index {
         }
         let mut index = Self {
             scan: scan.into(),
-            len: members.len(),
             ..Self::default()
         };
         index.fill(found);
@@ -88,34 +90,13 @@ impl Index {
             entries.extend(run);
             postings
         };
-        let backwards = |text: &str| text.bytes().rev().collect::<Box<[u8]>>();
         for (key, run) in found {
-            match key {
-                Key::Exact { hash, kind } => {
-                    self.kinds.add(kind);
-                    by_hash.entry(hash).or_default().extend(run);
-                }
-                Key::Block {
-                    hash,
-                    kind,
-                    length,
-                    v4,
-                } => {
-                    self.kinds.add(kind);
-                    self.lengths.add(kind, v4, length);
-                    by_hash.entry(hash).or_default().extend(run);
-                }
-                Key::Header(hash, name) => {
-                    self.names.add_header(name);
-                    by_hash.entry(hash).or_default().extend(run);
-                }
-                Key::Claim(hash, path) => {
-                    self.names.add_claim(path);
-                    by_hash.entry(hash).or_default().extend(run);
-                }
-                Key::PathPrefix(text) => prefixes.push((text.as_bytes().into(), post(run))),
-                Key::PathSuffix(text) => suffixes.push((backwards(text), post(run))),
-                Key::HostSuffix(text) => hosts.push((backwards(text), post(run))),
+            self.note(&key);
+            match key.found_in() {
+                Found::Table(hash) => by_hash.entry(hash).or_default().extend(run),
+                Found::PathPrefixes(text) => prefixes.push((text, post(run))),
+                Found::PathSuffixes(text) => suffixes.push((text, post(run))),
+                Found::HostSuffixes(text) => hosts.push((text, post(run))),
             }
         }
         self.table = by_hash.into_iter().map(|(hash, run)| (hash, post(run))).collect();
@@ -125,9 +106,30 @@ impl Index {
         self.entries = entries.into();
     }
 
+    /// Keeps what a request must be looked up by for the key to be found.
+    fn note(&mut self, key: &Key<'_>) {
+        match *key {
+            Key::Exact { kind, .. } => self.kinds.add(kind),
+            Key::Block { kind, length, v4, .. } => {
+                self.kinds.add(kind);
+                self.lengths.add(kind, v4, length);
+            }
+            Key::Header(_, name) => self.names.add_header(name),
+            Key::Claim(_, path) => self.names.add_claim(path),
+            Key::PathPrefix(_) | Key::PathSuffix(_) | Key::HostSuffix(_) => {}
+        }
+    }
+
+    fn run(&self, postings: Postings) -> &[Entry] {
+        let start = usize::try_from(postings.start).unwrap_or(usize::MAX);
+        let length = usize::try_from(postings.length).unwrap_or_default();
+        let entries = self.entries.get(start..).and_then(|tail| tail.get(..length));
+        entries.unwrap_or_default()
+    }
+
     /// Whether there are no rules.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.entries.is_empty() && self.scan.is_empty()
     }
 
     /// The first rule, in the order of policies, that matches and that `also` takes.
@@ -145,10 +147,7 @@ impl Index {
             }
         };
         let mut run = |postings: Postings| {
-            let start = usize::try_from(postings.start).unwrap_or(usize::MAX);
-            let length = usize::try_from(postings.length).unwrap_or_default();
-            let entries = self.entries.get(start..).and_then(|tail| tail.get(..length));
-            for &(at, part) in entries.unwrap_or_default() {
+            for &(at, part) in self.run(postings) {
                 verify(at, part);
             }
         };
@@ -189,12 +188,14 @@ fn narrow(number: usize) -> u32 {
 }
 
 /// The way whose most crowded key is the least crowded, with its keys.
-fn best<'a>(ways: &[Way<'a>], shared: &HashMap<Key<'a>, u32, BuildIdentity>) -> Option<Vec<(Key<'a>, Part)>> {
+///
+/// `sharing` is how many rules are found by a key.
+fn best<'a>(ways: &[Way<'a>], sharing: impl Fn(&Key<'a>) -> u32) -> Option<Vec<(Key<'a>, Part)>> {
     // Exact keys first where the crowd is the same: a table is faster than a chain.
     let crowd = |cover: &Cover<'a>| {
         let cost = |key: &Key<'a>| {
             let chained = !matches!(key, Key::Exact { .. });
-            (shared.get(key).copied().unwrap_or_default(), chained)
+            (sharing(key), chained)
         };
         cover.iter().map(cost).max().unwrap_or_default()
     };

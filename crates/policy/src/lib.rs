@@ -12,6 +12,7 @@ mod context;
 mod decide;
 mod explain;
 mod facts;
+mod fields;
 mod index;
 mod matchers;
 pub mod path;
@@ -20,10 +21,11 @@ mod spec;
 
 pub use context::{Compat, Context};
 pub use decide::{
-    Denial, External, ExternalAnswer, Permit, Shadow, ShadowVerdict, authorize, authorize_with,
+    Denial, External, ExternalAnswer, Permit, Shadow, ShadowVerdict, authorize, authorize_with, providers,
 };
-pub use explain::{Explanation, NearMiss, Step, explain, explain_with};
+pub use explain::{Explanation, NearMiss, Step, explain, explain_with, near_miss};
 pub use facts::{Claim, ClaimLookup, Facts, HeaderLookup, HttpFacts};
+pub use fields::speaks_for_proxy;
 pub use set::PolicySet;
 pub use spec::{
     Action, ConditionSpec, Invalid, OperationSpec, Origin, PolicyId, PolicySpec, RuleSpec, SourceSpec,

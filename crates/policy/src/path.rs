@@ -1,12 +1,15 @@
 //! Paths: normalisation as the mesh's mode says, and the strict profile (semantics 3).
 
 mod canonical;
+mod dialect;
 mod readings;
 mod strict;
 
 use std::borrow::Cow;
 
-pub(crate) use readings::readings;
+pub(crate) use dialect::readings as dialect_readings;
+pub use dialect::{Dialect, DialectError, Dialects, MAX_DECODE};
+pub use readings::readings;
 pub use strict::strict_check;
 
 /// `meshConfig.pathNormalization.normalization`.
@@ -51,64 +54,100 @@ pub enum PathError {
 /// # Errors
 /// The path cannot be brought into the form: answer 400.
 pub fn normalize(raw: &[u8], mode: Mode) -> Result<Cow<'_, str>, PathError> {
-    let target = cut_fragment(raw);
-    let (path, query) = split_query(target);
-    let canonical = match mode {
-        Mode::None => path.contains(&0).then_some(Err(PathError::Nul)),
-        Mode::Base => (!canonical::is_canonical(path)).then(|| canonical::canonicalize(path)),
-        Mode::MergeSlashes | Mode::DecodeAndMergeSlashes => {
-            (!canonical::is_canonical(path) || has_double_slash(path)).then(|| {
-                let decoded = match mode {
-                    Mode::DecodeAndMergeSlashes => canonical::decode_slashes(path),
-                    _ => Cow::Borrowed(path),
-                };
-                canonical::canonicalize(&decoded).map(|path| merge_slashes(&path).into_owned())
-            })
-        }
-    };
-    match canonical.transpose()? {
-        None => std::str::from_utf8(target)
-            .map(Cow::Borrowed)
-            .map_err(|_| PathError::NotAscii),
-        Some(mut path) => {
-            path.extend_from_slice(query);
-            String::from_utf8(path)
-                .map(Cow::Owned)
-                .map_err(|_| PathError::NotAscii)
-        }
-    }
+    run(raw, mode, &mut ())
 }
 
-/// Each step of [`normalize`] with its name and what it made of the path.
+/// Each step of [`normalize`] with its name and what it made of the path: the same code, watched.
 ///
 /// # Errors
 /// As [`normalize`].
 pub fn explain(raw: &[u8], mode: Mode) -> Result<Vec<(&'static str, String)>, PathError> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut steps = vec![("received", text(raw))];
+    let mut steps = Vec::new();
+    run(raw, mode, &mut steps).map(|_| steps)
+}
+
+/// [`explain`], where also a path that is refused shows how far it came.
+pub fn trace(raw: &[u8], mode: Mode) -> (Vec<(&'static str, String)>, Option<PathError>) {
+    let mut steps = Vec::new();
+    let error = run(raw, mode, &mut steps).err();
+    (steps, error)
+}
+
+/// Who looks on while a path is brought into its form.
+trait Trace {
+    fn step(&mut self, name: &'static str, path: &[u8], query: &[u8]);
+}
+
+/// Nobody: costs nothing.
+impl Trace for () {
+    fn step(&mut self, _: &'static str, _: &[u8], _: &[u8]) {}
+}
+
+impl Trace for Vec<(&'static str, String)> {
+    fn step(&mut self, name: &'static str, path: &[u8], query: &[u8]) {
+        let text = String::from_utf8_lossy(&[path, query].concat()).into_owned();
+        self.push((name, text));
+    }
+}
+
+const CUT: &str = "fragment cut";
+const DECODED: &str = "slashes decoded";
+const CANONICAL: &str = "canonical";
+const MERGED: &str = "slashes merged";
+
+impl Mode {
+    /// The steps after the fragment is cut.
+    fn steps(self) -> &'static [&'static str] {
+        match self {
+            Self::None => &[],
+            Self::Base => &[CANONICAL],
+            Self::MergeSlashes => &[CANONICAL, MERGED],
+            Self::DecodeAndMergeSlashes => &[DECODED, CANONICAL, MERGED],
+        }
+    }
+}
+
+fn run<'r>(raw: &'r [u8], mode: Mode, trace: &mut impl Trace) -> Result<Cow<'r, str>, PathError> {
+    trace.step("received", raw, &[]);
     let target = cut_fragment(raw);
-    steps.push(("fragment cut", text(target)));
     let (path, query) = split_query(target);
+    trace.step(CUT, path, query);
+    let stays = match mode {
+        Mode::None if path.contains(&0) => return Err(PathError::Nul),
+        Mode::None => true,
+        Mode::Base => canonical::is_canonical(path),
+        Mode::MergeSlashes | Mode::DecodeAndMergeSlashes => {
+            canonical::is_canonical(path) && !has_double_slash(path)
+        }
+    };
+    if stays {
+        for name in mode.steps() {
+            trace.step(name, path, query);
+        }
+        return std::str::from_utf8(target)
+            .map(Cow::Borrowed)
+            .map_err(|_| PathError::NotAscii);
+    }
     let mut path = Cow::Borrowed(path);
-    if mode == Mode::DecodeAndMergeSlashes {
-        path = Cow::Owned(canonical::decode_slashes(&path).into_owned());
-        steps.push(("slashes decoded", text(&[&path, query].concat())));
+    for name in mode.steps() {
+        let next = match *name {
+            DECODED => canonical::decode_slashes(&path).into_owned(),
+            CANONICAL => canonical::canonicalize(&path)?,
+            _ => merge_slashes(&path).into_owned(),
+        };
+        trace.step(name, &next, query);
+        path = Cow::Owned(next);
     }
-    if mode != Mode::None {
-        path = Cow::Owned(canonical::canonicalize(&path)?);
-        steps.push(("canonical", text(&[&path, query].concat())));
-    }
-    if matches!(mode, Mode::MergeSlashes | Mode::DecodeAndMergeSlashes) {
-        path = Cow::Owned(merge_slashes(&path).into_owned());
-        steps.push(("slashes merged", text(&[&path, query].concat())));
-    }
-    // The answer is the one of the function that routing calls, errors included.
-    normalize(raw, mode).map(|_| steps)
+    let whole = [&path, query].concat();
+    String::from_utf8(whole)
+        .map(Cow::Owned)
+        .map_err(|_| PathError::NotAscii)
 }
 
 /// The path alone: up to the first `?` or `#`.
 pub fn without_query(target: &str) -> &str {
-    target.split(['?', '#']).next().unwrap_or_default()
+    let end = target.bytes().position(|b| matches!(b, b'?' | b'#'));
+    end.and_then(|end| target.get(..end)).unwrap_or(target)
 }
 
 /// Runs of slashes become one. A leading and a trailing slash are each kept, so that `///` becomes `//` (N-093).

@@ -1,13 +1,16 @@
 //! The policies that select one workload, compiled.
 
+mod update;
+
 use std::sync::Arc;
 
 use model::Reason;
 
-use crate::compile::{Compiler, Rule};
+use crate::compile::{Case, Compiler, Rule};
 use crate::context::{Compat, Context};
 use crate::facts::Facts;
 use crate::index::{Index, place};
+use crate::path::{Dialect, Dialects};
 use crate::spec::{Action, PolicyId, PolicySpec};
 
 /// The policies that select one workload, compiled. Cheap to share, immutable.
@@ -16,6 +19,15 @@ use crate::spec::{Action, PolicyId, PolicySpec};
 #[derive(Clone, Debug)]
 pub struct PolicySet {
     inner: Arc<Inner>,
+    backend: Option<Arc<Backend>>,
+}
+
+/// How the workload reads paths, where that is not as the mesh writes them.
+#[derive(Debug)]
+struct Backend {
+    dialects: Dialects,
+    /// The policies with their paths in lower case, where a port does not tell cases apart.
+    folded: Option<Inner>,
 }
 
 /// What a set decides with.
@@ -36,6 +48,11 @@ pub(crate) struct Inner {
     pub(crate) shadow_allow: Option<Usable>,
     pub(crate) deny_by_default: bool,
     pub(crate) compat: Compat,
+    /// What it was compiled with.
+    context: Context,
+    case: Case,
+    /// Policies that were replaced since everything was compiled.
+    replaced: usize,
     /// Whether some rule depends on the path.
     pub(crate) reads_path: bool,
     needs_http: bool,
@@ -50,7 +67,13 @@ pub(crate) struct Policy {
     /// The first of its rules in the set, and how many were kept.
     pub(crate) first_rule: usize,
     pub(crate) rules: usize,
+    lane: Lane,
+    /// Why it refuses everything.
+    refuses: Option<Reason>,
 }
+
+/// A policy by name, or only its name where it has not arrived.
+type Named<'a> = (&'a PolicyId, Option<&'a Arc<PolicySpec>>);
 
 /// A policy that refuses everything.
 #[derive(Debug)]
@@ -112,28 +135,16 @@ impl Lane {
 }
 
 impl Lanes {
-    /// `http` says whether requests are decided, or connections, on which ALLOW rules with HTTP fields are not (2.11).
-    fn new(rules: &[Rule], lanes: &[Lane], http: bool) -> Self {
-        let of = |wanted: Lane, only: Option<usize>| {
-            let opens = matches!(wanted, Lane::Allow | Lane::ShadowAllow | Lane::Ceiling);
-            let member = |rule: &Rule| {
-                let policy = usize::try_from(rule.policy).unwrap_or(usize::MAX);
-                lanes.get(policy) == Some(&wanted)
-                    && only.is_none_or(|only| only == policy)
-                    && (http || !opens || !rule.http_only())
-            };
+    /// `http` says whether requests are decided, or connections.
+    fn new(rules: &[Rule], policies: &[Policy], http: bool) -> Self {
+        let index = |wanted: Lane| {
             let members: Vec<u32> = (0..)
                 .zip(rules)
-                .filter(|(_, r)| member(r))
-                .map(|(i, _)| i)
+                .filter(|(_, rule)| member(rule, policies, wanted, http))
+                .map(|(at, _)| at)
                 .collect();
             Index::new(rules, &members, http)
         };
-        let index = |wanted| of(wanted, None);
-        let ceilings = lanes
-            .iter()
-            .enumerate()
-            .filter(|(_, lane)| **lane == Lane::Ceiling);
         Self {
             custom: index(Lane::Custom),
             audit: index(Lane::Audit),
@@ -141,11 +152,45 @@ impl Lanes {
             allow: index(Lane::Allow),
             shadow_deny: index(Lane::ShadowDeny),
             shadow_allow: index(Lane::ShadowAllow),
-            ceilings: ceilings
-                .map(|(at, _)| (at, of(Lane::Ceiling, Some(at))))
-                .collect(),
+            ceilings: ceilings(rules, policies, http),
         }
     }
+}
+
+/// An index for each ceiling.
+fn ceilings(rules: &[Rule], policies: &[Policy], http: bool) -> Vec<(usize, Index)> {
+    let each = policies
+        .iter()
+        .enumerate()
+        .filter(|(_, policy)| policy.lane == Lane::Ceiling);
+    let index = |policy: &Policy| {
+        let own = policy.first_rule..policy.first_rule + policy.rules;
+        let members: Vec<u32> = own
+            .filter(|at| {
+                rules
+                    .get(*at)
+                    .is_some_and(|rule| member(rule, policies, Lane::Ceiling, http))
+            })
+            .filter_map(|at| u32::try_from(at).ok())
+            .collect();
+        Index::new(rules, &members, http)
+    };
+    each.map(|(at, policy)| (at, index(policy))).collect()
+}
+
+/// Whether a rule is of a lane. On connections, ALLOW rules with HTTP fields are not (2.11).
+fn member(rule: &Rule, policies: &[Policy], wanted: Lane, http: bool) -> bool {
+    let opens = matches!(wanted, Lane::Allow | Lane::ShadowAllow | Lane::Ceiling);
+    let policy = usize::try_from(rule.policy).ok().and_then(|at| policies.get(at));
+    policy.is_some_and(|policy| policy.lane == wanted) && (http || !opens || !rule.http_only())
+}
+
+/// In the order of their names, which are unique; were they not, their contents would decide.
+fn sorted<'a>(specs: &'a [Arc<PolicySpec>], missing: &'a [PolicyId]) -> Vec<Named<'a>> {
+    let arrived = specs.iter().map(|spec| (&spec.id, Some(spec)));
+    let mut all: Vec<Named<'a>> = arrived.chain(missing.iter().map(|id| (id, None))).collect();
+    all.sort_by(|a, b| a.0.cmp(b.0).then_with(|| format!("{a:?}").cmp(&format!("{b:?}"))));
+    all
 }
 
 impl PolicySet {
@@ -155,24 +200,46 @@ impl PolicySet {
     /// invalid, or (secure) holds a value that cannot be evaluated, denies all that it selects (R15); a dry run never
     /// enforces, it denies in its shadow.
     pub fn compile(specs: &[Arc<PolicySpec>], missing: &[PolicyId], context: &Context) -> Self {
-        let arrived = specs
-            .iter()
-            .map(|spec| (Arc::new(spec.id.clone()), Some(Arc::clone(spec))));
-        let awaited = missing.iter().map(|id| (Arc::new(id.clone()), None));
-        let mut all: Vec<_> = arrived.chain(awaited).collect();
-        // Names are unique; were they not, their contents would decide.
-        all.sort_by(|a, b| {
-            a.0.cmp(&b.0)
-                .then_with(|| format!("{a:?}").cmp(&format!("{b:?}")))
+        Self::compile_for(specs, missing, context, &Dialects::default())
+    }
+
+    /// [`Self::compile`], for a workload that reads paths in dialects.
+    pub fn compile_for(
+        specs: &[Arc<PolicySpec>],
+        missing: &[PolicyId],
+        context: &Context,
+        dialects: &Dialects,
+    ) -> Self {
+        let all = sorted(specs, missing);
+        let folds = dialects.each().any(|dialect| dialect.case_insensitive);
+        let backend = (!dialects.is_plain()).then(|| {
+            Arc::new(Backend {
+                dialects: dialects.clone(),
+                folded: folds.then(|| Inner::new(&all, context, Case::Folded)),
+            })
         });
         Self {
-            inner: Arc::new(Inner::new(all, context)),
+            inner: Arc::new(Inner::new(&all, context, Case::Kept)),
+            backend,
         }
     }
 
     /// Whether no policy at all selects the workload.
     pub fn is_empty(&self) -> bool {
         self.inner.policies.is_empty()
+    }
+
+    /// The names of the policies, in order; also of those that have not arrived.
+    pub fn names(&self) -> impl Iterator<Item = &PolicyId> {
+        self.inner.policies.iter().map(|policy| &*policy.id)
+    }
+
+    /// The policies as they were written, by name. One that has not arrived is not among them.
+    pub fn specs(&self) -> impl Iterator<Item = &PolicySpec> {
+        self.inner
+            .policies
+            .iter()
+            .filter_map(|policy| policy.spec.as_deref())
     }
 
     /// Whether some policy names a field that only an HTTP request has (semantics 2.11).
@@ -195,6 +262,15 @@ impl PolicySet {
     pub(crate) fn inner(&self) -> &Inner {
         &self.inner
     }
+
+    /// How the workload reads the paths of a port, and the policies for it where it does not tell cases apart; `None` where
+    /// it reads them as they are.
+    pub(crate) fn dialect(&self, port: u16) -> Option<(Dialect, Option<&Inner>)> {
+        let backend = self.backend.as_deref()?;
+        let dialect = backend.dialects.of(port);
+        let folded = backend.folded.as_ref().filter(|_| dialect.case_insensitive);
+        (!dialect.is_plain()).then_some((dialect, folded))
+    }
 }
 
 impl Default for PolicySet {
@@ -207,74 +283,96 @@ impl Default for PolicySet {
     }
 }
 
-impl Inner {
-    fn new(all: Vec<(Arc<PolicyId>, Option<Arc<PolicySpec>>)>, context: &Context) -> Self {
-        let compiler = Compiler::new(context);
-        let mut policies = Vec::with_capacity(all.len());
-        let mut rules = Vec::with_capacity(all.len());
-        let mut lanes = Vec::with_capacity(all.len());
-        let mut refusal = None;
-        let mut refuse = |reason, policy| {
-            refusal.get_or_insert(Refusal { reason, policy });
+/// A set on its way.
+#[derive(Debug, Default)]
+struct Draft {
+    policies: Vec<Policy>,
+    rules: Vec<Rule>,
+}
+
+impl Draft {
+    fn with_capacity(policies: usize) -> Self {
+        Self {
+            policies: Vec::with_capacity(policies),
+            rules: Vec::with_capacity(policies),
+        }
+    }
+
+    fn add(&mut self, compiler: &Compiler, (id, spec): Named<'_>) {
+        let place = u32::try_from(self.policies.len()).unwrap_or(u32::MAX);
+        let mut policy = Policy {
+            id: Arc::new(id.clone()),
+            spec: spec.cloned(),
+            defect: None,
+            first_rule: self.rules.len(),
+            rules: 0,
+            lane: Lane::Idle,
+            refuses: spec.is_none().then_some(Reason::DenyPolicyMissing),
         };
-        for (at, (id, spec)) in all.into_iter().enumerate() {
-            let mut policy = Policy {
-                id,
-                spec,
-                defect: None,
-                first_rule: rules.len(),
-                rules: 0,
-            };
-            let mut lane = Lane::Idle;
-            match &policy.spec {
-                None => refuse(Reason::DenyPolicyMissing, at),
-                Some(spec) => {
-                    let compiled = compiler.policy(spec, u32::try_from(at).unwrap_or(u32::MAX));
-                    lane = Lane::of(spec);
-                    policy.defect = match &spec.invalid {
-                        Some(invalid) => Some(invalid.why.clone()),
-                        None => compiled.defect,
-                    };
-                    match (&spec.invalid, &policy.defect) {
-                        (Some(invalid), _) => refuse(invalid.reason, at),
-                        (None, Some(_)) if !matches!(lane, Lane::ShadowDeny | Lane::ShadowAllow) => {
-                            refuse(Reason::DenyPolicyInvalid, at);
-                        }
-                        _ => {}
-                    }
-                    if spec.invalid.is_none() {
-                        policy.rules = compiled.rules.len();
-                        rules.extend(compiled.rules);
-                    }
+        if let Some(spec) = spec {
+            policy.lane = Lane::of(spec);
+            match &spec.invalid {
+                Some(invalid) => {
+                    policy.defect = Some(invalid.why.clone());
+                    policy.refuses = Some(invalid.reason);
+                }
+                None => {
+                    let compiled = compiler.policy(spec, place);
+                    let shadow = matches!(policy.lane, Lane::ShadowDeny | Lane::ShadowAllow);
+                    policy.refuses =
+                        (compiled.defect.is_some() && !shadow).then_some(Reason::DenyPolicyInvalid);
+                    policy.defect = compiled.defect;
+                    policy.rules = compiled.rules.len();
+                    self.rules.extend(compiled.rules);
                 }
             }
-            policies.push(policy);
-            lanes.push(lane);
         }
+        self.policies.push(policy);
+    }
+
+    fn finish(self, [requests, connections]: [Lanes; 2], context: &Context, case: Case) -> Inner {
+        let Self { policies, rules } = self;
+        let of = |lane: Lane| policies.iter().filter(move |policy| policy.lane == lane);
         let usable = |lane: Lane| {
-            let mut members = policies
-                .iter()
-                .zip(&lanes)
-                .filter(|(_, l)| **l == lane)
-                .peekable();
-            members.peek()?;
-            let broken = members.any(|(policy, _): (&Policy, _)| policy.defect.is_some());
+            of(lane).next()?;
+            let broken = of(lane).any(|policy| policy.defect.is_some());
             Some(if broken { Usable::NotAll } else { Usable::All })
         };
-        Self {
-            requests: Lanes::new(&rules, &lanes, true),
-            connections: Lanes::new(&rules, &lanes, false),
-            refusal,
-            allows: lanes.contains(&Lane::Allow),
+        let mut refusals = (0..).zip(&policies).filter_map(|(at, policy)| {
+            Some(Refusal {
+                reason: policy.refuses?,
+                policy: at,
+            })
+        });
+        Inner {
+            requests,
+            connections,
+            refusal: refusals.next(),
+            allows: of(Lane::Allow).next().is_some(),
             shadow_deny: usable(Lane::ShadowDeny),
             shadow_allow: usable(Lane::ShadowAllow),
             deny_by_default: context.deny_by_default,
             compat: context.compat,
+            context: context.clone(),
+            case,
+            replaced: 0,
             reads_path: rules.iter().any(Rule::reads_path),
             needs_http: rules.iter().any(Rule::http_only),
             policies: policies.into(),
             rules: rules.into(),
         }
+    }
+}
+
+impl Inner {
+    fn new(all: &[Named<'_>], context: &Context, case: Case) -> Self {
+        let compiler = Compiler::new(context, case);
+        let mut draft = Draft::with_capacity(all.len());
+        for named in all {
+            draft.add(&compiler, *named);
+        }
+        let lanes = [true, false].map(|http| Lanes::new(&draft.rules, &draft.policies, http));
+        draft.finish(lanes, context, case)
     }
 
     pub(crate) fn lanes(&self, facts: &Facts<'_>) -> &Lanes {

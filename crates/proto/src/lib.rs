@@ -3,6 +3,8 @@
 /// The envelope of every xDS resource.
 pub use prost_types::Any;
 pub use prost_types::Struct;
+/// A point in time on the wire.
+pub use prost_types::Timestamp;
 
 /// `envoy.*`
 pub mod envoy {
@@ -18,12 +20,26 @@ pub mod envoy {
     }
     /// `envoy.service`
     pub mod service {
+        /// `envoy.service.auth`
+        pub mod auth {
+            /// `envoy.service.auth.v3`
+            pub mod v3 {
+                include!("gen/envoy.service.auth.v3.rs");
+            }
+        }
         /// `envoy.service.discovery`
         pub mod discovery {
             /// `envoy.service.discovery.v3`
             pub mod v3 {
                 include!("gen/envoy.service.discovery.v3.rs");
             }
+        }
+    }
+    /// `envoy.type`
+    pub mod r#type {
+        /// `envoy.type.v3`
+        pub mod v3 {
+            include!("gen/envoy.r#type.v3.rs");
         }
     }
 }

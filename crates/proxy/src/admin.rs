@@ -8,6 +8,7 @@ use serde_json::Value;
 use telemetry::{Event, Peer};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::inbound::Denials;
 use crate::shared::{Shared, Standing};
 
 /// Answers until the socket fails.
@@ -30,6 +31,21 @@ impl Handler for Desk {
             "access" => {
                 let wanted = call.parse()?;
                 self.access(&wanted, call).await
+            }
+            "why" => {
+                let wanted = call.parse()?;
+                let node = &self.shared.config.node;
+                let mut found = self.shared.denials.explain(&wanted, node);
+                if found.is_empty() {
+                    let log = self.shared.telemetry.subscribe().backlog;
+                    found = Denials::of_log(log.iter().rev(), &wanted, node);
+                }
+                for refused in found {
+                    if call.items.send(&refused).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(Value::Null)
             }
             "proxy" => value(&self.proxy()?),
             "metrics" => Ok(Value::String(self.shared.telemetry.metrics_text())),

@@ -7,13 +7,16 @@
 mod app;
 mod chain;
 mod decide;
+mod denials;
 mod exchange;
+mod external;
 mod fields;
 mod http;
 mod open;
 mod record;
 mod sniff;
 mod tcp;
+mod token;
 mod xfcc;
 
 use std::future::Future;
@@ -38,6 +41,8 @@ use chain::{Chain, Inside};
 use record::Record;
 
 pub(crate) use app::Apps;
+pub(crate) use denials::Denials;
+pub(crate) use external::Authorizers;
 pub(crate) use open::Open;
 
 /// How long to wait before accepting again where the system has no descriptor left.
@@ -204,7 +209,7 @@ async fn captured(shared: Arc<Shared>, open: Arc<Open>, stream: TcpStream, clien
             let (client, to) = (canonical(client), canonical(to));
             let Some(_share) = open.share(mark) else {
                 reset(&stream);
-                let record = Record::connection(&shared.telemetry, client, to);
+                let record = Record::connection(&shared, client, to);
                 return record.refuse(Reason::LimitReached);
             };
             let local = shared.locals.by_mark(mark).await;
@@ -238,7 +243,7 @@ async fn accept(
     client: SocketAddr,
     to: SocketAddr,
 ) {
-    let mut record = Record::connection(&shared.telemetry, client, to);
+    let mut record = Record::connection(&shared, client, to);
     let found = find(&shared, local, to, &mut record);
     let (index, callee) = match found {
         Ok(found) => found,

@@ -6,6 +6,7 @@
 //! the callee's to say; what is refused here is what leaves the registry, or has nowhere to go.
 
 mod answer;
+mod call;
 mod dial;
 mod event;
 mod exchange;
@@ -31,6 +32,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::Registration;
 use crate::registry::Entry;
 use crate::shared::Shared;
+pub(crate) use call::{Call, NoReply, Reply};
 use dial::{Dial, Kernel};
 use event::Record;
 use hop::{Load, Loaded};
@@ -53,6 +55,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Takes what was captured on its way from workloads of this node, until told to drain.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let outbound = Arc::new(Outbound::new(shared, Arc::new(Kernel)));
+    outbound.shared.authorizers.reached_by(&outbound);
     let mut draining = outbound.shared.draining.clone();
     let mut version = outbound.shared.store.version();
     let mut sweep = tokio::time::interval(SWEEP);
@@ -80,7 +83,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// What all outbound connections of a listener share.
-struct Outbound {
+pub(crate) struct Outbound {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     /// What is under way to each address.
@@ -119,6 +122,23 @@ impl Downstream for TcpStream {
 impl<S: Downstream> Downstream for Rewind<S> {
     fn reset(&self) {
         self.get_ref().reset();
+    }
+}
+
+#[cfg(test)]
+impl Outbound {
+    /// One that reaches everything on loopback, by its port.
+    pub(crate) fn on_loopback(shared: Arc<Shared>) -> Arc<Self> {
+        struct Loopback;
+        impl Dial for Loopback {
+            fn dial(&self, _: dial::From, to: SocketAddr) -> dial::Dialling {
+                Box::pin(async move {
+                    let stream = TcpStream::connect(("127.0.0.1", to.port())).await?;
+                    Ok(Box::new(stream) as Box<dyn dial::Io>)
+                })
+            }
+        }
+        Arc::new(Self::new(shared, Arc::new(Loopback)))
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Config;
-use crate::inbound::{Apps, Open};
+use crate::inbound::{Apps, Authorizers, Denials, Open};
 use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::store::Store;
@@ -29,6 +29,12 @@ pub(crate) struct Shared {
     pub(crate) apps: Apps,
     /// Requests under way to each workload of this node.
     pub(crate) requests: Arc<Open>,
+    /// Refusals of late, for whoever asks why.
+    pub(crate) denials: Arc<Denials>,
+    /// Tokens that were verified before.
+    pub(crate) tokens: Arc<jwt::Memory>,
+    /// External authorizers: how they are reached, and how they do.
+    pub(crate) authorizers: Authorizers,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
     /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.

@@ -44,7 +44,8 @@ impl Store {
         version: u64,
         prepare: impl FnOnce(&Index) -> Result<(), String>,
     ) -> Result<(), String> {
-        let index = Index::build(resources).map_err(|e| e.to_string())?;
+        let before = self.current();
+        let index = Index::build_after(resources, before.as_deref()).map_err(|e| e.to_string())?;
         prepare(&index)?;
         self.index.store(Some(Arc::new(index)));
         self.version.send_replace(version);
@@ -78,6 +79,7 @@ pub(crate) mod tests {
             path_normalization: PathNormalization::Base,
             strict_paths: true,
             strict_hosts: true,
+            jwt_strict: true,
             xfcc: XfccMode::SanitizeSet,
             auto_mtls: true,
             protocol_detection_timeout_ms: None,

@@ -4,6 +4,7 @@
 //! it needs. Building is linear in the resources. An address that two resources claim goes to the one that
 //! demands more of the caller: a mesh pod before a plain one.
 
+mod authentication;
 mod names;
 mod outbound;
 mod transport;
@@ -13,10 +14,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::{ServiceName, WorkloadUid, canonical_ip};
+use policy::path::Dialects;
 use policy::{PolicyId, PolicySet, PolicySpec};
 
-use crate::{Mesh, Resource, Resources, Service, ServicePort, Workload};
+use crate::{Mesh, Provider, Resource, Resources, Service, ServicePort, Workload};
 
+pub use authentication::Authentication;
 pub use names::Answer;
 pub use outbound::{Destination, ServiceTarget};
 pub use transport::Transport;
@@ -41,8 +44,11 @@ pub struct Index {
     pods: HashMap<IpAddr, Arc<Workload>>,
     /// Services that have the address among their endpoints, by name.
     served_by: HashMap<IpAddr, Vec<Arc<Service>>>,
-    /// Of workloads with an inbound side; one set for all that have the same list of policies.
+    /// Of workloads with an inbound side; one set for all that have the same list of policies and read paths alike.
     policies: HashMap<WorkloadUid, Arc<PolicySet>>,
+    /// As `policies`, of RequestAuthentications.
+    authentications: HashMap<WorkloadUid, Arc<Authentication>>,
+    providers: HashMap<String, Arc<Provider>>,
 }
 
 impl Index {
@@ -51,6 +57,16 @@ impl Index {
     /// # Errors
     /// The set is not one that a proxy can serve from; the proxy keeps what it had, or goes on refusing.
     pub fn build(resources: &Resources) -> Result<Self, IndexError> {
+        Self::build_after(resources, None)
+    }
+
+    /// [`Self::build`], where the resources are mostly those of an index that is there: its policies are not compiled again,
+    /// and a compiled [`Authentication`] that would come out the same is the one that `before` has, so that nobody who was
+    /// authenticated by it needs to be again.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_after(resources: &Resources, before: Option<&Self>) -> Result<Self, IndexError> {
         let mesh = resources
             .iter()
             .find_map(|(_, resource)| match resource.as_ref() {
@@ -66,16 +82,25 @@ impl Index {
             pods: HashMap::new(),
             served_by: HashMap::new(),
             policies: HashMap::new(),
+            authentications: HashMap::new(),
+            providers: HashMap::new(),
         };
         for (_, resource) in resources.iter() {
             match resource.as_ref() {
                 Resource::Roots(roots) => index.roots.clone_from(roots),
                 Resource::Service(service) => index.add_service(service),
                 Resource::Workload(workload) => index.add_workload(workload),
-                Resource::Mesh(_) | Resource::Policy(_) => {}
+                Resource::Provider(provider) => {
+                    index
+                        .providers
+                        .insert(provider.name.clone(), Arc::clone(provider));
+                }
+                Resource::Mesh(_) | Resource::Policy(_) | Resource::Authentication(_) | Resource::Jwks(_) => {
+                }
             }
         }
-        index.policies = compile_policies(&index, resources);
+        index.policies = compile_policies(&index, resources, before);
+        index.authentications = authentication::compile(&index, resources, before);
         Ok(index)
     }
 
@@ -114,6 +139,23 @@ impl Index {
     /// The policies that decide what may come in to a pod; `None` where the proxy does not stand before it.
     pub fn policies(&self, uid: &WorkloadUid) -> Option<&Arc<PolicySet>> {
         self.policies.get(uid)
+    }
+
+    /// What requests to a pod are authenticated by; `None` where the proxy does not stand before it.
+    pub fn authentication(&self, uid: &WorkloadUid) -> Option<&Arc<Authentication>> {
+        self.authentications.get(uid)
+    }
+
+    /// An external authorizer, by its whole name (R16).
+    pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.get(name)
+    }
+
+    /// The port of a Service as a target of clients in `namespace`; `None` where there is no such Service or port.
+    pub fn target(&self, name: &ServiceName, port: u16, namespace: &str) -> Option<ServiceTarget> {
+        let service = self.service(name)?;
+        let port = service.ports.iter().find(|p| p.port == port)?;
+        Some(ServiceTarget::new(service, port, namespace))
     }
 
     /// All pods, in no particular order.
@@ -163,30 +205,50 @@ impl Index {
     }
 }
 
-/// Compiles each distinct list of policies once. A policy that is named and not there denies (R34).
-fn compile_policies(index: &Index, resources: &Resources) -> HashMap<WorkloadUid, Arc<PolicySet>> {
-    let mut specs: HashMap<&PolicyId, &Arc<PolicySpec>> = HashMap::new();
-    for (_, resource) in resources.iter() {
-        if let Resource::Policy(spec) = resource.as_ref() {
-            specs.insert(&spec.id, spec);
-        }
-    }
+/// Compiles each distinct list of policies once for each way to read paths. A policy that is named and not there denies (R34).
+fn compile_policies(
+    index: &Index,
+    resources: &Resources,
+    before: Option<&Index>,
+) -> HashMap<WorkloadUid, Arc<PolicySet>> {
+    let policies = resources
+        .iter()
+        .filter_map(|(_, resource)| match resource.as_ref() {
+            Resource::Policy(spec) => Some(spec),
+            _ => None,
+        });
+    let mut specs: Vec<&Arc<PolicySpec>> = policies.collect();
+    specs.sort_by(|a, b| a.id.cmp(&b.id));
     let context = index.mesh().policy_context();
-    let mut sets: HashMap<&[PolicyId], Arc<PolicySet>> = HashMap::new();
+    let mut sets: HashMap<(&[PolicyId], &Dialects), Arc<PolicySet>> = HashMap::new();
     let mut out = HashMap::new();
     for workload in index.workloads.values() {
-        let Some(wanted) = workload.inbound.as_ref().map(|i| i.policies.as_slice()) else {
+        let Some(inbound) = &workload.inbound else {
             continue;
         };
-        let set = sets.entry(wanted).or_insert_with(|| {
-            let (known, missing): (Vec<_>, Vec<_>) = wanted.iter().partition(|id| specs.contains_key(id));
-            let known: Vec<_> = known
-                .iter()
-                .filter_map(|id| specs.get(id))
-                .map(|s| Arc::clone(s))
-                .collect();
-            let missing: Vec<_> = missing.into_iter().cloned().collect();
-            Arc::new(PolicySet::compile(&known, &missing, &context))
+        let (wanted, dialects) = (inbound.policies.as_slice(), &inbound.path_dialects);
+        let set = sets.entry((wanted, dialects)).or_insert_with(|| {
+            let (mut known, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
+            let mut next = 0;
+            for id in wanted {
+                // Names come in order, so that the next one is mostly the next.
+                let here = specs.get(next).is_some_and(|spec| spec.id == *id);
+                let found = match here {
+                    true => Ok(next),
+                    false => specs.binary_search_by(|spec| spec.id.cmp(id)),
+                };
+                match found.ok().and_then(|at| Some((at, specs.get(at)?))) {
+                    Some((at, spec)) => {
+                        known.push(Arc::clone(spec));
+                        next = at + 1;
+                    }
+                    None => missing.push(id.clone()),
+                }
+            }
+            Arc::new(match before.and_then(|before| before.policies(&workload.uid)) {
+                Some(held) => held.update(&known, &missing, &context, dialects),
+                None => PolicySet::compile_for(&known, &missing, &context, dialects),
+            })
         });
         out.insert(workload.uid.clone(), Arc::clone(set));
     }

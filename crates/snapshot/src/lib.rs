@@ -9,12 +9,14 @@
 
 mod index;
 mod mesh;
+mod provider;
 mod resources;
 mod service;
 mod workload;
 
-pub use index::{Answer, Destination, Index, IndexError, ServiceTarget, Transport};
+pub use index::{Answer, Authentication, Destination, Index, IndexError, ServiceTarget, Transport};
 pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
+pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
 pub use resources::{Delta, Resource, ResourceName, Resources};
 pub use service::{ClientTls, Endpoint, Service, ServicePort};
 pub use workload::{Inbound, InboundPort, Workload};

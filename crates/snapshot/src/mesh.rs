@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use model::{Profile, TrustDomain};
+use policy::path::Mode;
 use policy::{Compat, Context};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,8 @@ pub struct Mesh {
     /// Whether the dialled address and the Host must belong to one service (O-02), and headers that speak
     /// for the proxy are removed (O-15).
     pub strict_hosts: bool,
+    /// Whether tokens are read as semantics 4.3 OURS says; without it as Istio reads them.
+    pub jwt_strict: bool,
     /// What an inbound proxy does with X-Forwarded-Client-Cert.
     pub xfcc: XfccMode,
     /// `meshConfig.enableAutoMtls`.
@@ -53,6 +56,16 @@ impl Mesh {
         self.protocol_detection_timeout_ms.map(Duration::from_millis)
     }
 
+    /// How paths are normalised, for [`policy::path::normalize`].
+    pub fn path_mode(&self) -> Mode {
+        match self.path_normalization {
+            PathNormalization::None => Mode::None,
+            PathNormalization::Base => Mode::Base,
+            PathNormalization::MergeSlashes => Mode::MergeSlashes,
+            PathNormalization::DecodeAndMergeSlashes => Mode::DecodeAndMergeSlashes,
+        }
+    }
+
     /// What of the settings a decision depends on.
     pub fn policy_context(&self) -> Context {
         Context {
@@ -60,6 +73,7 @@ impl Mesh {
             aliases: self.trust_domain_aliases.clone(),
             deny_by_default: self.deny_by_default,
             compat: Compat::from(self.profile),
+            paths: self.path_normalization.into(),
         }
     }
 }
@@ -77,6 +91,17 @@ pub enum PathNormalization {
     MergeSlashes,
     /// And encoded slashes and backslashes are decoded first.
     DecodeAndMergeSlashes,
+}
+
+impl From<PathNormalization> for Mode {
+    fn from(setting: PathNormalization) -> Self {
+        match setting {
+            PathNormalization::None => Self::None,
+            PathNormalization::Base => Self::Base,
+            PathNormalization::MergeSlashes => Self::MergeSlashes,
+            PathNormalization::DecodeAndMergeSlashes => Self::DecodeAndMergeSlashes,
+        }
+    }
 }
 
 /// `outboundTrafficPolicy.mode` (semantics 7.1).

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use jwt::{AuthenticationSpec, Jwks};
 use model::{ServiceName, WorkloadUid};
 use policy::{PolicyId, PolicySpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Mesh, Service, Workload};
+use crate::{Mesh, Provider, Service, Workload};
 
-/// The name of a resource on the wire: `mesh`, `service/NS/NAME`, `workload/UID`, `policy/NS/NAME`, `roots`.
+/// The name of a resource on the wire: `mesh`, `service/NS/NAME`, `workload/UID`, `policy/NS/NAME`,
+/// `authentication/NS/NAME`, `jwks/SOURCE`, `provider/NAME`, `roots`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ResourceName(Arc<str>);
@@ -44,6 +46,21 @@ impl ResourceName {
     /// A policy.
     pub fn policy(id: &PolicyId) -> Self {
         Self(Arc::from(format!("policy/{id}")))
+    }
+
+    /// A RequestAuthentication.
+    pub fn authentication(id: &PolicyId) -> Self {
+        Self(Arc::from(format!("authentication/{id}")))
+    }
+
+    /// The keys of a source.
+    pub fn jwks(source: &str) -> Self {
+        Self(Arc::from(format!("jwks/{source}")))
+    }
+
+    /// An external authorizer.
+    pub fn provider(name: &str) -> Self {
+        Self(Arc::from(format!("provider/{name}")))
     }
 }
 
@@ -79,6 +96,12 @@ pub enum Resource {
     Workload(Arc<Workload>),
     /// A policy.
     Policy(Arc<PolicySpec>),
+    /// A RequestAuthentication.
+    Authentication(Arc<AuthenticationSpec>),
+    /// Keys that tokens are verified by.
+    Jwks(Arc<Jwks>),
+    /// An external authorizer.
+    Provider(Arc<Provider>),
 }
 
 impl Resource {
@@ -90,6 +113,9 @@ impl Resource {
             Self::Service(s) => ResourceName::service(&s.name),
             Self::Workload(w) => ResourceName::workload(&w.uid),
             Self::Policy(p) => ResourceName::policy(&p.id),
+            Self::Authentication(a) => ResourceName::authentication(&a.id),
+            Self::Jwks(j) => ResourceName::jwks(&j.source),
+            Self::Provider(p) => ResourceName::provider(&p.name),
         }
     }
 }
@@ -112,9 +138,27 @@ impl From<Workload> for Resource {
     }
 }
 
+impl From<Provider> for Resource {
+    fn from(value: Provider) -> Self {
+        Self::Provider(Arc::new(value))
+    }
+}
+
 impl From<PolicySpec> for Resource {
     fn from(value: PolicySpec) -> Self {
         Self::Policy(Arc::new(value))
+    }
+}
+
+impl From<AuthenticationSpec> for Resource {
+    fn from(value: AuthenticationSpec) -> Self {
+        Self::Authentication(Arc::new(value))
+    }
+}
+
+impl From<Jwks> for Resource {
+    fn from(value: Jwks) -> Self {
+        Self::Jwks(Arc::new(value))
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use model::{MtlsMode, Protocol, SpiffeId, WorkloadId, WorkloadUid};
 use policy::PolicyId;
+use policy::path::Dialects;
 use serde::{Deserialize, Serialize};
 
 use crate::service::takes_mtls;
@@ -65,8 +66,15 @@ pub struct Inbound {
     /// Names of the policies that select the workload, of all actions, ascending. A name that has no
     /// [`policy::PolicySpec`] beside it denies (R34).
     pub policies: Vec<PolicyId>,
+    /// Names of the RequestAuthentications that select the workload, ascending: all count, none overrides another
+    /// (semantics 4.1). A name that has no [`jwt::AuthenticationSpec`] beside it denies.
+    #[serde(default)]
+    pub authentications: Vec<PolicyId>,
     /// `<namespace>/<name>` of the PeerAuthentication that decides, for explanations.
     pub mtls_decided_by: Option<String>,
+    /// How the workload reads paths, by workload port; decisions look at every reading.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub path_dialects: Dialects,
 }
 
 /// One inbound port.
@@ -81,6 +89,10 @@ pub struct InboundPort {
     pub mtls: MtlsMode,
     /// `<namespace>/<name>` of the Service that declares it, for logs and metrics (`destination_service`).
     pub service: Option<model::ServiceName>,
+}
+
+fn is_default(dialects: &Dialects) -> bool {
+    *dialects == Dialects::default()
 }
 
 impl Inbound {

@@ -57,6 +57,9 @@ pub struct Event {
     /// The policy that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyRef>,
+    /// The external authorizers that were asked, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ext_authz: Vec<ExtAuthz>,
     /// The short id that a refused caller received.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision_id: Option<Box<str>>,
@@ -97,6 +100,7 @@ impl Event {
             decision: Decision::NotDecided,
             reason: None,
             policy: None,
+            ext_authz: Vec::new(),
             decision_id: None,
             upstream: None,
             message: None,
@@ -205,6 +209,17 @@ pub struct PolicyRef {
     /// The index of the rule, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<usize>,
+}
+
+/// What an external authorizer was found to say.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtAuthz {
+    /// Its name in MeshConfig `extensionProviders`.
+    pub provider: Box<str>,
+    /// `allowed`, `denied`, `error` where it gave no answer, `failure_mode_allowed` where `failOpen` then admitted, or
+    /// `unasked`.
+    pub result: &'static str,
 }
 
 /// What is particular to a request.

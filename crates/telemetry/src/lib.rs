@@ -10,6 +10,6 @@ mod metrics;
 mod render;
 mod sink;
 
-pub use event::{Decision, Event, EventKind, HttpEvent, Peer, PolicyRef, Reporter, Wire};
+pub use event::{Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Reporter, Wire};
 pub use render::{Format, text};
 pub use sink::{LOG_BACKLOG, LOG_QUEUE, LogTarget, Subscription, Telemetry, TelemetryOptions};

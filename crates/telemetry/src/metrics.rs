@@ -173,6 +173,12 @@ struct Denial {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ExtAuthzLabels {
+    provider: String,
+    result: Text,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct DropLabels {
     reason: Text,
 }
@@ -192,6 +198,7 @@ pub(crate) struct Metrics {
     tcp_closed: Family<Labels, Counter>,
     denials: Family<Denial, Counter>,
     drops: Family<DropLabels, Counter>,
+    ext_authz: Family<ExtAuthzLabels, Counter>,
     pub(crate) log_lost: Counter,
     series_dropped: Counter,
     gauges: Family<Vec<(String, String)>, Gauge>,
@@ -211,6 +218,7 @@ impl Metrics {
             (counters(), counters(), counters(), counters());
         let denials = Family::<Denial, Counter>::default();
         let drops = Family::<DropLabels, Counter>::default();
+        let ext_authz = Family::<ExtAuthzLabels, Counter>::default();
         let (log_lost, series_dropped) = (Counter::default(), Counter::default());
         let gauges = Family::<Vec<(String, String)>, Gauge>::default();
         registry.register("istio_requests", "Requests", requests.clone());
@@ -252,6 +260,11 @@ impl Metrics {
             drops.clone(),
         );
         registry.register(
+            "meshward_ext_authz",
+            "Questions to external authorizers, by what they were found to say",
+            ext_authz.clone(),
+        );
+        registry.register(
             "meshward_log_events_lost",
             "Access-log events that a full queue lost",
             log_lost.clone(),
@@ -282,6 +295,7 @@ impl Metrics {
             tcp_closed,
             denials,
             drops,
+            ext_authz,
             log_lost,
             series_dropped,
             gauges,
@@ -297,6 +311,20 @@ impl Metrics {
                 .get_or_create(&Denial {
                     reporter: Text(event.reporter.as_str()),
                     reason: Text(reason.as_str()),
+                })
+                .inc();
+        }
+        // Names of those that were asked are the mesh's; others are whatever somebody wrote into a policy.
+        for asked in &event.ext_authz {
+            let known = asked.result != "unasked";
+            self.ext_authz
+                .get_or_create(&ExtAuthzLabels {
+                    provider: if known {
+                        asked.provider.to_string()
+                    } else {
+                        "unknown".to_owned()
+                    },
+                    result: Text(asked.result),
                 })
                 .inc();
         }

@@ -91,6 +91,9 @@ pub fn text(event: &Event) -> String {
             let _ = write!(out, "[{rule}]");
         }
     }
+    if let Some(id) = &event.decision_id {
+        let _ = write!(out, " decision {id}");
+    }
     let _ = write!(
         out,
         " {} {}B/{}B {:.3}ms",
@@ -207,6 +210,7 @@ mod tests {
             rule: Some(0),
         });
         event.protocol = "http";
+        event.decision_id = Some("abc".into());
         event
     }
 
@@ -215,7 +219,10 @@ mod tests {
         let line = line(&denied(), Format::Text);
         assert!(!line.contains('\n'), "{line}");
         assert!(line.contains(r#""/a\u{a}b\"""#), "{line}");
-        assert!(line.contains("DENIED DENY_EXPLICIT by full/no[0]"), "{line}");
+        assert!(
+            line.contains("DENIED DENY_EXPLICIT by full/no[0] decision abc"),
+            "{line}"
+        );
     }
 
     #[test]
@@ -230,6 +237,7 @@ mod tests {
         assert_eq!(value["path"], "/a\nb\"");
         assert_eq!(value["pathNormalized"], "/a");
         assert_eq!(value["decision"], "deny");
+        assert_eq!(value["decisionId"], "abc");
         assert_eq!(value["reason"], "DENY_EXPLICIT");
         assert_eq!(value["policy"]["rule"], 0);
         assert_eq!(value["durationMs"], 0.0);

@@ -4,5 +4,8 @@
 #![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
 
 pub mod conformance;
+pub mod decisions;
+pub mod edges;
 pub mod golden;
+pub mod issuer;
 pub mod mesh;

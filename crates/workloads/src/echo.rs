@@ -1,6 +1,6 @@
 //! Istio's echo application, as its flags ask: HTTP (HTTP/1.1, h2c, WebSocket), gRPC, TCP, server-first TCP, UDP, TLS.
 
-mod grpc;
+pub(crate) mod grpc;
 mod raw;
 mod tls;
 

@@ -117,6 +117,7 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr, dialect: Dialect) 
             reply(&known.request(None))
         }
         ("bytes", Some(n)) => random_bytes(n),
+        ("base64", Some(value)) => decoded(value),
         ("stream", Some(n)) => stream(n, &known),
         ("response-headers", None) => response_headers(parts.uri.query().unwrap_or_default()),
         ("get" | "post" | "put" | "patch" | "delete", None) => {
@@ -263,6 +264,14 @@ fn random_bytes(n: &str) -> Response<Body> {
     match SystemRandom::new().fill(&mut bytes) {
         Ok(()) => with_type(StatusCode::OK, "application/octet-stream", full(bytes)),
         Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "no random bytes\n"),
+    }
+}
+
+/// `/base64/VALUE`: the text that the value stands for.
+fn decoded(value: &str) -> Response<Body> {
+    match base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(value.trim_end_matches('=')) {
+        Ok(bytes) => with_type(StatusCode::OK, "text/html; charset=utf-8", full(bytes)),
+        Err(_) => text(StatusCode::BAD_REQUEST, "not base64\n"),
     }
 }
 

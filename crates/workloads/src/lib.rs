@@ -1,11 +1,12 @@
 //! Programs that answer for well-known container images on a machine without a registry: httpbin,
-//! Istio's echo application, the TCP echo server, an idle process, and a probe that speaks from inside a pod.
+//! Istio's echo application, the TCP echo server, an external authorizer, an idle process, and a probe that speaks from inside a pod.
 //!
 //! They stand for other people's software, so they share no code with the proxy and speak plainly.
 
 #![warn(missing_docs)]
 
 mod echo;
+mod ext_authz;
 mod httpbin;
 mod probe;
 mod serve;
@@ -13,7 +14,7 @@ mod tcp_echo;
 mod websocket;
 
 /// The names of the programs, for messages.
-pub const PROGRAMS: &[&str] = &["httpbin", "echo", "tcp-echo", "idle", "probe"];
+pub const PROGRAMS: &[&str] = &["httpbin", "echo", "tcp-echo", "ext-authz", "idle", "probe"];
 
 /// Runs a program until it ends and returns its exit code; 64 for a name or arguments that it does not know.
 pub fn run(program: &str, args: Vec<String>) -> i32 {
@@ -26,6 +27,7 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "httpbin" => httpbin::run(&args).await,
             "echo" => echo::run(&args).await,
             "tcp-echo" => tcp_echo::run(&args).await,
+            "ext-authz" => ext_authz::run(&args).await,
             "idle" => idle().await,
             "probe" => probe::run(&args).await,
             other => Err(Exit::usage(format!(

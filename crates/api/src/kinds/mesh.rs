@@ -33,7 +33,7 @@ pub struct MeshConfig {
     pub access_log_format: Option<String>,
     /// `accessLogEncoding`.
     pub access_log_encoding: Option<AccessLogEncoding>,
-    /// `extensionProviders`, raw.
+    /// `extensionProviders`, raw; [`MeshConfig::providers`] reads them.
     pub extension_providers: Vec<Value>,
 }
 

@@ -211,6 +211,7 @@ impl RequestAuthentication {
 pub struct JwtRule {
     pub issuer: String,
     pub audiences: Vec<String>,
+    #[serde(alias = "jwks_uri")]
     pub jwks_uri: String,
     pub jwks: String,
     pub from_headers: Vec<JwtHeader>,
@@ -221,6 +222,10 @@ pub struct JwtRule {
     pub forward_original_token: bool,
     pub timeout: Option<String>,
     pub space_delimited_claims: Vec<String>,
+    /// `OPTIONAL` where empty.
+    pub presence: String,
+    /// The line that the rule starts on; 0 where unknown.
+    pub line: u32,
 }
 
 /// `fromHeaders[]`.

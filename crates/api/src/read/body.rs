@@ -60,7 +60,11 @@ pub(super) fn read(
         }
         ("security.istio.io", "RequestAuthentication") => {
             let value = targets(spec(root));
-            Kind::RequestAuthentication(Box::new(reader.typed(value, "spec")?))
+            let mut body: RequestAuthentication = reader.typed(value, "spec")?;
+            for (index, rule) in body.jwt_rules.iter_mut().enumerate() {
+                rule.line = root.span_at(&format!("spec.jwtRules[{index}]")).line;
+            }
+            Kind::RequestAuthentication(Box::new(body))
         }
         ("meshward.dev", "Guardrail") => {
             let mut guardrail: Guardrail = reader.spec()?;

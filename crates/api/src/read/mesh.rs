@@ -5,7 +5,7 @@ mod tests;
 
 use serde_json::Value;
 
-use crate::kinds::{ConfigMap, MeshConfig, Meta};
+use crate::kinds::{self, ConfigMap, MeshConfig, Meta};
 use crate::problem::{Severity, Span};
 use crate::report::{Report, join};
 use crate::yaml::{self, Node};
@@ -48,7 +48,10 @@ pub(super) fn read(
         return None;
     }
     match serde_json::from_value(tree.to_json()) {
-        Ok(config) => Some(Some(config)),
+        Ok(config) => {
+            kinds::check_extensions(&config, &tree, root.span_at("data.mesh"), report);
+            Some(Some(config))
+        }
         Err(whole) => {
             unread(&tree, &whole, report);
             None

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use analysis::{Decision, Offline, Providers, Question};
+use serde::Deserialize as _;
 use serde_json::json;
 
 use super::fake::Fake;
@@ -75,10 +76,10 @@ async fn who_may_do_what_is_as_their_readme_says() {
             _ => json!({"namespace": namespace, "workload": "httpbin", "port": 8080}),
         };
         let question = json!({"from": from, "to": to, "method": method, "path": path});
-        let question: Question = serde_json::from_value(question).unwrap();
+        let question = Question::deserialize(&question).unwrap();
         let answer = world.ask(&question, &Providers::new(), true);
         assert_eq!(
-            (answer.decision, answer.reason.as_str()),
+            (answer.decision, &*answer.reason),
             (wanted, reason),
             "{method} {path}: {answer:?}"
         );

@@ -4,18 +4,11 @@ use super::*;
 
 #[test]
 fn security_kinds_that_are_not_acted_on_are_shown_so() {
-    let scene = secure().object(
-        "RequestAuthentication",
-        "n/jwt",
-        "spec: {jwtRules: [{issuer: i, jwks: '{\"keys\":[]}'}]}",
-    );
+    let scene = secure().object("NetworkPolicy", "n/jwt", "spec: {podSelector: {}}");
     let compiled = compile(&scene.world());
-    let effect = compiled.effect("RequestAuthentication/n/jwt");
+    let effect = compiled.effect("NetworkPolicy/n/jwt");
     assert!(!effect.in_force);
-    assert_eq!(
-        effect.why,
-        ["RequestAuthentication is not acted on by this version"]
-    );
+    assert_eq!(effect.why, ["NetworkPolicy is not acted on by this version"]);
 }
 
 #[test]

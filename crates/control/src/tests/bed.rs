@@ -116,6 +116,7 @@ impl Bed {
             roots: at("roots.pem"),
             token: at("token"),
             token_keys: at("keys.json"),
+            fetching: crate::Fetching::default(),
         };
         let mut bed = Self {
             dir,
@@ -340,6 +341,25 @@ pub(super) struct Proxy {
 impl Proxy {
     pub(super) fn has(&self, name: &str) -> bool {
         self.held.lock().unwrap().get(&ResourceName::from(name)).is_some()
+    }
+
+    /// The keys that it holds of a source.
+    pub(super) fn keys(&self, source: &str) -> Option<String> {
+        let held = self.held.lock().unwrap();
+        match held.get(&ResourceName::jwks(source))?.as_ref() {
+            snapshot::Resource::Jwks(jwks) => jwks.keys.clone(),
+            _ => None,
+        }
+    }
+
+    /// Waits until it holds these keys of a source.
+    pub(super) async fn until_keys(&mut self, source: &str, keys: Option<&str>) {
+        let waited = tokio::time::timeout(SOON, async {
+            while self.keys(source).as_deref() != keys {
+                self.sets.recv().await.unwrap();
+            }
+        });
+        assert!(waited.await.is_ok(), "{:?}", self.keys(source));
     }
 
     /// Waits until it holds a resource, or does not.

@@ -365,3 +365,45 @@ async fn a_storm_of_changes_ends_in_what_was_said_last() {
         status.problems
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_are_answered_about_what_is_in_force_with_the_place_of_the_rule() {
+    let bed = with_pods(&["a", "b"], &[("n.yaml", NAMESPACE)]).await;
+    let question = |to: Value, path: &str| {
+        let from = json!({"namespace": "demo", "serviceAccount": "web"});
+        json!({"question": {"from": from, "to": to, "path": path}, "custom": {}})
+    };
+    let pod = |name: &str| json!({"namespace": "demo", "workload": name, "port": 9});
+    let (_, answer) = bed.call("can-i", question(pod("x"), "/a")).await;
+    let answer = answer.unwrap();
+    assert_eq!(
+        (&answer["decision"], &answer["reason"]),
+        (&json!("deny"), &json!("DENY_DEFAULT"))
+    );
+    assert_eq!(answer["steps"][0]["stage"], "capture");
+
+    bed.apply(&policy("p", "x"), 0).await;
+    let (_, answer) = bed.call("can-i", question(pod("x"), "/a")).await;
+    let answer = answer.unwrap();
+    assert_eq!(answer["policy"]["name"], "p", "{answer}");
+    assert_eq!(answer["policy"]["file"], "mine.yaml");
+    // The other node's pod is another one's business.
+    let (_, answer) = bed.call("can-i", question(pod("z"), "/a")).await;
+    assert_eq!(answer.unwrap()["policy"], Value::Null);
+    let labels = json!({"namespace": "demo", "labels": {"app": "x"}, "port": 9});
+    let (_, answer) = bed.call("can-i", question(labels, "/a")).await;
+    assert_eq!(answer.unwrap()["policy"]["name"], "p");
+
+    let (_, found) = bed.call("policy", pod("x")).await;
+    let found = found.unwrap();
+    assert_eq!(
+        (&found[0]["pods"], &found[0]["policies"][0]["name"]),
+        (&json!(["demo/x"]), &json!("p"))
+    );
+    let (_, none) = bed.call("policy", pod("nobody")).await;
+    assert_eq!(none.unwrap_err().exit, Exit::No);
+    let (_, broken) = bed
+        .call("can-i", json!({"question": {"too": 1}, "custom": {}}))
+        .await;
+    assert_eq!(broken.unwrap_err().exit, Exit::Usage);
+}

@@ -10,8 +10,8 @@ use api::{ObjectRef, Parsed, Problem, Severity, known_kinds};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::kinds::{self, GroupKind};
 use super::{Desk, hung_up};
-use crate::kinds::{self, GroupKind};
 use crate::layers::{Held, Key};
 use crate::plane::{Command, Done, Given};
 use crate::standing::{Standing, line, standing, verdict};

@@ -7,8 +7,8 @@ use admin::{Failure, Items};
 use serde_json::{Value, json};
 
 use super::apply::present;
+use super::kinds;
 use super::{Desk, hung_up};
-use crate::kinds;
 use crate::layers::Held;
 use crate::standing::{standing, verdict};
 use crate::view::View;

@@ -133,6 +133,9 @@ fn defaults(mesh: &Mesh) -> Vec<String> {
     if mesh.strict_hosts {
         words.push("Host and address must belong to one Service".to_owned());
     }
+    if mesh.jwt_strict {
+        words.push("tokens are read strictly".to_owned());
+    }
     words.push(match mesh.xfcc {
         XfccMode::SanitizeSet => "X-Forwarded-Client-Cert SANITIZE_SET".to_owned(),
         XfccMode::AppendForward => "X-Forwarded-Client-Cert APPEND_FORWARD".to_owned(),

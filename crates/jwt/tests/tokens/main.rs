@@ -11,6 +11,7 @@
     reason = "tests may panic and report"
 )]
 
+mod authorized;
 mod keys;
 mod locations;
 mod memory;

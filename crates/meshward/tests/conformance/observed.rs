@@ -20,7 +20,7 @@ const GROUPS: &[(&str, Option<&str>)] = &[
     ("07", None),
     ("03", None),
     ("03b", None),
-    ("04", Some("RequestAuthentication is not acted on yet")),
+    ("04", None),
     ("05", Some("ServiceEntry and Sidecar are not acted on yet")),
     ("05b", Some("a world of one family")),
     ("05c", Some("ServiceEntry is not acted on yet")),
@@ -246,6 +246,8 @@ struct Seen {
     url: Option<String>,
     host: Option<String>,
     xfcc: Option<String>,
+    /// The body of an answer, and all that the application says that it received.
+    body: String,
     all: String,
 }
 
@@ -502,6 +504,7 @@ fn of_curl(stdout: &str, exit: i32) -> Seen {
         (other, _) => format!("curl-{other}"),
     };
     let mut seen = said(body);
+    body.clone_into(&mut seen.body);
     seen.outcome = outcome;
     seen.all = format!("{stdout:?} exit {exit}");
     seen
@@ -554,6 +557,11 @@ fn differs(request: &Request<'_>, seen: &Seen) -> Option<String> {
     if !alike {
         return Some(format!("outcome {} instead of {wanted}", seen.outcome));
     }
+    if let (Some(body), "curl", "401" | "403") = (request.value["body_out"].as_str(), request.tool(), wanted)
+        && body != seen.body
+    {
+        return Some(format!("body {:?} instead of {body}", seen.body));
+    }
     let saw = &request.value["saw"];
     if request.tool() == "curl" && saw.is_object() && wanted.starts_with('2') {
         for (field, found) in [("url", &seen.url), ("host", &seen.host)] {
@@ -563,11 +571,46 @@ fn differs(request: &Request<'_>, seen: &Seen) -> Option<String> {
                 return Some(format!("{field} {found:?} instead of {expected}"));
             }
         }
+        for (name, value) in saw["headers"].as_object().into_iter().flatten() {
+            let value = value.as_str().unwrap_or_default();
+            if is_applications(name) && received(&seen.body, name) != value {
+                return Some(format!(
+                    "{name} {:?} instead of {value}",
+                    received(&seen.body, name)
+                ));
+            }
+        }
         if identities(saw["xfcc"].as_str()) != identities(seen.xfcc.as_deref()) {
             return Some(format!("xfcc {:?} instead of {}", seen.xfcc, saw["xfcc"]));
         }
     }
     None
+}
+
+/// A header as the application says that it received it; several lines of it joined by commas, as the data has them.
+fn received(body: &str, name: &str) -> String {
+    let lines = body
+        .lines()
+        .filter_map(|line| line.strip_prefix("RequestHeader=")?.split_once(':'));
+    let values: Vec<_> = lines
+        .filter(|(own, _)| own.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+        .collect();
+    values.join(",")
+}
+
+/// Whether a header is none of a proxy's or of the caller's program.
+fn is_applications(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let others = [
+        "x-envoy-",
+        "x-request-id",
+        "x-forwarded-",
+        "content-",
+        "user-agent",
+        "accept",
+    ];
+    !name.is_empty() && !others.iter().any(|other| name.starts_with(other))
 }
 
 fn identities(xfcc: Option<&str>) -> Vec<String> {

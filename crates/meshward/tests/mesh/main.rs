@@ -8,11 +8,14 @@
 
 mod addressing;
 mod clean;
+mod explain;
+mod external;
 mod host;
 mod live;
 mod modes;
 mod policy;
 mod session;
+mod tokens;
 mod websocket;
 mod wire;
 mod world;

@@ -65,8 +65,9 @@ pub(super) fn trust_domain(value: &str, known: &[TrustDomain]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Trust domain, aliases, values, result.
+    /// Id, trust domain, aliases, values, result.
     type Row = (
+        &'static str,
         &'static str,
         &'static [&'static str],
         &'static [&'static str],
@@ -77,20 +78,29 @@ mod tests {
     fn td_01_to_14_principals() {
         let rows: &[Row] = &[
             (
+                "TD-01",
                 "cluster.local",
                 &[],
                 &["cluster.local/ns/foo/sa/bar"],
                 &["cluster.local/ns/foo/sa/bar"],
             ),
-            ("cluster.local", &[], &["*"], &["*"]),
-            ("cluster.local", &[], &["*/ns/foo/sa/bar"], &["*/ns/foo/sa/bar"]),
+            ("TD-02", "cluster.local", &[], &["*"], &["*"]),
             (
+                "TD-03",
+                "cluster.local",
+                &[],
+                &["*/ns/foo/sa/bar"],
+                &["*/ns/foo/sa/bar"],
+            ),
+            (
+                "TD-04",
                 "td2",
                 &["td1"],
                 &["td1/ns/foo/sa/bar"],
                 &["td2/ns/foo/sa/bar", "td1/ns/foo/sa/bar"],
             ),
             (
+                "TD-05",
                 "td1",
                 &["cluster.local"],
                 &["cluster.local/ns/foo/sa/bar", "cluster.local/ns/yyy/sa/zzz"],
@@ -102,12 +112,14 @@ mod tests {
                 ],
             ),
             (
+                "TD-06",
                 "td1",
                 &["cluster.local"],
                 &["*/ns/foo/sa/bar", "*sa/zzz", "*"],
                 &["*/ns/foo/sa/bar", "*sa/zzz", "*"],
             ),
             (
+                "TD-07",
                 "td2",
                 &["td1", "cluster.local"],
                 &["cluster.local/ns/foo/sa/bar", "td1/ns/yyy/sa/zzz"],
@@ -121,6 +133,7 @@ mod tests {
                 ],
             ),
             (
+                "TD-08",
                 "td2",
                 &["foo-td1", "cluster.local"],
                 &["*-td1/ns/foo/sa/bar"],
@@ -131,18 +144,21 @@ mod tests {
                 ],
             ),
             (
+                "TD-09",
                 "td1",
                 &["td2"],
                 &["some-td/ns/foo/sa/bar"],
                 &["some-td/ns/foo/sa/bar"],
             ),
             (
+                "TD-10",
                 "td1",
                 &["td2", "some-td"],
                 &["some-td/ns/foo/sa/bar"],
                 &["td1/ns/foo/sa/bar", "td2/ns/foo/sa/bar", "some-td/ns/foo/sa/bar"],
             ),
             (
+                "TD-11",
                 "new-td",
                 &["td2", "td3"],
                 &["td1/ns/some-ns/sa/some-sa", "td2/ns/foo/sa/bar"],
@@ -154,20 +170,28 @@ mod tests {
                 ],
             ),
             (
+                "TD-12",
                 "new-td",
                 &["td2", "td3"],
                 &["/ns/some-ns/sa/some-sa"],
                 &["/ns/some-ns/sa/some-sa"],
             ),
             (
+                "TD-13",
                 "new-td",
                 &["old-td"],
                 &["*-td/ns/some-ns/sa/some-sa"],
                 &["*-td/ns/some-ns/sa/some-sa"],
             ),
-            ("td1", &[], &["cluster.local/ns/a/sa/b"], &["td1/ns/a/sa/b"]),
+            (
+                "TD-14",
+                "td1",
+                &[],
+                &["cluster.local/ns/a/sa/b"],
+                &["td1/ns/a/sa/b"],
+            ),
         ];
-        for (i, (td, aliases, values, expect)) in rows.iter().enumerate() {
+        for (row, td, aliases, values, expect) in rows {
             let context = Context {
                 trust_domain: td.parse().unwrap(),
                 aliases: aliases.iter().map(|a| a.parse().unwrap()).collect(),
@@ -175,7 +199,7 @@ mod tests {
             };
             let known = domains(&context);
             let found: Vec<String> = values.iter().flat_map(|v| principal(v, &known)).collect();
-            assert_eq!(found, *expect, "TD-{:02}", i + 1);
+            assert_eq!(found, *expect, "{row}");
         }
     }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use model::{Cidr, TrustDomain};
 
-use super::aliases;
+use super::{Case, aliases, literal};
 use crate::context::Compat;
 use crate::matchers::{
     Address, Blocks, ClaimValues, Domains, HeaderName, Namespaces, Presence, Principal, Principals,
     RequestPrincipals, ServiceAccounts, Template, Test, Texts, is_template,
 };
+use crate::path::Mode;
 
 /// An attribute that a field or a condition speaks of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,10 +87,14 @@ pub(super) struct Env<'a> {
     pub(super) domains: Arc<[TrustDomain]>,
     /// The policy's namespace.
     pub(super) namespace: &'a str,
+    /// The form of the paths that values are compared with.
+    pub(super) paths: Mode,
+    /// Of the values that are paths.
+    pub(super) case: Case,
 }
 
 impl Env<'_> {
-    fn secure(&self) -> bool {
+    pub(super) fn secure(&self) -> bool {
         self.compat == Compat::Secure
     }
 
@@ -121,6 +126,14 @@ pub(super) fn test(attribute: &Attribute, values: &[String], env: &Env<'_>) -> (
             Err(why) => bad.push(why),
         }
     }
+    let path = matches!(attribute, Attribute::Path | Attribute::Header(HeaderName::Path));
+    let lower: Vec<String> = match env.case {
+        Case::Folded if path => good.iter().map(|value| value.to_ascii_lowercase()).collect(),
+        _ => Vec::new(),
+    };
+    if !lower.is_empty() {
+        good = lower.iter().map(String::as_str).collect();
+    }
     let test = (!good.is_empty()).then(|| build(attribute, &good, env));
     (test, bad)
 }
@@ -133,11 +146,14 @@ fn check(attribute: &Attribute, value: &str, env: &Env<'_>) -> Result<(), String
         Attribute::Port => port(value).map(drop),
         Attribute::Path if is_template(value) => Template::parse(value, true)
             .map(drop)
-            .map_err(|e| format!("path template `{value}`: {e}")),
+            .map_err(|e| format!("path template `{value}`: {e}"))
+            .and_then(|()| literal::reachable(value, false, env)),
         // What follows matches nothing upstream; where that is a DENY, it opens (SM-35, R11).
         Attribute::Path if env.secure() && value.contains(['{', '}']) => Err(format!(
             "path `{value}`: `{{` and `}}` stand only in the operators `{{*}}` and `{{**}}`"
         )),
+        Attribute::Path => literal::reachable(value, false, env),
+        Attribute::Header(HeaderName::Path) => literal::reachable(value, true, env),
         Attribute::Principal if env.secure() && value.starts_with("spiffe://") => Err(format!(
             "principal `{value}` never matches: write it without `spiffe://`"
         )),

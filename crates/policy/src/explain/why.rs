@@ -10,54 +10,130 @@ const VALUES: usize = 4;
 /// Headers whose values are not repeated.
 const SECRET: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
-/// A sentence for each field that does not hold, along the alternatives that came closest.
-pub(super) fn failed(facts: &Facts<'_>, spec: &PolicySpec, written: &RuleSpec, rule: &Rule) -> Vec<String> {
-    let broken =
-        |fields: &[Field], values: &dyn Fn(&Field) -> Vec<String>, key: &dyn Fn(&Field) -> String| {
-            fields
-                .iter()
-                .filter(|field| !field.holds(facts, rule.bias))
-                .map(|field| sentence(facts, field, &key(field), &values(field)))
-                .collect::<Vec<String>>()
+/// A rule as it is written and as it is compiled, before one request.
+pub(super) struct Walk<'a> {
+    pub(super) facts: &'a Facts<'a>,
+    pub(super) spec: &'a PolicySpec,
+    pub(super) written: &'a RuleSpec,
+    pub(super) rule: &'a Rule,
+}
+
+/// Where a field stands.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Source(&'a SourceSpec),
+    Operation(&'a OperationSpec),
+    When,
+}
+
+impl<'a> Walk<'a> {
+    /// A sentence for each field that does not hold, along the alternatives that came closest.
+    pub(super) fn failed(&self) -> Vec<String> {
+        let broken = |(place, fields): (Place<'a>, &'a [Field])| -> Vec<String> {
+            let broken = fields.iter().filter(|field| !self.holds(field));
+            broken.map(|field| self.sentence(place, field)).collect()
         };
-    let name = |field: &Field| field.name.to_owned();
-    let sources = written.from.iter().zip(&rule.sources).map(|(source, fields)| {
-        let values = |field: &Field| with_namespace(field, of_source(source, field.name), spec);
-        broken(fields, &values, &name)
-    });
-    let operations = written
-        .to
-        .iter()
-        .zip(&rule.operations)
-        .map(|(operation, fields)| {
-            broken(
-                fields,
-                &|field| of_operation(operation, field.name).to_vec(),
-                &name,
-            )
-        });
-    let condition = |field: &Field| {
-        usize::try_from(field.place)
-            .ok()
-            .and_then(|at| written.when.get(at))
-    };
-    let values = |field: &Field| {
-        let list = condition(field).map(|c| if field.negated { &c.not_values } else { &c.values });
-        with_namespace(field, list.map(Vec::as_slice).unwrap_or_default(), spec)
-    };
-    let key = |field: &Field| {
-        let key = condition(field).map(|c| c.key.clone()).unwrap_or_default();
-        if field.negated {
-            format!("{key} notValues")
-        } else {
-            key
+        let closest = |all: Vec<(Place<'a>, &'a [Field])>| {
+            all.into_iter()
+                .map(broken)
+                .min_by_key(Vec::len)
+                .unwrap_or_default()
+        };
+        let mut failed = closest(self.sources());
+        failed.extend(closest(self.operations()));
+        failed.extend(broken((Place::When, &self.rule.conditions)));
+        failed
+    }
+
+    /// A sentence for each field of a rule that matches, along the first alternatives that hold.
+    pub(super) fn held(&self) -> Vec<String> {
+        let first = |all: Vec<(Place<'a>, &'a [Field])>| {
+            all.into_iter()
+                .find(|(_, fields)| fields.iter().all(|field| self.holds(field)))
+        };
+        let parts = [
+            first(self.sources()),
+            first(self.operations()),
+            Some((Place::When, &*self.rule.conditions)),
+        ];
+        let fields = parts
+            .into_iter()
+            .flatten()
+            .flat_map(|(place, fields)| fields.iter().map(move |field| (place, field)));
+        fields
+            .filter(|(_, field)| !field.is_silent(self.facts))
+            .map(|(place, field)| self.sentence(place, field))
+            .collect()
+    }
+
+    fn holds(&self, field: &Field) -> bool {
+        field.holds(self.facts, self.rule.bias)
+    }
+
+    fn sources(&self) -> Vec<(Place<'a>, &'a [Field])> {
+        let written = self.written.from.iter().map(Place::Source);
+        written
+            .zip(self.rule.sources.iter().map(|fields| &**fields))
+            .collect()
+    }
+
+    fn operations(&self) -> Vec<(Place<'a>, &'a [Field])> {
+        let written = self.written.to.iter().map(Place::Operation);
+        written
+            .zip(self.rule.operations.iter().map(|fields| &**fields))
+            .collect()
+    }
+
+    /// The field's name and values as they are written.
+    fn named(&self, place: Place<'a>, field: &Field) -> (String, &'a [String]) {
+        match place {
+            Place::Source(source) => (field.name.to_owned(), of_source(source, field.name)),
+            Place::Operation(operation) => (field.name.to_owned(), of_operation(operation, field.name)),
+            Place::When => {
+                let at = usize::try_from(field.place).ok();
+                match (at.and_then(|at| self.written.when.get(at)), field.negated) {
+                    (Some(condition), true) => (
+                        format!("{} notValues", condition.key),
+                        condition.not_values.as_slice(),
+                    ),
+                    (Some(condition), false) => (condition.key.clone(), condition.values.as_slice()),
+                    (None, _) => (String::new(), &[]),
+                }
+            }
         }
+    }
+
+    fn sentence(&self, place: Place<'a>, field: &Field) -> String {
+        let (name, values) = self.named(place, field);
+        let values = with_namespace(field, values, self.spec);
+        let mut list: Vec<String> = values.iter().take(VALUES).map(|v| format!("`{v}`")).collect();
+        if values.len() > VALUES {
+            list.push(format!("and {} more", values.len() - VALUES));
+        }
+        let list = list.join(", ");
+        let among = self.holds(field) != field.negated;
+        match (actual(self.facts, &field.test), among) {
+            (Ok(actual), true) => format!("{name}: {actual} is among {list}"),
+            (Ok(actual), false) => format!("{name}: {actual} is not among {list}"),
+            (Err(absent), true) => format!("{name}: {absent}, which counts as among {list}"),
+            (Err(absent), false) if field.negated => format!("{name}: {absent}, and so not among {list}"),
+            (Err(absent), false) => format!("{name}: {absent}, and {list} is asked for"),
+        }
+    }
+}
+
+/// How many sentences [`failed`] has.
+pub(super) fn count(facts: &Facts<'_>, rule: &Rule) -> usize {
+    let broken = |fields: &[Field]| {
+        fields
+            .iter()
+            .filter(|field| !field.holds(facts, rule.bias))
+            .count()
     };
-    let closest = |all: &mut dyn Iterator<Item = Vec<String>>| all.min_by_key(Vec::len).unwrap_or_default();
-    let mut failed = closest(&mut sources.into_iter());
-    failed.extend(closest(&mut operations.into_iter()));
-    failed.extend(broken(&rule.conditions, &values, &key));
-    failed
+    let closest = |all: &mut dyn Iterator<Item = usize>| all.min().unwrap_or_default();
+    closest(&mut rule.sources.iter().map(|fields| broken(fields)))
+        + closest(&mut rule.operations.iter().map(|fields| broken(fields)))
+        + broken(&rule.conditions)
 }
 
 /// Service accounts with the namespace that they are read with.
@@ -67,20 +143,6 @@ fn with_namespace(field: &Field, values: &[String], spec: &PolicySpec) -> Vec<St
         _ => value.clone(),
     };
     values.iter().map(whole).collect()
-}
-
-fn sentence(facts: &Facts<'_>, field: &Field, name: &str, values: &[String]) -> String {
-    let mut list: Vec<String> = values.iter().take(VALUES).map(|v| format!("`{v}`")).collect();
-    if values.len() > VALUES {
-        list.push(format!("and {} more", values.len() - VALUES));
-    }
-    let list = list.join(", ");
-    match (actual(facts, &field.test), field.negated) {
-        (Ok(actual), false) => format!("{name}: {actual} is not among {list}"),
-        (Ok(actual), true) => format!("{name}: {actual} is among {list}"),
-        (Err(absent), false) => format!("{name}: {absent}, and {list} is asked for"),
-        (Err(absent), true) => format!("{name}: {absent}, which counts as among {list}"),
-    }
 }
 
 /// What the request has, quoted; or why it has nothing.

@@ -1,6 +1,7 @@
 //! Which of many prefixes (or suffixes, read backwards) a text has.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use super::Postings;
 
@@ -15,13 +16,13 @@ pub(super) struct Affixes {
 
 #[derive(Debug)]
 struct Entry {
-    text: Box<[u8]>,
+    text: Arc<[u8]>,
     parent: Option<u32>,
     postings: Postings,
 }
 
 impl Affixes {
-    pub(super) fn new(mut texts: Vec<(Box<[u8]>, Postings)>) -> Self {
+    pub(super) fn new(mut texts: Vec<(Arc<[u8]>, Postings)>) -> Self {
         texts.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let mut entries: Vec<Entry> = Vec::with_capacity(texts.len());
         let mut open: Vec<u32> = Vec::new();
@@ -41,6 +42,23 @@ impl Affixes {
         Self {
             entries: entries.into(),
         }
+    }
+
+    /// The texts with what is posted at each.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<[u8]>, Postings)> {
+        self.entries.iter().map(|entry| (&entry.text, entry.postings))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn get(&self, text: &[u8]) -> Option<Postings> {
+        let at = self
+            .entries
+            .binary_search_by(|entry| (*entry.text).cmp(text))
+            .ok()?;
+        Some(self.entries.get(at)?.postings)
     }
 
     pub(super) fn is_empty(&self) -> bool {

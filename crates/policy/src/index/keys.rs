@@ -1,6 +1,7 @@
 //! By what a field can be found, and what a request is looked up by.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use model::Cidr;
 
@@ -83,7 +84,30 @@ pub(super) enum Key<'a> {
     },
 }
 
+/// Where an index keeps a key.
+#[derive(Debug)]
+pub(super) enum Found {
+    Table(u64),
+    PathPrefixes(Arc<[u8]>),
+    /// Backwards, as those of hosts.
+    PathSuffixes(Arc<[u8]>),
+    HostSuffixes(Arc<[u8]>),
+}
+
 impl<'a> Key<'a> {
+    pub(super) fn found_in(&self) -> Found {
+        let backwards = |text: &str| text.bytes().rev().collect();
+        match *self {
+            Key::Exact { hash, .. }
+            | Key::Block { hash, .. }
+            | Key::Header(hash, _)
+            | Key::Claim(hash, _) => Found::Table(hash),
+            Key::PathPrefix(text) => Found::PathPrefixes(text.as_bytes().into()),
+            Key::PathSuffix(text) => Found::PathSuffixes(backwards(text)),
+            Key::HostSuffix(text) => Found::HostSuffixes(backwards(text)),
+        }
+    }
+
     fn exact(kind: Kind, parts: &[&str]) -> Self {
         Key::Exact {
             hash: hash::texts(kind.code(), parts),
@@ -292,7 +316,7 @@ pub(super) fn lookups(
 }
 
 /// The headers and claims that rules are found by.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Names {
     headers: Vec<HeaderName>,
     claims: Vec<Box<[String]>>,
@@ -313,7 +337,7 @@ impl Names {
 }
 
 /// The lengths of the address blocks that occur, by kind and family.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Lengths(Vec<(Kind, bool, Vec<u8>)>);
 
 impl Lengths {

@@ -181,13 +181,16 @@ impl Namespaces {
     }
 
     pub(crate) fn matches(&self, id: &SpiffeId, bias: Bias) -> bool {
-        self.domains.admits(id, bias) && self.values.iter().any(|value| self.covers(value, id.namespace()))
+        // What upstream refuses by its expression is refused here too, what it admits by that is not (R32).
+        let anywhere = self.anywhere || bias == Bias::Wide;
+        let covers = |value: &str| Self::covers(value, id.namespace(), anywhere);
+        self.domains.admits(id, bias) && self.values.iter().any(|value| covers(value))
     }
 
-    fn covers(&self, value: &str, namespace: &str) -> bool {
+    fn covers(value: &str, namespace: &str, anywhere: bool) -> bool {
         let (value, text) = (value.as_bytes(), namespace.as_bytes());
         let mut covered = glob(value, text.len(), |i| text.get(i).copied());
-        if self.anywhere && !covered {
+        if anywhere && !covered {
             let tail = b"/sa";
             let at = |i: usize| text.get(i).or_else(|| tail.get(i - text.len())).copied();
             covered = glob(value, text.len() + tail.len(), at)
@@ -198,7 +201,7 @@ impl Namespaces {
 
     /// The namespaces without wildcard; `None` where one has any, or may match something else.
     pub(crate) fn exact(&self) -> Option<&[Box<str>]> {
-        let special = |v: &str| v.contains(['*', '/']) || (self.anywhere && v == "sa");
+        let special = |v: &str| v.contains(['*', '/']) || v == "sa";
         (!self.values.iter().any(|v| special(v))).then_some(&self.values)
     }
 }

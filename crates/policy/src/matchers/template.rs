@@ -110,7 +110,8 @@ impl Template {
     }
 }
 
-/// The bytes that upstream's operators take; `=`, `*`, `[`, `]` and `|` are not among them.
+/// The bytes that upstream's operators take; `[`, `]` and `|` are not among them. Envoy 1.40 takes `=` and `*`: seen by
+/// `tests/envoy`.
 fn operand(b: u8) -> bool {
     b.is_ascii_alphanumeric()
         || matches!(
@@ -130,5 +131,7 @@ fn operand(b: u8) -> bool {
                 | b';'
                 | b':'
                 | b'@'
+                | b'='
+                | b'*'
         )
 }

@@ -16,7 +16,7 @@ pub(super) fn is_canonical(path: &[u8]) -> bool {
 }
 
 /// Bytes that the canonical form writes as an escape.
-fn escaped(b: u8) -> bool {
+pub(super) fn escaped(b: u8) -> bool {
     matches!(b, 0..=b' ' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..)
 }
 

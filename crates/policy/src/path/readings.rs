@@ -12,7 +12,7 @@ const DECODE_DEPTH: usize = 3;
 ///
 /// A backend may decode slashes, decode twice, drop `;parameters`, resolve the dot segments that these leave, and
 /// merge slashes.
-pub(crate) fn readings(target: &str) -> Vec<String> {
+pub fn readings(target: &str) -> Vec<String> {
     let (path, query) = split_query(target.as_bytes());
     if !is_ambiguous(path) {
         return Vec::new();
@@ -22,15 +22,15 @@ pub(crate) fn readings(target: &str) -> Vec<String> {
     for _ in 0..DECODE_DEPTH {
         nested = once(&unescape_percent(&nested));
     }
-    let candidates = [
-        path.to_vec(),
-        once(path),
-        strip_parameters(path),
-        strip_parameters(&once(path)),
-        nested.clone(),
-        strip_parameters(&nested),
-    ];
+    let mut candidates = vec![path.to_vec(), once(path), nested];
+    for at in 0..candidates.len() {
+        let stripped = candidates.get(at).map(|path| strip_parameters(path));
+        candidates.extend(stripped.into_iter().flatten());
+    }
     let mut readings: Vec<String> = Vec::new();
+    // Some merge slashes before they resolve dot segments, most after: of `/a//../b` they make different paths.
+    let merged: Vec<Vec<u8>> = candidates.iter().map(|c| merge_slashes(c).into_owned()).collect();
+    candidates.extend(merged);
     for candidate in candidates {
         let Ok(resolved) = settle(candidate) else {
             continue;
@@ -46,7 +46,7 @@ pub(crate) fn readings(target: &str) -> Vec<String> {
 }
 
 /// Canonical form again and again until it stays, then merged slashes, of which a path alone keeps one.
-fn settle(mut path: Vec<u8>) -> Result<Vec<u8>, super::PathError> {
+pub(super) fn settle(mut path: Vec<u8>) -> Result<Vec<u8>, super::PathError> {
     for _ in 0..DECODE_DEPTH {
         let next = canonicalize(&path)?;
         if next == path {
@@ -105,16 +105,30 @@ fn unescape_percent(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Drops `;...` from each segment, its `;` raw or encoded.
-fn strip_parameters(path: &[u8]) -> Vec<u8> {
+/// The path without the parameters of its segments, as those read it who drop them before decoding and those who decode
+/// first, who take `\` for a slash and who do not. Only what differs from the path.
+pub(super) fn strip_parameters(path: &[u8]) -> Vec<Vec<u8>> {
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    for (encoded, backslash) in [(false, true), (true, true), (false, false), (true, false)] {
+        let stripped = strip(path, encoded, backslash);
+        if stripped != path && !found.contains(&stripped) {
+            found.push(stripped);
+        }
+    }
+    found
+}
+
+/// `encoded` says whether `%3B` begins parameters too, `backslash` whether `\` ends a segment.
+fn strip(path: &[u8], encoded: bool, backslash: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut inside = false;
     let mut rest = path;
     while let Some((&b, tail)) = rest.split_first() {
         match b {
-            b'/' | b'\\' => inside = false,
+            b'/' => inside = false,
+            b'\\' if backslash => inside = false,
             b';' => inside = true,
-            b'%' if escape(rest) == Some(b';') => inside = true,
+            b'%' if encoded && escape(rest) == Some(b';') => inside = true,
             _ => {}
         }
         if !inside {

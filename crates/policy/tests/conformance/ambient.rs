@@ -11,8 +11,8 @@ use policy::{Compat, Context, PolicySet, authorize};
 use serde_json::Value;
 
 use crate::Tally;
-use crate::world::{Request, policy};
 use crate::yaml;
+use testkit::decisions::{Request, policy};
 
 /// Attributes of connections that ambient takes for those of requests.
 const ELSEWHERE: [&str; 5] = [

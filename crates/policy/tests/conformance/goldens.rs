@@ -9,8 +9,8 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::Tally;
-use crate::world::{Claims, Headers, Request, policy};
 use crate::yaml;
+use testkit::decisions::{Claims, Headers, Request, policy};
 
 /// How many requests each case is tried with.
 const PROBES: usize = 1500;
@@ -162,7 +162,7 @@ fn holds(node: &Value, request: &Request) -> bool {
         "header" => header(value, request),
         "uriTemplate" => {
             let template = regex::escape(value["typedConfig"]["pathTemplate"].as_str().unwrap());
-            let operand = r"A-Za-z0-9._~%!$&'()+,;:@-";
+            let operand = r"A-Za-z0-9._~%!$&'()+,;:@=*-";
             let regex = template
                 .replace(r"\{\*\*\}", &format!("[{operand}/]*"))
                 .replace(r"\{\*\}", &format!("[{operand}]+"));

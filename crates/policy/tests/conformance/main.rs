@@ -16,7 +16,6 @@ mod ambient;
 mod goldens;
 mod oracle;
 mod paths;
-mod world;
 mod yaml;
 
 use std::fs;

@@ -9,7 +9,7 @@ use policy::{
 use serde_json::Value;
 
 use crate::Tally;
-use crate::world::{Claims, Headers, Request, policy};
+use testkit::decisions::{Claims, Headers, Request, policy};
 
 /// The stub that the verdicts were taken with: gRPC providers were down and fail open, the HTTP one refused.
 struct Stub(ExternalAnswer);

@@ -8,8 +8,8 @@ use policy::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use super::world::{Request, policy as parse};
 use super::{admitted, compile, decide, dry, get, id, matches, named, operation, peer, policy, source, when};
+use testkit::decisions::{Request, policy as parse};
 
 fn reason(specs: &[Arc<PolicySpec>], request: &Request) -> Option<Reason> {
     decide(Compat::Istio, specs, request).err().map(|d| d.reason)
@@ -194,6 +194,66 @@ fn r16_a_provider_is_asked_by_its_whole_name() {
 }
 
 #[test]
+fn s2_1_who_is_asked_is_whoever_has_a_rule_that_matches() {
+    let by = |provider: &str, name: &str, rules| {
+        let mut spec = PolicySpec::clone(&named(name, "CUSTOM", rules));
+        spec.action = policy::Action::Custom {
+            provider: provider.to_owned(),
+        };
+        Arc::new(spec)
+    };
+    let specs = [
+        by("foo", "a", operation("paths", &["/x*"])),
+        by("foo", "b", json!([{}])),
+        by("foo-bar", "c", operation("paths", &["/x"])),
+        by("late", "d", operation("paths", &["/admin"])),
+        policy("DENY", json!([{}])),
+    ];
+    let asked = |compat, path: &str| {
+        let set = compile(compat, &specs);
+        let names = policy::providers(&get(path).facts(), &set);
+        names.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(asked(Compat::Istio, "/y"), "foo", "R16");
+    assert_eq!(asked(Compat::Istio, "/x"), "foo foo-bar");
+    // A backend may take it for another path.
+    assert_eq!(asked(Compat::Istio, "/y%2f..%2fadmin"), "foo");
+    assert_eq!(asked(Compat::Secure, "/y%2f..%2fadmin"), "foo late");
+    // Where everything is refused nobody is asked.
+    let missing = PolicySet::compile(&specs, &[id("ns", "gone")], &Context::default());
+    assert!(policy::providers(&get("/x").facts(), &missing).is_empty());
+}
+
+#[test]
+fn az_067_a_connection_is_asked_about_whatever_the_request_fields_say() {
+    let set = compile(Compat::Istio, &[policy("CUSTOM", operation("paths", &["/x"]))]);
+    let request = get("/y");
+    let mut facts = request.facts();
+    assert!(policy::providers(&facts, &set).is_empty());
+    facts.http = None;
+    assert_eq!(policy::providers(&facts, &set).len(), 1);
+}
+
+#[test]
+fn s2_12_what_an_authorizer_said_is_told_apart() {
+    let set = compile(Compat::Istio, &[policy("CUSTOM", json!([{}]))]);
+    for (answer, detail) in [
+        (ExternalAnswer::Deny, "ext_authz_denied"),
+        (ExternalAnswer::Failed, "ext_authz_error"),
+        (
+            ExternalAnswer::Unasked,
+            "rbac_access_denied_matched_policy[istio-ext-authz-opa-ns[ns]-policy[custom]-rule[0]-deny-due-to-bad-CUSTOM-action]",
+        ),
+    ] {
+        let denial = authorize_with(&Request::default().facts(), &set, &Answers(answer)).unwrap_err();
+        assert_eq!(
+            (denial.detail().as_str(), denial.external()),
+            (detail, Some(answer))
+        );
+    }
+}
+
+#[test]
 fn s2_12_details() {
     let detail = |specs: &[Arc<PolicySpec>]| {
         decide(Compat::Istio, specs, &Request::default())
@@ -345,8 +405,8 @@ fn td_04_and_14_aliases_decide() {
     let context = Context {
         trust_domain: "td2".parse().unwrap(),
         aliases: vec!["td1".parse().unwrap()],
-        deny_by_default: false,
         compat: Compat::Istio,
+        ..Context::default()
     };
     let ask = |value: &str, who: &str| {
         let rules = source("principals", &[value]);
@@ -417,6 +477,128 @@ fn explanations_name_the_field() {
         )
     );
     assert_eq!(explained.readings, ["/"]);
+}
+
+/// Of a rule that matches, every field that holds; each alternative by itself.
+#[test]
+fn explanations_name_what_matched() {
+    let why = |specs: &[Arc<PolicySpec>], request: &Request| {
+        let explained = explain(&request.facts(), &compile(Compat::Istio, specs));
+        let steps = explained.steps.iter();
+        steps
+            .map(|step| (step.matched, step.why.clone()))
+            .collect::<Vec<_>>()
+    };
+    let deny = policy(
+        "DENY",
+        json!([{
+            "from": [{"source": {"namespaces": ["x"]}}, {"source": {"serviceAccounts": ["b"], "notNamespaces": ["z"]}}],
+            "to": [{"operation": {"paths": ["/a*"], "notMethods": ["POST"]}}],
+            "when": [{"key": "request.headers[x]", "notValues": ["y"]}],
+        }]),
+    );
+    let request = Request {
+        path: "/ab?c".to_owned(),
+        ..peer("cluster.local/ns/ns/sa/b")
+    };
+    let http = [
+        "notNamespaces: `ns` of trust domain `cluster.local` is not among `z`",
+        "serviceAccounts: `ns/b` of trust domain `cluster.local` is among `ns/b`",
+        "notMethods: `GET` is not among `POST`",
+        "paths: `/ab` is among `/a*`",
+        "request.headers[x] notValues: the header is absent, and so not among `y`",
+    ];
+    assert_eq!(why(&[deny.clone()], &request), [(true, http.join("; "))]);
+    let tcp = Request {
+        http: false,
+        ..request
+    };
+    let silent = "the connection is not HTTP, so that the fields of requests count as absent";
+    assert_eq!(
+        why(&[deny], &tcp),
+        [(true, [silent, http[0], http[1]].join("; "))]
+    );
+    let all = policy("ALLOW", json!([{}]));
+    assert_eq!(
+        why(&[all], &tcp),
+        [(true, "the rule has no fields and matches everything".to_owned())]
+    );
+    let methods = policy("DENY", operation("methods", &["POST"]));
+    assert_eq!(
+        why(&[methods], &tcp),
+        [(true, format!("{silent}; nothing else is asked for"))]
+    );
+    let secret = policy("DENY", when("request.headers[cookie]", &["s=*"]));
+    let cookie = Request {
+        headers: testkit::decisions::Headers(vec![("cookie".to_owned(), "s=secret".to_owned())]),
+        ..Request::default()
+    };
+    assert_eq!(
+        why(&[secret], &cookie),
+        [(
+            true,
+            "request.headers[cookie]: the header's value is among `s=*`".to_owned()
+        )]
+    );
+}
+
+/// A set with other settings, or of many changes, is compiled anew; one without any is the same.
+#[test]
+fn updates_that_cannot_be_patched() {
+    let all: Vec<_> = (0..100)
+        .map(|i| named(&format!("p{i}"), "DENY", operation("ports", &[&i.to_string()])))
+        .collect();
+    let dialects = policy::path::Dialects::default();
+    let open = Context {
+        compat: Compat::Istio,
+        ..Context::default()
+    };
+    let closed = Context {
+        deny_by_default: true,
+        ..open.clone()
+    };
+    let denied = |set: &PolicySet, port: u16| {
+        let request = Request {
+            port,
+            ..Request::default()
+        };
+        authorize(&request.facts(), set).err().map(|d| d.reason)
+    };
+    let set = PolicySet::compile(&all, &[], &open);
+    let same = set.update(&all, &[], &open, &dialects);
+    assert_eq!(
+        (denied(&same, 7), denied(&same, 200)),
+        (Some(Reason::DenyExplicit), None)
+    );
+    let set = set.update(&all, &[], &closed, &dialects);
+    assert_eq!(denied(&set, 200), Some(Reason::DenyDefault));
+    let set = set.update(&all[50..], &[], &open, &dialects);
+    assert_eq!(
+        (denied(&set, 7), denied(&set, 77)),
+        (None, Some(Reason::DenyExplicit))
+    );
+    let mut twice = all[90..].to_vec();
+    twice.push(Arc::clone(&all[95]));
+    let set = set.update(&twice, &[], &open, &dialects);
+    assert_eq!(
+        (denied(&set, 77), denied(&set, 95)),
+        (None, Some(Reason::DenyExplicit))
+    );
+    // One at a time, round and round: patched and compiled anew by turns.
+    let mut set = set;
+    let mut now = all.clone();
+    for round in 0..300_usize {
+        let i = round % 100;
+        now[i] = named(
+            &format!("p{i}"),
+            "DENY",
+            operation("ports", &[&(1000 + round).to_string()]),
+        );
+        set = set.update(&now, &[], &open, &dialects);
+        let port = u16::try_from(1000 + round).unwrap();
+        assert_eq!(denied(&set, port), Some(Reason::DenyExplicit), "{round}");
+        assert_eq!(denied(&set, u16::try_from(i).unwrap()), None, "{round}");
+    }
 }
 
 #[test]

@@ -152,3 +152,28 @@ proptest! {
         prop_assert_eq!(with, without && within);
     }
 }
+
+#[test]
+fn a_set_that_is_made_of_another_keeps_and_changes_its_ceilings() {
+    let all = policy("ALLOW", json!([{}]));
+    let other = named("other", "DENY", operation("paths", &["/never"]));
+    let low = ceiling("low", operation("paths", &["/a"]));
+    let high = ceiling("low", operation("paths", &["/b"]));
+    for compat in BOTH {
+        let context = policy::Context {
+            compat,
+            ..policy::Context::default()
+        };
+        let plain = policy::path::Dialects::default();
+        let before = compile(compat, &[all.clone(), low.clone()]);
+        let decided = |specs: &[Arc<PolicySpec>], path: &str| {
+            let set = before.update(specs, &[], &context, &plain);
+            authorize(&get(path).facts(), &set).is_ok()
+        };
+        let kept = [all.clone(), other.clone(), low.clone()];
+        assert!(decided(&kept, "/a") && !decided(&kept, "/b"));
+        let changed = [all.clone(), high.clone()];
+        assert!(!decided(&changed, "/a") && decided(&changed, "/b"));
+        assert!(decided(&[all.clone()], "/c"));
+    }
+}

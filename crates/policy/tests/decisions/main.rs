@@ -14,22 +14,20 @@
 
 mod algebra;
 mod ceiling;
+mod dialects;
 mod forms;
 mod property;
-mod reference;
 mod requests;
+mod scenarios;
 mod secure;
 mod speed;
 mod tcp;
-#[path = "../conformance/world.rs"]
-#[allow(dead_code, reason = "shared with another test")]
-mod world;
 
 use std::sync::Arc;
 
 use policy::{Compat, Context, Denial, Permit, PolicyId, PolicySet, PolicySpec, authorize, explain};
 use serde_json::{Value, json};
-use world::Request;
+use testkit::decisions::{self as world, Request};
 
 /// A policy of namespace `ns`; `rules` is the JSON of `spec.rules`.
 fn named(name: &str, action: &str, rules: Value) -> Arc<PolicySpec> {

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use model::Reason;
+use policy::path::Dialects;
 use policy::{
-    Action, Compat, ConditionSpec, OperationSpec, Origin, PolicySpec, RuleSpec, SourceSpec, authorize,
-    explain,
+    Action, Compat, ConditionSpec, Context, OperationSpec, Origin, PolicySet, PolicySpec, RuleSpec,
+    SourceSpec, authorize, explain,
 };
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::reference::{Verdict, decide};
-use super::world::{Claims, Headers, Request};
 use super::{compile, id};
+use testkit::decisions::generate::*;
+use testkit::decisions::reference::{Verdict, decide};
+use testkit::decisions::{Claims, Headers, Request};
 
 fn list(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
     prop_oneof![
@@ -20,53 +22,6 @@ fn list(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
         2 => prop::collection::vec(prop::sample::select(words).prop_map(str::to_owned), 1..3),
     ]
 }
-
-const PRINCIPALS: &[&str] = &[
-    "cluster.local/ns/a/sa/x",
-    "cluster.local/ns/a/sa/xy",
-    "*/ns/a/sa/x",
-    "cluster.local/ns/a/*",
-    "*",
-    "*sa/x",
-    "td/ns/b*",
-    "td/*",
-    "*y",
-    "td/ns/ns/sa/x",
-];
-const NAMESPACES: &[&str] = &["a", "b", "a*", "*", "*b", "sa", "ns", "a*a"];
-const ACCOUNTS: &[&str] = &["x", "a/x", "b/x", "a/xy"];
-const DOMAINS: &[&str] = &["cluster.local", "td", "*", "t*", "*local"];
-const BLOCKS: &[&str] = &[
-    "10.0.0.0/8",
-    "10.1.0.0/16",
-    "10.1.1.1",
-    "fd00::/8",
-    "fd00::1",
-    "0.0.0.0/0",
-    "::/0",
-];
-const HOSTS: &[&str] = &["a.com", "*.com", "a.*", "A.com:80", "*", "*m"];
-const PORTS: &[&str] = &["80", "0080", "81", "65535"];
-const METHODS: &[&str] = &["GET", "G*", "*T", "*", "POST"];
-const PATHS: &[&str] = &[
-    "/", "/a", "/a/*", "/a*", "*/b", "*b", "*", "/a/{*}", "/a/{**}", "/{*}/b", "/a/b", "/a/b/c*",
-];
-const TOKENS: &[&str] = &["*", "i/u", "i/*", "*/u", "i*", "*u", "i/u*", "i"];
-const TEXTS: &[&str] = &["v", "v*", "*v", "*", "vw"];
-const KEYS: &[(&str, &[&str])] = &[
-    ("source.ip", BLOCKS),
-    ("remote.ip", BLOCKS),
-    ("destination.ip", BLOCKS),
-    ("source.namespace", NAMESPACES),
-    ("source.serviceAccount", ACCOUNTS),
-    ("source.principal", PRINCIPALS),
-    ("source.trustDomain", DOMAINS),
-    ("destination.port", PORTS),
-    ("connection.sni", HOSTS),
-    ("request.auth.principal", TOKENS),
-    ("request.auth.audiences", TEXTS),
-    ("request.headers[x-a]", TEXTS),
-];
 
 fn sources() -> impl Strategy<Value = SourceSpec> {
     let identity = (
@@ -320,6 +275,42 @@ proptest! {
         }
         let admits = |specs: &[PolicySpec]| matches!(verdict(Compat::Secure, specs, &request), Verdict::Allowed(_));
         prop_assert!(!admits(&specs) || admits(&more));
+    }
+
+    /// However a set came about, it decides, explains and names what decided as one that was compiled at once.
+    #[test]
+    fn an_updated_set_is_as_a_new_one(
+        steps in prop::collection::vec((policies(), any::<u8>()), 1..5),
+        gone in prop::collection::vec(any::<bool>(), 8),
+        requests in prop::collection::vec(requests(), 1..6),
+        secure in any::<bool>(),
+        dialect in prop::sample::select(&["plain", "case-insensitive,strip-params"][..]),
+    ) {
+        let context = Context { compat: if secure { Compat::Secure } else { Compat::Istio }, ..Context::default() };
+        let dialects: Dialects = dialect.parse().unwrap();
+        let mut held = PolicySet::compile_for(&[], &[], &context, &dialects);
+        let mut specs: Vec<Arc<PolicySpec>> = Vec::new();
+        for (new, keep) in steps {
+            // Some stay, some are replaced, some are new; of those that stay some are named only.
+            specs.retain(|spec| keep >> (spec.id.name.len() + spec.rules.len()) & 1 == 1);
+            specs.retain(|spec| !new.iter().any(|new| new.id == spec.id));
+            specs.extend(new.into_iter().map(Arc::new));
+            let (here, missing): (Vec<_>, Vec<_>) = specs.iter().cloned().enumerate()
+                .partition(|(at, _)| !(keep & 7 == 7 && gone.get(*at) == Some(&true)));
+            let here: Vec<_> = here.into_iter().map(|(_, spec)| spec).collect();
+            let missing: Vec<_> = missing.into_iter().map(|(_, spec)| spec.id.clone()).collect();
+            held = held.update(&here, &missing, &context, &dialects);
+            let new = PolicySet::compile_for(&here, &missing, &context, &dialects);
+            for request in &requests {
+                let facts = request.facts();
+                let (a, b) = (authorize(&facts, &held), authorize(&facts, &new));
+                prop_assert_eq!(format!("{a:?}"), format!("{b:?}"));
+                prop_assert_eq!(explain(&facts, &held), explain(&facts, &new));
+            }
+            prop_assert_eq!(held.needs_http(), new.needs_http());
+            prop_assert_eq!(held.is_empty(), new.is_empty());
+            prop_assert_eq!(held.defects().collect::<Vec<_>>(), new.defects().collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use policy::{Action, Compat, PolicySpec, authorize, explain};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use super::world::{Claims, Headers, Request};
 use super::{admitted, compile, dry, get, operation, peer, policy, source, when, when_not};
+use testkit::decisions::{Claims, Headers, Request};
 
 /// Whether ALLOW and DENY of the rules admit.
 fn both(compat: Compat, rules: &Value, request: &Request) -> (bool, bool) {
@@ -145,10 +145,25 @@ fn r11_rp_12_subjects_with_slashes() {
     assert!(!ask("https://i/a/b", "https://j", "a/b"));
 }
 
+/// Ambient drops `trustDomains`: an ALLOW gets wider, a DENY dead. Here both decide, on connections too (R7).
+#[test]
+fn r7_trust_domains_decide_on_connections() {
+    let connection = |id: &str| Request {
+        http: false,
+        ..peer(id)
+    };
+    for compat in [Compat::Istio, Compat::Secure] {
+        let rules = source("trustDomains", &["td1"]);
+        let asked = |id: &str| both(compat, &rules, &connection(id));
+        assert_eq!(asked("td1/ns/a/sa/b"), (true, false), "R7 {compat:?}");
+        assert_eq!(asked("td2/ns/a/sa/b"), (false, true), "R7 {compat:?}");
+    }
+}
+
 #[test]
 fn r4_templates_take_every_byte() {
     let rules = operation("paths", &["/foo/{*}"]);
-    for path in ["/foo/a=b", "/foo/a*", "/foo/[a]", "/foo/a|b"] {
+    for path in ["/foo/[a]", "/foo/a|b", "/foo/a{b", "/foo/a\"b"] {
         assert_eq!(both(Compat::Istio, &rules, &get(path)), (false, true), "{path}");
         assert_eq!(both(Compat::Secure, &rules, &get(path)), (true, false), "{path}");
     }
@@ -170,6 +185,11 @@ fn s3_6_every_reading_of_a_path_counts() {
         "/public\\..\\admin",
         "/public;x/../admin",
         "/public/%2e%2e%2fadmin?x",
+        // A backend that merges slashes before it resolves dot segments reads `/admin`.
+        "/public/%2f..%2fadmin",
+        "/public//../admin",
+        // A backslash ends the parameters of a segment, or is of them.
+        "/public;%5cx%2f..%2fadmin",
     ] {
         assert!(!both(Compat::Secure, &deny, &get(path)).1, "DENY {path}");
         assert!(!both(Compat::Secure, &allow, &get(path)).0, "ALLOW {path}");
@@ -183,6 +203,8 @@ fn s3_6_every_reading_of_a_path_counts() {
     }
     for path in [
         "/admin;a=b",
+        // Parameters are dropped before `%3b` is decoded, or after.
+        "/admin/x%3by;z",
         "//admin",
         "/x/../admin",
         "/admin%2f",
@@ -213,6 +235,65 @@ fn s3_6_every_reading_of_a_path_counts() {
     assert_eq!(
         both(Compat::Istio, &deny, &get("/public%2f..%2fadmin")),
         (false, true)
+    );
+}
+
+#[test]
+fn r50_paths_that_no_request_has() {
+    use policy::path::Mode::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+    // The values, and the modes in which they never match.
+    let rows: &[(&str, &[policy::path::Mode])] = &[
+        ("/a/../b", &[Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("/./a*", &[Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("*/../b", &[Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("/%61dmin", &[Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("/a\\b", &[Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("/caf\u{e9}", &[Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("/a b", &[Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("admin", &[Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("/a//b", &[MergeSlashes, DecodeAndMergeSlashes]),
+        ("/a//*", &[MergeSlashes, DecodeAndMergeSlashes]),
+        ("/{*}//{**}", &[MergeSlashes, DecodeAndMergeSlashes]),
+        ("/a%2Fb", &[DecodeAndMergeSlashes]),
+        ("/a%00", &[Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("/a?x=1", &[None, Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("/a#x", &[None, Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ("/a/.*", &[]),
+        ("/a/*", &[]),
+        ("*.txt", &[]),
+        ("*/b", &[]),
+        ("*", &[]),
+        ("/100%25", &[]),
+        ("/a/{*}/b/{**}", &[]),
+        ("/caf%C3%A9", &[]),
+    ];
+    for (value, never) in rows {
+        for paths in [None, Base, MergeSlashes, DecodeAndMergeSlashes] {
+            let context = policy::Context {
+                paths,
+                ..policy::Context::default()
+            };
+            let spec = policy("DENY", operation("paths", &[value]));
+            let set = policy::PolicySet::compile(&[spec], &[], &context);
+            assert_eq!(
+                set.defects().count() == 1,
+                never.contains(&paths),
+                "R50 {value} {paths:?}"
+            );
+        }
+    }
+    let target = |value: &str| policy("DENY", when("request.headers[:path]", &[value]));
+    let defects = |value: &str| compile(Compat::Secure, &[target(value)]).defects().count();
+    assert_eq!(
+        (defects("/a?x=/../b"), defects("/a/../b?x"), defects("/a?x#y")),
+        (0, 1, 1),
+        "R50"
+    );
+    let istio = [policy("DENY", operation("paths", &["/a/../b"]))];
+    assert_eq!(
+        compile(Compat::Istio, &istio).defects().count(),
+        0,
+        "R50 upstream"
     );
 }
 

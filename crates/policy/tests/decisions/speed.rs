@@ -7,8 +7,8 @@ use std::time::Instant;
 use policy::{Compat, PolicySet, PolicySpec, authorize};
 use serde_json::json;
 
-use super::world::Request;
 use super::{compile, named, peer};
+use testkit::decisions::Request;
 
 fn specs(count: usize, action: &str) -> Vec<Arc<PolicySpec>> {
     (0..count)
@@ -105,6 +105,23 @@ fn speed() {
             );
         }
     }
+    let mut all = specs(10_000, "ALLOW");
+    let mut set = compile(Compat::Secure, &all);
+    let other = specs(10_001, "DENY");
+    let (mut least, mut most) = (u128::MAX, 0);
+    for i in (0..10_000).step_by(500) {
+        all[i] = Arc::clone(&other[i]);
+        let start = Instant::now();
+        set = set.update(
+            &all,
+            &[],
+            &policy::Context::default(),
+            &policy::path::Dialects::default(),
+        );
+        let took = start.elapsed().as_micros();
+        (least, most) = (least.min(took), most.max(took));
+    }
+    println!("update of one of 10000: {least} to {most} µs");
     let here = [request(0, "/api/v1/team77/x".to_owned())];
     for (what, paths) in [("by path", true), ("by a header only", false)] {
         let set = compile(Compat::Secure, &crowded(10_000, paths));

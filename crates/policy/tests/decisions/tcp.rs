@@ -3,8 +3,8 @@
 use policy::Compat;
 use serde_json::{Value, json};
 
-use super::world::Request;
 use super::{admitted, operation, peer, policy, source};
+use testkit::decisions::Request;
 
 fn connection(who: Option<&str>, port: u16, ip: &str) -> Request {
     Request {
@@ -42,7 +42,7 @@ fn az_057_to_067() {
             operation("ports", &["9000"]),
             [true, true, false],
         ),
-        ("AZ-061", "DENY", operation("methods", &["POST"]), [false; 3]),
+        ("AZ-061, R6", "DENY", operation("methods", &["POST"]), [false; 3]),
         (
             "AZ-062",
             "DENY",

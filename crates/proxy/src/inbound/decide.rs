@@ -1,14 +1,19 @@
 //! What is known of a connection or a request, and what the newest snapshot says of it.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use jwt::{Claims, Memory, Rejection};
 use meshward_http::{HeaderMap, Request, header};
 use model::{MtlsMode, Reason, SpiffeId, WorkloadUid};
 use policy::path::Mode;
-use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, authorize};
+use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, PolicySet, authorize_with};
 use snapshot::{Index, PathNormalization};
 
+use super::denials::Decided;
+use super::external::Answers;
+use super::token::{self, Parts, Proof};
 use super::{Callee, Caller};
 
 /// Everything about a connection that a decision looks at, kept for the next one.
@@ -19,6 +24,8 @@ pub(super) struct Subject {
     source: SocketAddr,
     to: SocketAddr,
     sni: Option<Arc<str>>,
+    /// What external authorizers have said of it.
+    answers: Arc<Answers>,
 }
 
 /// And about a request.
@@ -29,6 +36,36 @@ pub(super) struct Asked {
     /// Path and query, normalised.
     pub(super) path: Box<str>,
     pub(super) headers: HeaderMap,
+    /// What its tokens prove; `None` before they were looked at.
+    pub(super) proof: Option<Proof>,
+}
+
+impl Asked {
+    /// A request whose path has its form, before its tokens are looked at.
+    pub(super) fn of(request: &Request) -> Self {
+        let parts = Parts::of(request);
+        Self {
+            method: parts.method.into(),
+            authority: parts.authority.into(),
+            path: parts.path.into(),
+            headers: parts.headers.clone(),
+            proof: None,
+        }
+    }
+
+    /// Whether path or headers are others than those that came.
+    pub(super) fn is_changed(&self) -> bool {
+        self.proof.as_ref().is_some_and(Proof::is_changed)
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            method: &self.method,
+            authority: &self.authority,
+            path: &self.path,
+            headers: &self.headers,
+        }
+    }
 }
 
 /// A refusal.
@@ -38,6 +75,8 @@ pub(super) enum Refusal {
     Floor(Reason),
     /// By policy.
     Policy(Box<Denial>),
+    /// A token does not verify, or a RequestAuthentication is invalid or has not arrived.
+    Token(Box<Rejection>),
 }
 
 impl Refusal {
@@ -45,6 +84,7 @@ impl Refusal {
         match self {
             Self::Floor(reason) => *reason,
             Self::Policy(denial) => denial.reason,
+            Self::Token(rejection) => token::reason(rejection),
         }
     }
 }
@@ -57,7 +97,25 @@ impl Subject {
             source: caller.address,
             to: callee.address,
             sni: caller.sni.clone(),
+            answers: Arc::default(),
         }
+    }
+
+    /// Keeps what external authorizers have said of it, for this decision and later ones.
+    pub(super) fn answered(&mut self, answers: Answers) {
+        self.answers = Arc::new(answers);
+    }
+
+    /// Which external authorizers must be asked before it is decided.
+    ///
+    /// # Errors
+    /// It is not admitted, whatever they say.
+    pub(super) fn providers(
+        &self,
+        index: &Index,
+        asked: Option<&Asked>,
+    ) -> Result<BTreeSet<String>, Refusal> {
+        self.look(index, asked, policy::providers)
     }
 
     /// Decides a connection, or a request of it.
@@ -65,6 +123,104 @@ impl Subject {
     /// # Errors
     /// It is not admitted.
     pub(super) fn decide(&self, index: &Index, asked: Option<&Asked>) -> Result<Permit, Refusal> {
+        let decided = self.look(index, asked, |facts, policies| {
+            authorize_with(facts, policies, &*self.answers)
+        })?;
+        decided.map_err(|denial| Refusal::Policy(Box::new(denial)))
+    }
+
+    /// Asks the policies of the workload about it.
+    fn look<T>(
+        &self,
+        index: &Index,
+        asked: Option<&Asked>,
+        ask: impl FnOnce(&Facts<'_>, &PolicySet) -> T,
+    ) -> Result<T, Refusal> {
+        self.floor(index)?;
+        let policies = index
+            .policies(&self.uid)
+            .ok_or(Refusal::Floor(Reason::NotReady))?;
+        let proof = asked.and_then(|asked| Some((asked, asked.proof.as_ref()?)));
+        let claims = match proof {
+            Some((asked, proof)) => proof.claims(index, &self.uid, &asked.parts())?,
+            None => None,
+        };
+        let remote = remote_ip(index, self.source, asked);
+        Ok(self.with_facts(remote, asked, claims.as_ref(), |facts| ask(facts, policies)))
+    }
+
+    /// What external authorizers have said of it.
+    pub(super) fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// Hands over what a decision looks at.
+    pub(super) fn with_facts<T>(
+        &self,
+        remote_ip: IpAddr,
+        asked: Option<&Asked>,
+        claims: Option<&Arc<Claims>>,
+        look: impl FnOnce(&Facts<'_>) -> T,
+    ) -> T {
+        let headers = asked.map(|a| Lines(&a.headers));
+        look(&Facts {
+            peer: self.peer.as_ref(),
+            source_ip: self.source.ip(),
+            remote_ip,
+            destination_ip: self.to.ip(),
+            destination_port: self.to.port(),
+            sni: self.sni.as_deref(),
+            http: asked.zip(headers.as_ref()).map(|(asked, headers)| HttpFacts {
+                method: &asked.method,
+                authority: &asked.authority,
+                path: &asked.path,
+                headers,
+                claims: token::lookup(claims),
+            }),
+        })
+    }
+
+    /// What the decision by this snapshot was made of, for whoever asks why; `None` where no policy was asked.
+    pub(super) fn decided(&self, index: &Index, asked: Option<&Arc<Asked>>) -> Option<Decided> {
+        Some(Decided {
+            subject: self.clone(),
+            remote: remote_ip(index, self.source, asked.map(AsRef::as_ref)),
+            asked: asked.cloned(),
+            policies: Arc::clone(index.policies(&self.uid)?),
+        })
+    }
+
+    /// What is known of a request that has just arrived: as the application will get it, with what its tokens prove.
+    ///
+    /// # Errors
+    /// It must be answered with the refusal.
+    pub(super) fn ask(
+        &self,
+        index: &Index,
+        request: &Request,
+        memory: &Arc<Memory>,
+    ) -> Result<Asked, Refusal> {
+        self.floor(index)?;
+        let parts = Parts::of(request);
+        let (proof, changed) = Proof::of(index, &self.uid, &parts, memory)?;
+        let (path, headers) = changed.unwrap_or_else(|| (parts.path.into(), parts.headers.clone()));
+        Ok(Asked {
+            method: parts.method.into(),
+            authority: parts.authority.into(),
+            path,
+            headers,
+            proof: Some(proof),
+        })
+    }
+
+    /// Whether the snapshot asks of the request's tokens what was asked of them when it arrived.
+    pub(super) fn stands(&self, index: &Index, asked: &Asked) -> bool {
+        let proof = asked.proof.as_ref();
+        proof.is_some_and(|proof| proof.stands(index, &self.uid))
+    }
+
+    /// What has to hold before anything is looked at.
+    fn floor(&self, index: &Index) -> Result<(), Refusal> {
         let gone = || Refusal::Floor(Reason::NotReady);
         let workload = index.workload(&self.uid).ok_or_else(gone)?;
         let inbound = workload.inbound.as_ref().ok_or_else(gone)?;
@@ -76,24 +232,7 @@ impl Subject {
             // Mutual TLS is not terminated there: over the wire its bytes would be no protocol (MT-10).
             return Err(Refusal::Floor(Reason::NoFilterChain));
         }
-        let policies = index.policies(&self.uid).ok_or_else(gone)?;
-        let headers = asked.map(|a| Lines(&a.headers));
-        let facts = Facts {
-            peer: self.peer.as_ref(),
-            source_ip: self.source.ip(),
-            remote_ip: remote_ip(index, self.source, asked),
-            destination_ip: self.to.ip(),
-            destination_port: self.to.port(),
-            sni: self.sni.as_deref(),
-            http: asked.zip(headers.as_ref()).map(|(asked, headers)| HttpFacts {
-                method: &asked.method,
-                authority: &asked.authority,
-                path: &asked.path,
-                headers,
-                claims: None,
-            }),
-        };
-        authorize(&facts, policies).map_err(|denial| Refusal::Policy(Box::new(denial)))
+        Ok(())
     }
 
     /// The question for later snapshots: whether what was admitted still is.
@@ -111,7 +250,7 @@ impl Subject {
 
 /// `remote.ip` (semantics 2.9): the peer, and under Istio's profile the right-most entry of X-Forwarded-For, which upstream
 /// believes (R10).
-fn remote_ip(index: &Index, source: SocketAddr, asked: Option<&Asked>) -> std::net::IpAddr {
+fn remote_ip(index: &Index, source: SocketAddr, asked: Option<&Asked>) -> IpAddr {
     let believed = (index.mesh().profile == model::Profile::Istio)
         .then_some(asked)
         .flatten();

@@ -12,6 +12,7 @@ use snapshot::Index;
 
 use super::app::Returning;
 use super::decide::Refusal;
+use super::external::Outcome;
 use super::open::Share;
 use super::record::Record;
 use crate::outbound::headers;
@@ -47,6 +48,8 @@ type Closed = Pin<Box<dyn Future<Output = Reason> + Send>>;
 /// One request under way. However it is dropped, its event is left.
 pub(super) struct Exchange {
     pub(super) record: Record,
+    /// What external authorizers have said that concerns the response.
+    pub(super) outcome: Outcome,
     entry: Option<Arc<Entry>>,
     /// Its part of what its workload may have under way.
     _share: Share,
@@ -60,6 +63,7 @@ impl Exchange {
         }
         Self {
             record,
+            outcome: Outcome::default(),
             entry: None,
             _share: share,
             grpc,
@@ -87,16 +91,45 @@ impl Exchange {
         refuse(self.record, self.grpc, status, text, reason)
     }
 
-    /// Refuses it.
-    pub(super) fn deny(mut self, refusal: &Refusal, index: &Index) -> Response {
-        let mut response = local(self.grpc, 403, DENIED);
-        told(&mut self.record, self.grpc, &response, 403, DENIED);
-        if index.mesh().profile == model::Profile::Secure {
-            let id = decision_id();
-            if let Ok(value) = HeaderValue::try_from(id.as_str()) {
-                response.headers_mut().insert(DECISION, value);
+    /// Refuses it. `challenge` is what a refused token gets.
+    pub(super) fn deny(
+        mut self,
+        refusal: &Refusal,
+        index: &Index,
+        challenge: Option<HeaderValue>,
+    ) -> Response {
+        let external = match refusal {
+            Refusal::Policy(denial) => denial.external(),
+            Refusal::Floor(_) | Refusal::Token(_) => None,
+        };
+        let mut response = match (self.outcome.refusal(external), refusal) {
+            (Some((status, body, denied)), _) => {
+                let text = String::from_utf8_lossy(body);
+                let mut response = said(self.grpc, status, &text, body);
+                told(&mut self.record, self.grpc, &response, status.as_u16(), &text);
+                if let Some(denied) = denied {
+                    denied.put(response.headers_mut(), self.grpc);
+                }
+                response
             }
-            self.record.decision_id(&id);
+            (None, refusal) => {
+                let (status, text) = match refusal {
+                    Refusal::Token(rejection) => (rejection.status, rejection.text),
+                    _ => (403, DENIED),
+                };
+                let response = local(self.grpc, status, text);
+                told(&mut self.record, self.grpc, &response, status, text);
+                response
+            }
+        };
+        self.outcome.response(response.headers_mut());
+        if let Some(challenge) = challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if index.mesh().profile == model::Profile::Secure
+            && let Ok(value) = HeaderValue::try_from(self.record.decision_id())
+        {
+            response.headers_mut().insert(DECISION, value);
         }
         self.record.denied(refusal);
         response
@@ -113,6 +146,7 @@ impl Exchange {
             return self.answer(503, UNANSWERED, Reason::UpstreamReset).into();
         }
         headers::leave_hop(response.headers_mut(), switched);
+        self.outcome.response(response.headers_mut());
         // What an old server speaks is its own affair: our connection to the caller stays what it is.
         *response.version_mut() = http::Version::HTTP_11;
         self.record.http(|http| {
@@ -295,15 +329,22 @@ fn local(grpc: bool, status: u16, text: &'static str) -> Response {
     response
 }
 
-fn grpc_status_of(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+/// What an external authorizer answers in the application's place; gRPC's in trailers-only form.
+fn said(grpc: bool, status: StatusCode, text: &str, body: &[u8]) -> Response {
+    let mut response = Response::new(Body::empty());
+    if grpc {
+        *response.headers_mut() = headers::grpc_answer(status.as_u16(), text);
+        return response;
+    }
+    *response.status_mut() = status;
+    if !body.is_empty() {
+        let plain = HeaderValue::from_static("text/plain");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        *response.body_mut() = Body::from(bytes::Bytes::copy_from_slice(body));
+    }
+    response
 }
 
-/// Sixty random bits in the alphabet that people can read out.
-fn decision_id() -> String {
-    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut bytes = [0; 12];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    let letter = |byte: &u8| LETTERS.get(usize::from(byte % 32)).copied().map(char::from);
-    bytes.iter().filter_map(letter).collect()
+fn grpc_status_of(headers: &HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -2,23 +2,12 @@
 
 use meshward_http::{HeaderMap, HeaderName};
 
-const CLIENT_CERT: &str = "x-forwarded-client-cert";
-const ENVOY: &str = "x-envoy-";
-/// Those that never reach an application, whatever the profile.
-const NEVER_PASSED: [&str; 2] = ["x-envoy-retry-on", "x-envoy-internal"];
-/// Those that are written anew, or checked by nobody, where the mesh is strict.
-const FORWARDED: [&str; 2] = ["x-forwarded-for", "x-forwarded-proto"];
-
-/// Removes what a caller says in a proxy's place. Many an application reads `_` as `-`, so both are the same here.
-/// X-Forwarded-Client-Cert itself is [`super::xfcc`]'s.
+/// Removes what a caller says in a proxy's place. X-Forwarded-Client-Cert itself is [`super::xfcc`]'s.
 pub(super) fn silence(headers: &mut HeaderMap, strict: bool) {
-    let speaks_for_proxy = |name: &HeaderName| {
-        let dashed = name.as_str().replace('_', "-");
-        (dashed == CLIENT_CERT && name.as_str() != CLIENT_CERT)
-            || NEVER_PASSED.contains(&dashed.as_str())
-            || (strict && (dashed.starts_with(ENVOY) || FORWARDED.contains(&dashed.as_str())))
-    };
-    let names: Vec<HeaderName> = headers.keys().filter(|n| speaks_for_proxy(n)).cloned().collect();
+    let named = headers
+        .keys()
+        .filter(|n| policy::speaks_for_proxy(n.as_str(), strict));
+    let names: Vec<HeaderName> = named.cloned().collect();
     for name in names {
         headers.remove(name);
     }

@@ -16,7 +16,7 @@ use super::app::{self, Lease, Returning};
 use super::decide::{self, Asked, Refusal, Subject};
 use super::exchange::{self, Answered, Coming, DENIED, Exchange, UNANSWERED};
 use super::record::Record;
-use super::{Callee, Caller, fields, is_ready, xfcc};
+use super::{Callee, Caller, external, fields, is_ready, token, xfcc};
 use crate::outbound::headers::{self, Asks};
 use crate::shared::Shared;
 
@@ -26,6 +26,9 @@ const UNREACHED: &str =
 
 /// What a caller reads where one more request is too many.
 const CROWDED: &str = "too many requests are under way";
+/// How often a request is authenticated that comes while what it is authenticated by changes.
+const MAX_ROUNDS: usize = 8;
+
 /// Bytes that a connection within the process holds in each direction.
 const BUFFER: usize = 64 * 1024;
 
@@ -151,7 +154,7 @@ pub(super) async fn request(
         let text = "the proxy has no certificate yet";
         return Ok(exchange.answer(503, text, Reason::NotReady).into());
     }
-    let (asked, subject, request) = match prepare(&index, caller, callee, request, &mut exchange) {
+    let prepared = match prepare(&index, caller, callee, request, &mut exchange) {
         Ok(prepared) => prepared,
         Err(reason) => {
             let (status, text) = match reason {
@@ -161,34 +164,48 @@ pub(super) async fn request(
             return Ok(exchange.answer(status, text, reason).into());
         }
     };
-    let asked = Arc::new(asked);
-    // Registered before it is decided: no change falls in between.
-    match shared.registry.register(subject.check(Some(Arc::clone(&asked)))) {
-        Ok(entry) => exchange.registered(entry),
-        Err(reason) => {
+    // An authorizer may change what the tokens are in: it is asked first (semantics 2.1).
+    let asking = external::request(shared, &index, (caller, callee), prepared, &mut exchange);
+    let (subject, mut request) = match asking.await {
+        Ok((_, subject, request)) => (subject, request),
+        Err(turned) => return Ok(exchange.answer(turned.status, turned.text, turned.reason).into()),
+    };
+    let asked = match admit(shared, &subject, index, &request, &mut exchange) {
+        Ok(asked) => asked,
+        Err(Stop::Full(reason)) => {
             return Ok(exchange.answer(503, CROWDED, reason).into());
         }
-    }
-    let coming = Coming::of(&exchange);
-    let request = request.map(|body| body.tapped(coming));
-    let read = index;
-    let Some(index) = shared.store.current() else {
-        let text = "the proxy has no configuration yet";
-        return Ok(exchange.answer(503, text, Reason::NotReady).into());
-    };
-    if !decide::reads_alike(&read, &index) {
-        let text = "the mesh has just changed how requests are read";
-        return Ok(exchange.answer(503, text, Reason::PolicyChanged).into());
-    }
-    match subject.decide(&index, Some(&asked)) {
-        Ok(permit) => exchange.record.admitted(&permit),
+        Err(Stop::Changed) => {
+            let text = "the mesh has just changed how requests are read";
+            return Ok(exchange.answer(503, text, Reason::PolicyChanged).into());
+        }
         // To a mesh client that is a connection that breaks, as over the wire.
-        Err(Refusal::Floor(reason)) => {
+        Err(Stop::Refused(Refusal::Floor(reason), ..)) => {
             exchange.record.refuse(reason);
             return Err(Abort);
         }
-        Err(refusal) => return Ok(exchange.deny(&refusal, &index).into()),
+        Err(Stop::Refused(refusal, index, asked)) => {
+            // Where a token was refused, no policy was asked.
+            if asked.is_some() {
+                exchange.record.decided(subject.decided(&index, asked.as_ref()));
+            }
+            let challenge = token::challenge(&refusal, &request);
+            if matches!(refusal, Refusal::Token(_)) {
+                // Nobody knows what of the query was meant as a token.
+                exchange.record.path(request.uri().path());
+            }
+            return Ok(exchange.deny(&refusal, &index, challenge).into());
+        }
+    };
+    if asked.is_changed() {
+        request.headers_mut().clone_from(&asked.headers);
+        let Ok(uri) = asked.path.parse() else {
+            return Ok(exchange.answer(400, "Bad Request", Reason::PathRefused).into());
+        };
+        *request.uri_mut() = uri;
     }
+    let coming = Coming::of(&exchange);
+    let request = request.map(|body| body.tapped(coming));
     let version = version(callee, restored, &request);
     let upgrade = request.headers().contains_key(header::UPGRADE);
     let closed = exchange.closed();
@@ -215,6 +232,60 @@ pub(super) async fn request(
             Ok(exchange.answer(503, text, failure.reason).into())
         }
     }
+}
+
+/// Why a request goes no further.
+enum Stop {
+    /// There is no place for it.
+    Full(Reason),
+    /// What it was read by is not in force any more.
+    Changed,
+    /// Decided against, by this snapshot; with what was decided, where its tokens were good.
+    Refused(Refusal, Arc<Index>, Option<Arc<Asked>>),
+}
+
+/// Authenticates and decides a request. It takes its place in the registry before it is decided, so that no change falls in
+/// between; where one to its RequestAuthentications came before that, its tokens are looked at once more.
+fn admit(
+    shared: &Arc<Shared>,
+    subject: &Subject,
+    mut index: Arc<Index>,
+    request: &Request,
+    exchange: &mut Exchange,
+) -> Result<Arc<Asked>, Stop> {
+    for _ in 0..MAX_ROUNDS {
+        let asked = match subject.ask(&index, request, &shared.tokens) {
+            Ok(asked) => Arc::new(asked),
+            Err(refusal) => return Err(Stop::Refused(refusal, index, None)),
+        };
+        if request
+            .uri()
+            .path_and_query()
+            .is_some_and(|path| path.as_str() != &*asked.path)
+        {
+            // A token was taken out of the query.
+            exchange.record.path(&asked.path);
+        }
+        let check = subject.check(Some(Arc::clone(&asked)));
+        exchange.registered(shared.registry.register(check).map_err(Stop::Full)?);
+        if let Some(newest) = shared.store.current() {
+            if !decide::reads_alike(&index, &newest) {
+                return Err(Stop::Changed);
+            }
+            index = newest;
+        }
+        if !subject.stands(&index, &asked) {
+            continue;
+        }
+        return match subject.decide(&index, Some(&asked)) {
+            Ok(permit) => {
+                exchange.record.admitted(&permit);
+                Ok(asked)
+            }
+            Err(refusal) => Err(Stop::Refused(refusal, index, Some(asked))),
+        };
+    }
+    Err(Stop::Changed)
 }
 
 /// Makes the request the one that is decided and that the application gets: path, fields, identity.
@@ -261,13 +332,7 @@ fn prepare(
     let id = headers::incoming(map, upgrade, mesh.strict_hosts);
     exchange.record.http(|http| http.request_id = id.into());
     // What is decided is what the application gets, and nothing that only the caller says.
-    let asked = Asked {
-        method: request.method().as_str().into(),
-        authority: decide::authority(&request).into(),
-        path: path.into(),
-        headers: request.headers().clone(),
-    };
-    Ok((asked, Subject::new(caller, callee), request))
+    Ok((Asked::of(&request), Subject::new(caller, callee), request))
 }
 
 /// Which HTTP the application speaks: what its port declares, else what its caller's application does.

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use model::{Reason, SpiffeId};
-use policy::{Denial, Permit, PolicyId};
+use policy::{Denial, ExternalAnswer, Permit, PolicyId};
 use snapshot::{Index, Workload};
-use telemetry::{Decision, Event, EventKind, HttpEvent, Peer, PolicyRef, Reporter, Telemetry};
+use telemetry::{Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Reporter, Telemetry};
 
 use super::decide::Refusal;
+use super::denials::{Decided, Denials};
 use super::{Callee, Caller};
 use crate::Registration;
 use crate::shared::Shared;
@@ -20,6 +21,9 @@ use crate::shared::Shared;
 pub(super) struct Record {
     event: Option<Box<Event>>,
     telemetry: Telemetry,
+    denials: Arc<Denials>,
+    /// What a refusal by policy was made of.
+    decided: Option<Box<Decided>>,
     began: Instant,
     received: Arc<AtomicU64>,
     client: SocketAddr,
@@ -33,9 +37,9 @@ impl std::fmt::Debug for Record {
 
 impl Record {
     /// Of a connection of which nothing is known but its two ends.
-    pub(super) fn connection(telemetry: &Telemetry, client: SocketAddr, to: SocketAddr) -> Self {
+    pub(super) fn connection(shared: &Shared, client: SocketAddr, to: SocketAddr) -> Self {
         Self::new(
-            telemetry,
+            shared,
             EventKind::Connection,
             Arc::new(at(client)),
             Arc::new(at(to)),
@@ -61,7 +65,7 @@ impl Record {
 
     fn between(shared: &Shared, kind: EventKind, caller: &Caller, callee: &Callee) -> Self {
         let mut record = Self::new(
-            &shared.telemetry,
+            shared,
             kind,
             Arc::clone(&caller.source),
             Arc::clone(&callee.destination),
@@ -74,7 +78,7 @@ impl Record {
     }
 
     fn new(
-        telemetry: &Telemetry,
+        shared: &Shared,
         kind: EventKind,
         source: Arc<Peer>,
         destination: Arc<Peer>,
@@ -95,7 +99,9 @@ impl Record {
         event.reason = Some(Reason::DownstreamReset);
         Self {
             event: Some(Box::new(event)),
-            telemetry: telemetry.clone(),
+            telemetry: shared.telemetry.clone(),
+            denials: Arc::clone(&shared.denials),
+            decided: None,
             began: Instant::now(),
             received: Arc::default(),
             client,
@@ -160,6 +166,16 @@ impl Record {
         self.edit(|event| event.upstream = Some(address));
     }
 
+    /// What an external authorizer was found to say.
+    pub(super) fn external(&mut self, provider: &str, result: &'static str) {
+        self.edit(|event| {
+            event.ext_authz.push(ExtAuthz {
+                provider: provider.into(),
+                result,
+            });
+        });
+    }
+
     pub(super) fn message(&mut self, message: &str) {
         self.edit(|event| event.message = Some(message.into()));
     }
@@ -169,6 +185,14 @@ impl Record {
             if let Some(http) = event.http.as_deref_mut() {
                 edit(http);
             }
+        });
+    }
+
+    /// What stands in the log in place of a path that may hold a secret.
+    pub(super) fn path(&mut self, path: &str) {
+        self.http(|http| {
+            http.path = path.into();
+            http.path_normalized = None;
         });
     }
 
@@ -189,6 +213,20 @@ impl Record {
         match refusal {
             Refusal::Floor(reason) => self.refused(*reason),
             Refusal::Policy(denial) => self.denial(denial),
+            Refusal::Token(rejection) => self.edit(|event| {
+                event.decision = Decision::Deny;
+                event.reason = Some(refusal.reason());
+                event.policy = rejection.policy.as_ref().map(|(id, _)| policy_ref(id, None));
+                event.flags = "-";
+                event.details = Cow::Owned(rejection.details());
+                event.message = Some(Box::from(match (&rejection.policy, &rejection.issuer) {
+                    (Some((id, _)), _) => {
+                        format!("the RequestAuthentication `{id}` is invalid or has not arrived")
+                    }
+                    (None, Some(issuer)) => format!("{}, by the rule of issuer `{issuer}`", rejection.text),
+                    (None, None) => rejection.text.to_owned(),
+                }));
+            }),
         }
     }
 
@@ -198,13 +236,25 @@ impl Record {
             event.decision = Decision::Deny;
             event.reason = Some(denial.reason);
             event.policy = denial.policy().map(|id| policy_ref(id, denial.rule));
-            event.flags = "-";
+            event.flags = match denial.external() {
+                Some(ExternalAnswer::Deny | ExternalAnswer::Failed) => "UAEX",
+                _ => "-",
+            };
             event.details = Cow::Owned(details);
         });
     }
 
-    pub(super) fn decision_id(&mut self, id: &str) {
-        self.edit(|event| event.decision_id = Some(id.into()));
+    /// What it was decided by, for whoever asks why it was refused.
+    pub(super) fn decided(&mut self, decided: Option<Decided>) {
+        self.decided = decided.map(Box::new);
+    }
+
+    /// The id of the decision; it is made with the first call.
+    pub(super) fn decision_id(&mut self) -> &str {
+        let event = self.event.as_deref_mut();
+        event.map_or("", |event| {
+            event.decision_id.get_or_insert_with(|| decision_id().into())
+        })
     }
 
     /// Bytes of the proxy's own answer.
@@ -311,9 +361,23 @@ impl Drop for Record {
         if let Some(mut event) = self.event.take() {
             event.duration = self.began.elapsed();
             event.bytes_received = self.received.load(Ordering::Relaxed);
+            if event.denied() {
+                event.decision_id.get_or_insert_with(|| decision_id().into());
+                let decided = self.decided.take().map(|decided| *decided);
+                self.denials.keep(Event::clone(&event), decided);
+            }
             self.telemetry.emit(*event);
         }
     }
+}
+
+/// Sixty random bits in the alphabet that people can read out.
+fn decision_id() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = [0; 12];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    let letter = |byte: &u8| LETTERS.get(usize::from(byte % 32)).copied().map(char::from);
+    bytes.iter().filter_map(letter).collect()
 }
 
 fn policy_ref(id: &PolicyId, rule: Option<usize>) -> PolicyRef {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::decide::{Refusal, Subject};
 use super::record::Record;
-use super::{Callee, Caller, is_ready, reset};
+use super::{Callee, Caller, external, is_ready, reset};
 use crate::relay::{Relayed, relay};
 use crate::shared::Shared;
 
@@ -45,7 +45,10 @@ where
         received: 0,
         reason: Some(reason),
     };
-    let subject = Subject::new(caller, callee);
+    let mut subject = Subject::new(caller, callee);
+    if is_ready(shared, callee) {
+        external::connection(shared, caller, callee, &mut subject, &mut record).await;
+    }
     // Registered before it is decided: no change falls in between.
     let entry = match shared.registry.register(subject.check(None)) {
         Ok(entry) => entry,
@@ -55,7 +58,13 @@ where
         }
     };
     let decided = match shared.store.current() {
-        Some(index) if is_ready(shared, callee) => subject.decide(&index, None),
+        Some(index) if is_ready(shared, callee) => {
+            let decided = subject.decide(&index, None);
+            if matches!(decided, Err(Refusal::Policy(_))) {
+                record.decided(subject.decided(&index, None));
+            }
+            decided
+        }
         _ => Err(Refusal::Floor(Reason::NotReady)),
     };
     match decided {

@@ -1,7 +1,11 @@
 //! What comes in, from the captured socket to the application and back.
 
 mod bytes;
+mod eval;
 mod exchange;
+mod external;
 mod http;
 mod limits;
+mod tokens;
+mod why;
 mod world;

@@ -51,6 +51,13 @@ impl Record {
         record
     }
 
+    /// Of something that leaves no event.
+    pub(super) fn silent(telemetry: &Telemetry, dialled: SocketAddr) -> Self {
+        let mut record = Self::new(telemetry, EventKind::Request, Arc::default(), dialled);
+        record.event = None;
+        record
+    }
+
     fn new(telemetry: &Telemetry, kind: EventKind, source: Arc<Peer>, dialled: SocketAddr) -> Self {
         let destination = Arc::new(at(dialled));
         let mut event = Event::new(kind, Reporter::Source, SystemTime::now(), source, destination);

@@ -100,12 +100,12 @@ impl Requests {
 struct Failed(Failure, Option<Box<Request>>);
 
 /// What all attempts of a request have in common.
-struct Attempts<'a> {
-    client: &'a Arc<Client>,
-    index: &'a Index,
-    destination: &'a Destination,
-    speak: Speak,
-    upgrade: Option<Upgrade>,
+pub(super) struct Attempts<'a> {
+    pub(super) client: &'a Arc<Client>,
+    pub(super) index: &'a Index,
+    pub(super) destination: &'a Destination,
+    pub(super) speak: Speak,
+    pub(super) upgrade: Option<Upgrade>,
 }
 
 impl Outbound {
@@ -179,7 +179,7 @@ impl Outbound {
         }
     }
 
-    async fn attempts(
+    pub(super) async fn attempts(
         self: &Arc<Self>,
         attempts: Attempts<'_>,
         record: &mut Record,
@@ -400,7 +400,7 @@ fn path(request: &Request, strict: bool, mode: PathNormalization) -> Result<Opti
 
 /// Which HTTP the next hop is spoken to in. A port that is declared says what the application behind it takes, so that
 /// the way there may be multiplexed; on others the application gets what its caller speaks (CM-15).
-fn speak(protocol: Protocol, version: Version, upgrades: bool) -> Speak {
+pub(super) fn speak(protocol: Protocol, version: Version, upgrades: bool) -> Speak {
     match (protocol, version) {
         _ if upgrades => Speak::Upgrade,
         (Protocol::Http2 | Protocol::Grpc, _) | (_, Version::Http2) => Speak::Http2,

@@ -32,6 +32,9 @@ fn shared(locals: Locals) -> Arc<Shared> {
         registry: crate::registry::Registry::default(),
         apps: crate::inbound::Apps::default(),
         requests: Arc::default(),
+        denials: Arc::default(),
+        tokens: Arc::default(),
+        authorizers: crate::inbound::Authorizers::default(),
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
         draining,
     })

@@ -49,7 +49,7 @@ impl ServiceTarget {
         ready.filter_map(|e| serves(e).map(|port| (e, port))).collect()
     }
 
-    fn new(service: &Arc<Service>, port: &ServicePort, namespace: &str) -> Self {
+    pub(super) fn new(service: &Arc<Service>, port: &ServicePort, namespace: &str) -> Self {
         Self {
             service: Arc::clone(service),
             port: port.port,

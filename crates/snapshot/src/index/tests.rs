@@ -22,6 +22,7 @@ fn mesh(strict_hosts: bool, egress: Egress) -> Mesh {
         path_normalization: PathNormalization::Base,
         strict_paths: true,
         strict_hosts,
+        jwt_strict: true,
         xfcc: XfccMode::SanitizeSet,
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
@@ -414,7 +415,9 @@ fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
         ports: vec![],
         default_mtls: model::MtlsMode::Strict,
         policies: names.iter().map(|n| id(n)).collect(),
+        authentications: vec![],
         mtls_decided_by: None,
+        path_dialects: Default::default(),
     };
     let with = |uid, names| Workload {
         inbound: Some(inbound(names)),
@@ -438,9 +441,243 @@ fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
 }
 
 #[test]
+fn s3_6_workloads_that_read_paths_alike_share_a_set_and_others_do_not() {
+    let with = |uid, dialects: &str| Workload {
+        inbound: Some(crate::Inbound {
+            ports: vec![],
+            default_mtls: model::MtlsMode::Strict,
+            authentications: vec![],
+            policies: vec![],
+            mtls_decided_by: None,
+            path_dialects: dialects.parse().unwrap(),
+        }),
+        ..pod(uid, "full", &[], Some(ID))
+    };
+    let (a, plain) = (with("a", "8080=collapse"), with("c", "plain"));
+    let json = serde_json::to_string(&plain).unwrap();
+    assert!(!json.contains("path_dialects"), "{json}");
+    for workload in [&a, &plain] {
+        let text = serde_json::to_string(workload).unwrap();
+        assert_eq!(serde_json::from_str::<Workload>(&text).unwrap(), *workload);
+    }
+    let resources: Resources = [
+        Resource::from(mesh(true, Egress::RegistryOnly)),
+        a.into(),
+        with("b", "8080=collapse").into(),
+        plain.into(),
+    ]
+    .into_iter()
+    .collect();
+    let index = Index::build(&resources).unwrap();
+    let of = |uid| index.policies(&WorkloadUid::new(uid)).unwrap();
+    assert!(Arc::ptr_eq(of("a"), of("b")) && !Arc::ptr_eq(of("a"), of("c")));
+}
+
+#[test]
+fn an_index_that_follows_another_decides_by_its_own_resources() {
+    let spec = |name: &str, rules: usize| PolicySpec {
+        id: PolicyId {
+            namespace: "full".to_owned(),
+            name: name.to_owned(),
+        },
+        action: policy::Action::Allow,
+        dry_run: false,
+        rules: vec![policy::RuleSpec::default(); rules],
+        invalid: None,
+        origin: policy::Origin::default(),
+    };
+    let with = |a: usize, b: usize| -> Resources {
+        let (a, b) = (spec("a", a), spec("b", b));
+        let workload = Workload {
+            inbound: Some(crate::Inbound {
+                ports: vec![],
+                default_mtls: model::MtlsMode::Strict,
+                authentications: vec![],
+                policies: vec![a.id.clone(), b.id.clone()],
+                mtls_decided_by: None,
+                path_dialects: Default::default(),
+            }),
+            ..pod("a", "full", &[], Some(ID))
+        };
+        [
+            Resource::from(mesh(true, Egress::RegistryOnly)),
+            workload.into(),
+            Resource::Policy(Arc::new(a)),
+            Resource::Policy(Arc::new(b)),
+        ]
+        .into_iter()
+        .collect()
+    };
+    let facts = policy::Facts {
+        peer: None,
+        source_ip: [127, 0, 0, 1].into(),
+        remote_ip: [127, 0, 0, 1].into(),
+        destination_ip: [127, 0, 0, 1].into(),
+        destination_port: 80,
+        sni: None,
+        http: None,
+    };
+    let uid = WorkloadUid::new("a");
+    let mut held = Index::build(&with(0, 0)).unwrap();
+    for (a, b) in [(1, 0), (0, 0), (0, 1), (1, 1), (0, 0)] {
+        held = Index::build_after(&with(a, b), Some(&held)).unwrap();
+        let permit = policy::authorize(&facts, held.policies(&uid).unwrap());
+        let by = permit
+            .ok()
+            .and_then(|permit| permit.policy().map(|id| id.name.clone()));
+        let expect = match (a, b) {
+            (1, _) => Some("a".to_owned()),
+            (_, 1) => Some("b".to_owned()),
+            _ => None,
+        };
+        assert_eq!(by, expect, "{a} {b}");
+    }
+}
+
+#[test]
 fn a_set_without_settings_is_refused() {
     assert_eq!(
         Index::build(&Resources::default()).unwrap_err(),
         IndexError::NoMesh
     );
+}
+
+mod authentication {
+    use jwt::{AuthenticationSpec, Jwks, KeySource, RuleSpec};
+    use policy::Invalid;
+
+    use super::*;
+    use crate::Inbound;
+
+    const SOURCE: &str = "https://issuer.example.com/keys";
+
+    fn id(name: &str) -> PolicyId {
+        PolicyId {
+            namespace: "full".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn spec(name: &str) -> AuthenticationSpec {
+        AuthenticationSpec {
+            id: id(name),
+            rules: vec![RuleSpec {
+                issuer: "issuer".to_owned(),
+                audiences: vec![],
+                keys: KeySource::Fetched(SOURCE.to_owned()),
+                from_headers: vec![],
+                from_params: vec![],
+                from_cookies: vec![],
+                output_payload_to_header: None,
+                output_claim_to_headers: vec![],
+                forward_original_token: false,
+                space_delimited_claims: vec![],
+                allow_hmac: false,
+                allow_missing_exp: false,
+                line: 0,
+            }],
+            invalid: None,
+            origin: policy::Origin::default(),
+        }
+    }
+
+    fn jwks(keys: &str) -> Resource {
+        Resource::from(Jwks {
+            source: SOURCE.to_owned(),
+            keys: Some(keys.to_owned()),
+            why: None,
+        })
+    }
+
+    fn guarded(uid: &str, list: &[&str]) -> Resource {
+        Resource::from(Workload {
+            inbound: Some(Inbound {
+                ports: vec![],
+                default_mtls: model::MtlsMode::Strict,
+                policies: vec![],
+                authentications: list.iter().map(|name| id(name)).collect(),
+                mtls_decided_by: None,
+                path_dialects: Default::default(),
+            }),
+            ..pod(uid, "full", &[], Some(ID))
+        })
+    }
+
+    fn set(more: &[Resource]) -> Resources {
+        let mesh = Resource::from(mesh(true, Egress::RegistryOnly));
+        std::iter::once(mesh).chain(more.iter().cloned()).collect()
+    }
+
+    fn of<'a>(index: &'a Index, uid: &str) -> &'a Arc<Authentication> {
+        index.authentication(&WorkloadUid::new(uid)).unwrap()
+    }
+
+    #[test]
+    fn one_that_would_come_out_the_same_is_kept_and_one_that_would_not_is_made_anew() {
+        let base = [guarded("a", &["ra"]), spec("ra").into(), jwks("1")];
+        let first = Index::build(&set(&base)).unwrap();
+        let grown = [&base[..], &[guarded("0", &["ra"]), guarded("b", &[])]].concat();
+        let second = Index::build_after(&set(&grown), Some(&first)).unwrap();
+        assert!(Arc::ptr_eq(of(&first, "a"), of(&second, "a")));
+        assert!(
+            Arc::ptr_eq(of(&first, "a"), of(&second, "0")),
+            "one for all with the same list"
+        );
+        assert!(of(&second, "b").authenticator().is_empty() && !of(&second, "a").authenticator().is_empty());
+        let rotated = [guarded("a", &["ra"]), spec("ra").into(), jwks("2")];
+        let third = Index::build_after(&set(&rotated), Some(&second)).unwrap();
+        assert!(!Arc::ptr_eq(of(&second, "a"), of(&third, "a")), "other keys");
+        let fewer = [guarded("a", &["ra"]), spec("ra").into()];
+        let fourth = Index::build_after(&set(&fewer), Some(&third)).unwrap();
+        assert!(!Arc::ptr_eq(of(&third, "a"), of(&fourth, "a")), "no keys");
+    }
+
+    struct Nothing;
+
+    impl jwt::RequestView for Nothing {
+        fn method(&self) -> &str {
+            "GET"
+        }
+
+        fn path(&self) -> &str {
+            "/"
+        }
+
+        fn authority(&self) -> &str {
+            "web"
+        }
+
+        fn header(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+            false
+        }
+    }
+
+    fn refusal(by: &Authentication) -> Option<(PolicyId, Reason)> {
+        let answer = by
+            .authenticator()
+            .authenticate(&Nothing, 0, &jwt::Memory::default());
+        answer.unwrap_err().policy
+    }
+
+    #[test]
+    fn r34_one_that_is_missing_or_invalid_refuses_and_names_the_object() {
+        let index = Index::build(&set(&[guarded("a", &["gone", "ra"]), spec("ra").into()])).unwrap();
+        assert_eq!(
+            refusal(of(&index, "a")),
+            Some((id("gone"), Reason::DenyPolicyMissing))
+        );
+        let invalid = AuthenticationSpec {
+            invalid: Some(Invalid {
+                reason: Reason::DenyPolicyInvalid,
+                why: "because".to_owned(),
+            }),
+            ..spec("ra")
+        };
+        let index = Index::build(&set(&[guarded("a", &["ra"]), invalid.into()])).unwrap();
+        assert_eq!(
+            refusal(of(&index, "a")),
+            Some((id("ra"), Reason::DenyPolicyInvalid))
+        );
+        assert!(index.authentication(&WorkloadUid::new("b")).is_none());
+    }
 }

@@ -71,7 +71,8 @@ pub(super) async fn serve(
     }
 }
 
-fn answer(message: Option<Bytes>, status: u16) -> Response<Body> {
+/// An answer of gRPC.
+pub(crate) fn answer(message: Option<Bytes>, status: u16) -> Response<Body> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from(status));
     let frames = message

@@ -213,7 +213,7 @@ async fn what_comes_by_an_interface_for_another_address_is_refused() {
 }
 
 #[tokio::test]
-async fn p_55_under_mutual_tls_too_the_end_is_a_reset() {
+async fn p_55_r45_under_mutual_tls_too_the_end_is_a_reset() {
     let world = world(MtlsMode::Strict).await;
     let mut client = world.mutual(&[b"istio"]).await;
     client.write_all(b"x").await.unwrap();

@@ -74,6 +74,29 @@ async fn paths_are_the_same_to_policies_events_and_applications() {
     assert_eq!(http.path_normalized.as_deref(), Some("/a/b?q=//"));
 }
 
+/// What the workload's annotation says reaches the decision, and the application still gets what was sent (3.6 OURS).
+#[tokio::test]
+async fn p_06_p_08_a_path_is_judged_as_the_application_reads_it() {
+    let deny = paths("a", Action::Deny, "/secret");
+    let world = world(MtlsMode::Strict, vec![anybody(), deny]).await;
+    for (dialect, path, status) in [
+        ("plain", "/SECRET", 200),
+        ("case-insensitive", "/SECRET", 403),
+        ("case-insensitive", "/Other", 200),
+        ("80=case-insensitive", "/SECRET", 200),
+        ("plain", "/s%65cret%3Aa", 200),
+        ("strip-params", "/secret;a=b", 403),
+        ("strip-params", "/other;a=b", 200),
+    ] {
+        world.dialects(dialect).await;
+        let got = proven(&world, get(path, &[])).await;
+        assert_eq!(got.status, status, "{dialect} {path}");
+        if status == 200 && !path.contains('%') {
+            assert_eq!(got.seen("target"), path, "{dialect}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn paths_that_two_could_read_in_two_ways_are_refused() {
     let world = world(MtlsMode::Strict, vec![anybody()]).await;
@@ -266,7 +289,7 @@ async fn policies_see_no_field_that_the_application_does_not() {
 }
 
 #[tokio::test]
-async fn r_10_what_is_forwarded_for_is_believed_as_upstream_does_and_no_further() {
+async fn r10_what_is_forwarded_for_is_believed_as_upstream_does_and_no_further() {
     let remote = policy("remote", Action::Allow, |rule| {
         rule.from.push(SourceSpec {
             remote_ip_blocks: vec!["192.0.2.7".to_owned()],

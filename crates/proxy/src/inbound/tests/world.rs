@@ -62,6 +62,7 @@ pub(super) fn mesh() -> Mesh {
         path_normalization: PathNormalization::MergeSlashes,
         strict_paths: true,
         strict_hosts: true,
+        jwt_strict: true,
         xfcc: XfccMode::SanitizeSet,
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
@@ -117,8 +118,10 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
                 service: Some(ServiceName::new("full", "web")),
             }],
             default_mtls: mode,
+            authentications: vec![],
             policies: vec![],
             mtls_decided_by: None,
+            path_dialects: Default::default(),
         }),
     }
 }
@@ -173,6 +176,9 @@ impl World {
             registry: crate::registry::Registry::default(),
             apps: Apps::on_loopback(),
             requests: Arc::default(),
+            denials: Arc::default(),
+            tokens: Arc::default(),
+            authorizers: crate::inbound::Authorizers::default(),
             telemetry,
             draining,
         });
@@ -238,8 +244,24 @@ impl World {
         self.change(policies.chain([web.into()])).await;
     }
 
+    /// These RequestAuthentications select the workload.
+    pub(super) async fn authentications(
+        &self,
+        names: Vec<PolicyId>,
+        resources: impl IntoIterator<Item = Resource>,
+    ) {
+        let web = self.web(|inbound| inbound.authentications = names);
+        self.change(resources.into_iter().chain([web.into()])).await;
+    }
+
     pub(super) async fn mode(&self, mode: MtlsMode) {
         let web = self.web(|inbound| inbound.ports[0].mtls = mode);
+        self.change([web.into()]).await;
+    }
+
+    /// How the workload reads paths.
+    pub(super) async fn dialects(&self, text: &str) {
+        let web = self.web(|inbound| inbound.path_dialects = text.parse().unwrap());
         self.change([web.into()]).await;
     }
 

@@ -96,6 +96,7 @@ pub(in crate::outbound) fn mesh(egress: Egress) -> Mesh {
         path_normalization: PathNormalization::Base,
         strict_paths: true,
         strict_hosts: true,
+        jwt_strict: true,
         xfcc: XfccMode::SanitizeSet,
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
@@ -216,6 +217,9 @@ impl World {
             registry: crate::registry::Registry::default(),
             apps: crate::inbound::Apps::default(),
             requests: Arc::default(),
+            denials: Arc::default(),
+            tokens: Arc::default(),
+            authorizers: crate::inbound::Authorizers::default(),
             telemetry,
             draining,
         });

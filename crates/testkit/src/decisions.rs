@@ -1,4 +1,15 @@
-//! Policies from Kubernetes objects, and requests from a few words.
+//! For decisions: policies from Kubernetes objects, requests from a few words, a plain second implementation.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unreachable,
+    missing_docs,
+    reason = "what a test is made of may panic, and says in its names what it is"
+)]
+
+pub mod generate;
+pub mod reference;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,7 +47,7 @@ fn lists<T: for<'de> serde::Deserialize<'de>>(value: &Value) -> T {
     serde_json::from_value(Value::Object(map.collect())).unwrap()
 }
 
-pub(crate) fn policy(object: &Value) -> Arc<PolicySpec> {
+pub fn policy(object: &Value) -> Arc<PolicySpec> {
     let (meta, spec) = (&object["metadata"], &object["spec"]);
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let source = |from: &Value| lists::<SourceSpec>(&from["source"]);
@@ -76,19 +87,19 @@ pub(crate) fn policy(object: &Value) -> Arc<PolicySpec> {
 
 /// All that a decision looks at, owned.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
-    pub(crate) peer: Option<SpiffeId>,
-    pub(crate) source: IpAddr,
-    pub(crate) remote: IpAddr,
-    pub(crate) destination: IpAddr,
-    pub(crate) port: u16,
-    pub(crate) sni: Option<String>,
-    pub(crate) http: bool,
-    pub(crate) method: String,
-    pub(crate) authority: String,
-    pub(crate) path: String,
-    pub(crate) headers: Headers,
-    pub(crate) claims: Option<Claims>,
+pub struct Request {
+    pub peer: Option<SpiffeId>,
+    pub source: IpAddr,
+    pub remote: IpAddr,
+    pub destination: IpAddr,
+    pub port: u16,
+    pub sni: Option<String>,
+    pub http: bool,
+    pub method: String,
+    pub authority: String,
+    pub path: String,
+    pub headers: Headers,
+    pub claims: Option<Claims>,
 }
 
 impl Default for Request {
@@ -111,7 +122,7 @@ impl Default for Request {
 }
 
 impl Request {
-    pub(crate) fn facts(&self) -> Facts<'_> {
+    pub fn facts(&self) -> Facts<'_> {
         let claims = self.claims.as_ref();
         Facts {
             peer: self.peer.as_ref(),
@@ -132,7 +143,7 @@ impl Request {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Headers(pub(crate) Vec<(String, String)>);
+pub struct Headers(pub Vec<(String, String)>);
 
 impl HeaderLookup for Headers {
     fn any(&self, name: &str, visit: &mut dyn FnMut(&[u8]) -> bool) -> bool {
@@ -145,7 +156,7 @@ impl HeaderLookup for Headers {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Claims(pub(crate) Value);
+pub struct Claims(pub Value);
 
 impl ClaimLookup for Claims {
     fn any(&self, path: &[String], visit: &mut dyn FnMut(Claim<'_>) -> bool) -> bool {

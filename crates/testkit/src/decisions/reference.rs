@@ -4,18 +4,18 @@ use std::net::IpAddr;
 
 use policy::{Action, ConditionSpec, OperationSpec, PolicySpec, RuleSpec, SourceSpec};
 
-use super::world::Request;
+use super::Request;
 
 /// Upstream's decision, where all values are good ones: the first policy and rule that decide.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     Allowed(Option<(String, usize)>),
     Custom(String, usize),
     Denied(String, usize),
     NoAllow,
 }
 
-pub(crate) fn decide(specs: &[PolicySpec], request: &Request) -> Verdict {
+pub fn decide(specs: &[PolicySpec], request: &Request) -> Verdict {
     let mut sorted: Vec<&PolicySpec> = specs.iter().filter(|s| !s.dry_run).collect();
     sorted.sort_by(|a, b| a.id.cmp(&b.id));
     let first = |wanted: fn(&Action) -> bool| {
@@ -209,7 +209,7 @@ fn path(v: &str, target: &str) -> bool {
 }
 
 fn template(v: &str, target: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~%!$&'()+,;:@".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~%!$&'()+,;:@=*".contains(c);
     let (star, double) = (v.find("{*}"), v.find("{**}"));
     match (star, double) {
         (None, None) => v == target,

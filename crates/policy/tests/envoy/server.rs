@@ -1,0 +1,442 @@
+//! One Envoy: a plain listener that takes what the test sends and passes it on with the identity, the address and the name
+//! that a header asks for, and listeners that decide, by a route of their own for each case.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use testkit::decisions::Request;
+
+/// What a decision is made of in one case.
+#[derive(Debug, Default)]
+pub(crate) struct Filters {
+    pub(crate) deny: Option<Value>,
+    pub(crate) allow: Option<Value>,
+}
+
+/// A way to the listeners that decide.
+#[derive(Clone, PartialEq, Debug)]
+struct Way {
+    peer: Option<String>,
+    sni: Option<String>,
+    source: IpAddr,
+    destination: IpAddr,
+    port: u16,
+}
+
+#[derive(Debug)]
+pub(crate) struct Envoy {
+    process: Child,
+    front: u16,
+    ways: Vec<Way>,
+    dir: PathBuf,
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The program: `MESHWARD_ENVOY`, else what `./test` installs.
+pub(crate) fn program() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("MESHWARD_ENVOY") {
+        return Some(path.into());
+    }
+    let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/envoy/lib");
+    let versions = fs::read_dir(lib).ok()?;
+    versions
+        .filter_map(|entry| Some(entry.ok()?.path().join("site-packages/envoy/_bin/envoy")))
+        .find(|path| path.is_file())
+}
+
+/// Ports that nobody listens on.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind("0.0.0.0:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// Everything that a request can vary in beyond its head.
+#[derive(Debug)]
+pub(crate) struct Ranges {
+    pub(crate) peers: Vec<String>,
+    pub(crate) names: Vec<Option<String>>,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) ports: [u16; 2],
+}
+
+impl Ranges {
+    fn ways(&self) -> Vec<Way> {
+        let mut ways = Vec::new();
+        for source in &self.addresses {
+            for destination in &self.addresses {
+                for port in self.ports {
+                    let plain = Way {
+                        peer: None,
+                        sni: None,
+                        source: *source,
+                        destination: *destination,
+                        port,
+                    };
+                    for peer in &self.peers {
+                        for sni in &self.names {
+                            ways.push(Way {
+                                peer: Some(peer.clone()),
+                                sni: sni.clone(),
+                                ..plain.clone()
+                            });
+                        }
+                    }
+                    ways.push(plain);
+                }
+            }
+        }
+        ways
+    }
+}
+
+impl Envoy {
+    /// Starts one, with all cases, and waits until it answers.
+    pub(crate) fn start(program: &Path, ranges: &Ranges, cases: &[&Filters]) -> Self {
+        let dir = std::env::temp_dir().join(format!("envoy-decisions-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        certificates(&dir, &ranges.peers);
+        let [front] = free_ports();
+        let ways = ranges.ways();
+        let listeners: Vec<Value> = ranges
+            .ports
+            .iter()
+            .map(|port| deciding(*port, cases, &dir))
+            .collect();
+        let clusters: Vec<Value> = (0..)
+            .zip(&ways)
+            .map(|(at, way)| cluster(at, way, ranges, &dir))
+            .collect();
+        let listeners = [vec![passing(front, ways.len())], listeners].concat();
+        let config = json!({"static_resources": {"listeners": listeners, "clusters": clusters}});
+        fs::write(dir.join("envoy.json"), config.to_string()).unwrap();
+        let log = File::create(dir.join("log")).unwrap();
+        let process = Command::new(program)
+            .args([
+                "--concurrency",
+                "2",
+                "--disable-hot-restart",
+                "-l",
+                "warning",
+                "-c",
+            ])
+            .arg(dir.join("envoy.json"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut envoy = Self {
+            process,
+            front,
+            ways,
+            dir,
+        };
+        envoy.wait();
+        envoy
+    }
+
+    fn wait(&mut self) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(("127.0.0.1", self.front)).is_err() {
+            let ended = self.process.try_wait().unwrap();
+            if ended.is_some() || Instant::now() > end {
+                let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+                panic!("Envoy does not come up: {ended:?} {log}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client<'_> {
+        Client {
+            envoy: self,
+            stream: None,
+        }
+    }
+}
+
+/// A connection that is kept alive.
+#[derive(Debug)]
+pub(crate) struct Client<'a> {
+    envoy: &'a Envoy,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl Client<'_> {
+    /// The status of the answer.
+    pub(crate) fn ask(&mut self, case: usize, request: &Request) -> u16 {
+        let way = Way {
+            peer: request.peer.as_ref().map(ToString::to_string),
+            sni: request.sni.clone(),
+            source: request.source,
+            destination: request.destination,
+            port: request.port,
+        };
+        let way = self.envoy.ways.iter().position(|known| *known == way);
+        let way = way.unwrap_or_else(|| panic!("no way for {request:?}"));
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nhost: {}\r\nx-way: {way}\r\nx-case: {case}\r\nx-forwarded-for: {}\r\ncontent-length: 0\r\n",
+            request.method, request.path, request.authority, request.remote
+        );
+        for (name, value) in &request.headers.0 {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if let Some(claims) = &request.claims {
+            head += &format!("x-claims: {}\r\n", STANDARD.encode(protobuf(&claims.0)));
+        }
+        let connect = || {
+            let stream = TcpStream::connect(("127.0.0.1", self.envoy.front)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            BufReader::new(stream)
+        };
+        let stream = self.stream.get_or_insert_with(connect);
+        stream.get_mut().write_all((head + "\r\n").as_bytes()).unwrap();
+        answer(stream)
+    }
+}
+
+fn answer(stream: &mut BufReader<TcpStream>) -> u16 {
+    let mut line = String::new();
+    let mut next = |stream: &mut BufReader<TcpStream>| {
+        line.clear();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "no answer");
+        line.trim_end().to_ascii_lowercase()
+    };
+    let status = next(stream).split(' ').nth(1).unwrap().parse().unwrap();
+    let mut length = 0;
+    loop {
+        let field = next(stream);
+        if field.is_empty() {
+            break;
+        }
+        if let Some(value) = field.strip_prefix("content-length: ") {
+            length = value.parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    status
+}
+
+/// `google.protobuf.Value` of a JSON value.
+fn protobuf(value: &Value) -> Vec<u8> {
+    let field = |number: u8, bytes: Vec<u8>| {
+        let mut out = vec![number << 3 | 2];
+        let mut length = bytes.len();
+        while length > 127 {
+            out.push(u8::try_from(length & 127).unwrap() | 128);
+            length >>= 7;
+        }
+        out.push(u8::try_from(length).unwrap());
+        out.extend(bytes);
+        out
+    };
+    match value {
+        Value::String(text) => field(3, text.as_bytes().to_vec()),
+        Value::Bool(yes) => vec![4 << 3, u8::from(*yes)],
+        Value::Number(number) => {
+            let mut out = vec![2 << 3 | 1];
+            out.extend(number.as_f64().unwrap().to_le_bytes());
+            out
+        }
+        Value::Array(list) => field(
+            6,
+            list.iter().flat_map(|value| field(1, protobuf(value))).collect(),
+        ),
+        Value::Object(map) => {
+            let entry = |(name, value): (&String, &Value)| {
+                let pair = [field(1, name.as_bytes().to_vec()), field(2, protobuf(value))];
+                field(1, pair.concat())
+            };
+            field(5, map.iter().flat_map(entry).collect())
+        }
+        Value::Null => vec![1 << 3, 0],
+    }
+}
+
+fn certificates(dir: &Path, peers: &[String]) {
+    let openssl = |words: &[&str]| {
+        let done = Command::new("openssl")
+            .args(words)
+            .current_dir(dir)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let make = [
+        "req",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    let ca = [
+        "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2",
+    ];
+    openssl(&[&make[..], &ca].concat());
+    for (at, name) in std::iter::once("spiffe://server/ns/a/sa/b")
+        .chain(peers.iter().map(String::as_str))
+        .enumerate()
+    {
+        let (key, cert) = (format!("{at}.key"), format!("{at}.pem"));
+        let san = format!("subjectAltName=URI:{name}");
+        let signed = [
+            "-x509", "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", &key, "-out", &cert, "-subj", "/O=x",
+            "-days", "2", "-addext", &san,
+        ];
+        openssl(&[&make[..], &signed].concat());
+    }
+}
+
+fn tls(dir: &Path, at: usize) -> Value {
+    let file = |name: String| json!({"filename": dir.join(name)});
+    json!({
+        "tls_certificates": [{
+            "certificate_chain": file(format!("{at}.pem")),
+            "private_key": file(format!("{at}.key")),
+        }],
+        "validation_context": {"trusted_ca": file("ca.pem".to_owned())},
+    })
+}
+
+/// Takes requests from the test and passes them on as they are.
+fn passing(port: u16, ways: usize) -> Value {
+    let route = |at: usize| {
+        json!({
+            "match": {"prefix": "/", "headers": [{"name": "x-way", "string_match": {"exact": at.to_string()}}]},
+            "route": {"cluster": format!("way-{at}"), "timeout": "0s"},
+        })
+    };
+    let routes: Vec<Value> = (0..ways).map(route).collect();
+    let chain = json!({"filters": [manager(&routes, Vec::new())]});
+    listener(port, &[chain], false)
+}
+
+/// Decides by the route of each case, with mutual TLS or without.
+fn deciding(port: u16, cases: &[&Filters], dir: &Path) -> Value {
+    let route = |(at, filters): (usize, &&Filters)| {
+        let of = |rules: &Option<Value>| {
+            let rbac = rules.as_ref().map(|rules| json!({"rules": rules}));
+            json!({
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+                "rbac": rbac.unwrap_or_else(|| json!({})),
+            })
+        };
+        json!({
+            "match": {"prefix": "/", "headers": [{"name": "x-case", "string_match": {"exact": at.to_string()}}]},
+            "direct_response": {"status": 200},
+            "typed_per_filter_config": {"deny": of(&filters.deny), "allow": of(&filters.allow)},
+        })
+    };
+    let routes: Vec<Value> = cases.iter().enumerate().map(route).collect();
+    let rbac = |name: &str| {
+        json!({
+            "name": name,
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"},
+        })
+    };
+    let claims = json!({
+        "name": "claims",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config",
+            "request_rules": [{
+                "header": "x-claims",
+                "on_header_present": {
+                    "metadata_namespace": "envoy.filters.http.jwt_authn",
+                    "key": "payload",
+                    "type": "PROTOBUF_VALUE",
+                    "encode": "BASE64",
+                },
+                "remove": true,
+            }],
+        },
+    });
+    let filters = manager(&routes, vec![claims, rbac("deny"), rbac("allow")]);
+    let mutual = json!({
+        "filter_chain_match": {"transport_protocol": "tls"},
+        "filters": [filters],
+        "transport_socket": {
+            "name": "tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "require_client_certificate": true,
+                "common_tls_context": tls(dir, 0),
+            },
+        },
+    });
+    let plain = json!({"filter_chain_match": {"transport_protocol": "raw_buffer"}, "filters": [filters]});
+    listener(port, &[mutual, plain], true)
+}
+
+fn listener(port: u16, chains: &[Value], inspect: bool) -> Value {
+    let inspector = json!({
+        "name": "inspector",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+    });
+    json!({
+        "name": format!("listener-{port}"),
+        "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},
+        "listener_filters": if inspect { vec![inspector] } else { Vec::new() },
+        "filter_chains": chains,
+    })
+}
+
+fn manager(routes: &[Value], filters: Vec<Value>) -> Value {
+    let router = json!({
+        "name": "router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    });
+    let filters = [filters, vec![router]].concat();
+    json!({
+        "name": "manager",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "x",
+            "normalize_path": false,
+            "generate_request_id": false,
+            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+            "http_filters": filters,
+        },
+    })
+}
+
+fn cluster(at: usize, way: &Way, ranges: &Ranges, dir: &Path) -> Value {
+    let address = |ip: IpAddr, port: u16| json!({"address": ip, "port_value": port});
+    let mut cluster = json!({
+        "name": format!("way-{at}"),
+        "connect_timeout": "5s",
+        "upstream_bind_config": {"source_address": address(way.source, 0)},
+        "load_assignment": {
+            "cluster_name": format!("way-{at}"),
+            "endpoints": [{"lb_endpoints": [
+                {"endpoint": {"address": {"socket_address": address(way.destination, way.port)}}}
+            ]}],
+        },
+    });
+    if let Some(peer) = &way.peer {
+        let certificate = ranges.peers.iter().position(|known| known == peer).unwrap() + 1;
+        let mut context = json!({
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": tls(dir, certificate),
+        });
+        if let Some(sni) = &way.sni {
+            context["sni"] = json!(sni);
+        }
+        cluster["transport_socket"] = json!({"name": "tls", "typed_config": context});
+    }
+    cluster
+}
