@@ -78,7 +78,7 @@ pub(super) fn hold(rules: &[Rule], node: &Node, path: &str, report: &mut Report<
                     };
                     report
                         .error(
-                            "MW0114",
+                            "MW0120",
                             fault.span,
                             format!("`{path}`: {}{found}", check.message),
                         )
@@ -108,7 +108,7 @@ fn length((least, most): (usize, usize), node: &Node, path: &str, report: &mut R
         return;
     };
     report
-        .error("MW0114", node.span, format!("`{path}` {why}"))
+        .error("MW0120", node.span, format!("`{path}` {why}"))
         .path(path)
         .value(text)
         .remedy(remedy);
@@ -118,13 +118,13 @@ fn count((least, most): (usize, usize), node: &Node, path: &str, report: &mut Re
     let count = node.items().len().max(node.entries().len());
     if count < least {
         report
-            .error("MW0114", node.span, format!("`{path}` is empty"))
+            .error("MW0120", node.span, format!("`{path}` is empty"))
             .path(path)
             .remedy("say what is meant, or leave it out");
     } else if count > most {
         report
             .error(
-                "MW0114",
+                "MW0120",
                 node.span,
                 format!("`{path}` has {count} entries, and at most {most} are allowed"),
             )
@@ -141,7 +141,7 @@ fn at_most_one(keys: &[&str], node: &Node, path: &str, report: &mut Report<'_>) 
     if let (Some((first, _)), Some((second, _))) = (there.next(), there.next()) {
         report
             .error(
-                "MW0114",
+                "MW0120",
                 second.span,
                 format!(
                     "`{path}`: `{}` and `{}` cannot both be set",
@@ -162,7 +162,7 @@ fn unique(key: &str, node: &Node, path: &str, report: &mut Report<'_>) {
         if !seen.insert(text) {
             report
                 .error(
-                    "MW0114",
+                    "MW0120",
                     value.span,
                     format!("`{path}`: two entries have the {key} `{text}`"),
                 )

@@ -84,3 +84,25 @@ fn networks_are_read_beside_the_mesh_configuration() {
         assert!(!networks(wrong).is_empty(), "{wrong}");
     }
 }
+
+#[test]
+fn a_provider_that_cannot_be_used_is_an_error_and_leaves_the_rest_in_force() {
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
+                trustDomain: a.example\n    extensionProviders:\n    - name: t\n      zipkin: {service: a.b:1, port: 1}\n    \
+                - {name: t, prometheus: {}, stackdriver: {}}\n";
+    let parsed = crate::parse("mesh.yaml", text.as_bytes());
+    let told: Vec<_> = parsed
+        .problems
+        .iter()
+        .map(|p| (p.line, p.code.as_ref(), p.severity))
+        .collect();
+    let error = crate::Severity::Error;
+    assert_eq!(
+        told,
+        [(9, "MW0115", error), (10, "MW0115", error), (10, "MW0115", error)]
+    );
+    let crate::Kind::ConfigMap(_, Some(config)) = &parsed.objects[0].kind else {
+        panic!("{parsed:?}")
+    };
+    assert_eq!(config.trust_domain.as_deref(), Some("a.example"));
+}
