@@ -16,7 +16,10 @@ mod protocol;
 mod providers;
 mod sidecar;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 mod tls;
+mod tokens;
 mod traffic;
 mod virtual_service;
 
@@ -41,7 +44,7 @@ pub(crate) fn object(known: &KnownKind, meta: &Meta, root: &Node, report: &mut R
     };
     match (known.group, known.kind) {
         ("security.istio.io", "PeerAuthentication") => authentication::peer(spec, report),
-        ("security.istio.io", "RequestAuthentication") => authentication::request(spec, report),
+        ("security.istio.io", "RequestAuthentication") => tokens::request(spec, report),
         ("security.istio.io", "AuthorizationPolicy") => {
             authorization::policy(meta, root, spec, report);
         }

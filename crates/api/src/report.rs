@@ -31,8 +31,9 @@ pub(crate) struct Verdict {
     pub(crate) only_secure: Option<String>,
 }
 
-/// Errors that leave an object as it is: its kind is not enforced, or it is written twice.
-const OF_NO_OBJECT: &[&str] = &["MW0106", "MW0107"];
+/// Errors that leave an object as it is: its kind is not enforced, it is written twice, or a provider of the mesh
+/// configuration cannot be used, which is told of whoever names it.
+const OF_NO_OBJECT: &[&str] = &["MW0106", "MW0107", "MW0115"];
 
 /// A problem just reported, to be completed.
 pub(crate) struct Draft<'r> {
@@ -77,7 +78,7 @@ impl<'t> Report<'t> {
         message: String,
     ) -> Draft<'_> {
         if severity == Severity::Error {
-            self.errors += 1;
+            self.errors += usize::from(!OF_NO_OBJECT.contains(&code));
             if code.starts_with("MW03") {
                 self.verdict.only_secure.get_or_insert_with(|| message.clone());
             } else if !OF_NO_OBJECT.contains(&code) {
@@ -88,7 +89,7 @@ impl<'t> Report<'t> {
             self.dropped += 1;
             return Draft { problem: None };
         }
-        if self.problems.len() >= 2 * MAX_PROBLEMS {
+        if self.is_full() {
             self.dropped += 1;
             return Draft { problem: None };
         }
@@ -110,7 +111,12 @@ impl<'t> Report<'t> {
         }
     }
 
-    /// How many errors were found, those that are not kept among them.
+    /// Whether no more problems are kept.
+    pub(crate) fn is_full(&self) -> bool {
+        self.problems.len() >= 2 * MAX_PROBLEMS
+    }
+
+    /// How many errors were found that make an object invalid, those that are not kept among them.
     pub(crate) fn errors(&self) -> usize {
         self.errors
     }
@@ -148,6 +154,9 @@ impl<'t> Report<'t> {
     }
 
     pub(crate) fn finish(mut self) -> Vec<Problem> {
+        // Structure is looked at before meaning; a reader goes from the top.
+        self.problems
+            .sort_by_key(|problem| (problem.line, problem.column));
         if self.dropped > 0 {
             let message = format!("{} more problems of this file are not listed", self.dropped);
             let mut more = Problem::new(Severity::Info, "MW0012", message);

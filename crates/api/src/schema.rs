@@ -195,6 +195,11 @@ impl Walker<'_, '_> {
             let at = join(path, &key.text);
             match all().find(|f| f.name == key.text) {
                 Some(field) => self.shape(field.shape, value, &at),
+                None if self.report.is_full() => {
+                    // Nobody reads it: it is counted, and no likely word is looked for.
+                    self.report
+                        .error("MW0108", key.span, format!("unknown field `{at}`"));
+                }
                 None => {
                     let near = suggest::nearest(&key.text, all().map(|f| f.name));
                     let known: Vec<_> = all().map(|f| f.name).take(12).collect();

@@ -116,6 +116,10 @@ impl Node {
         }
     }
 
+    pub(crate) fn is_empty_list(&self) -> bool {
+        matches!(&self.data, Data::List(items) if items.is_empty())
+    }
+
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.data, Data::Null)
     }

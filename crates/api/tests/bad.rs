@@ -104,6 +104,40 @@ fn line_ends_and_byte_order_marks_of_other_systems_are_read() {
     assert_eq!(read(&format!("\u{feff}{plain}")), wanted);
 }
 
+/// Names, prefixes and keys are looked up, not compared each with each: 40 000 of them would be 800 million comparisons.
+#[test]
+fn a_long_list_costs_what_its_length_costs() {
+    let head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n";
+    let to = "[{destination: {host: a}}]";
+    type Item = fn(u32) -> String;
+    let lists: [(String, Item); 3] = [
+        (format!("{head}  http: [{{route: {to}}}]\n  hosts:\n"), |i| {
+            format!("  - a{i}.b\n")
+        }),
+        (
+            format!("{head}  hosts: [a.b]\n  http:\n  - route: {to}\n    match:\n"),
+            |i| format!("    - uri: {{prefix: /a{i}}}\n"),
+        ),
+        (
+            format!(
+                "{head}  hosts: ['*.b']\n  gateways: [g]\n  tls:\n  - route: {to}\n    match:\n    - sniHosts:\n"
+            ),
+            |i| format!("      - a{i}.b\n"),
+        ),
+    ];
+    for (head, item) in lists {
+        let text = head + &(0..40_000).map(item).collect::<String>();
+        let begun = std::time::Instant::now();
+        let parsed = api::parse("a.yaml", text.as_bytes());
+        assert!(!parsed.has_errors(), "{:?}", parsed.problems.first());
+        assert!(
+            begun.elapsed() < std::time::Duration::from_secs(20),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+}
+
 /// Only so many problems of a file are kept. What comes after them is refused all the same.
 #[test]
 fn a_policy_behind_hundreds_of_mistakes_is_invalid_too() {

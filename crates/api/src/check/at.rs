@@ -89,6 +89,15 @@ impl<'n> At<'n> {
             .remedy(remedy);
     }
 
+    /// An error here that leaves the object as it is, by its own code.
+    pub(super) fn refuse_part(&self, report: &mut Report<'_>, why: &str, remedy: &str) {
+        report
+            .error("MW0115", self.node.span, format!("`{}`: {why}", self.path))
+            .path(&self.path)
+            .value(self.node.written().unwrap_or_default())
+            .remedy(remedy);
+    }
+
     /// A warning here.
     pub(super) fn warn(&self, report: &mut Report<'_>, why: &str, remedy: &str) {
         report

@@ -2,7 +2,6 @@
 
 use super::{selector, targets};
 use crate::forms::addresses::is_block;
-use crate::forms::names;
 use crate::kinds::{DRY_RUN, Meta, go_bool};
 use crate::report::Report;
 use crate::yaml::Node;
@@ -48,41 +47,27 @@ pub(super) fn policy(meta: &Meta, root: &Node, spec: &Node, report: &mut Report<
             .path("spec.rules")
             .remedy("add `rules:`; `rules: [{}]` matches everything");
     }
-    let mut only_http = action == "DENY" && rules.is_some_and(|node| !node.items().is_empty());
     for (index, rule) in rules.map(Node::items).unwrap_or_default().iter().enumerate() {
-        let mut checker = Rule {
-            report,
-            path: format!("spec.rules[{index}]"),
-            custom: action == "CUSTOM",
-            http: false,
-            tcp: false,
-        };
+        let path = format!("spec.rules[{index}]");
+        let mut checker = Rule::new(&path, action == "CUSTOM", report);
         checker.rule(rule);
-        only_http &= checker.http && !checker.tcp;
-    }
-    if only_http {
-        report
-            .warning(
-                "MW0210",
-                spec.span_at("action"),
-                "the rules speak of HTTP alone: on TCP ports this denies every connection",
-            )
-            .path("spec.rules")
-            .remedy("name the `ports` that are meant");
+        if action == "DENY" && checker.speaks.denies_tcp() {
+            report
+                .warning(
+                    "MW0210",
+                    rule.span,
+                    format!("on TCP ports `{path}` denies every connection: what it says of requests is not read there"),
+                )
+                .path(path)
+                .remedy("name the `ports` that are meant");
+        }
     }
 }
 
 /// Rules that are no policy's of their own.
 pub(super) fn rules(list: &Node, path: &str, report: &mut Report<'_>) {
     for (index, rule) in list.items().iter().enumerate() {
-        let mut checker = Rule {
-            report,
-            path: format!("{path}[{index}]"),
-            custom: false,
-            http: false,
-            tcp: false,
-        };
-        checker.rule(rule);
+        Rule::new(&format!("{path}[{index}]"), false, report).rule(rule);
     }
 }
 
@@ -102,12 +87,6 @@ fn provider(action: &str, spec: &Node, report: &mut Report<'_>) {
                     .error("MW0211", key.span, "the `provider` has no name")
                     .path("spec.provider.name")
                     .remedy("name an entry of meshConfig.extensionProviders");
-            } else if !names::is_label(name) {
-                report
-                    .error("MW0211", key.span, format!("`{name}` cannot name a provider"))
-                    .path("spec.provider.name")
-                    .value(name)
-                    .remedy("use up to 63 lower-case letters, digits and `-`");
             }
         }
         (_, Some((key, _))) => {
@@ -152,12 +131,47 @@ struct Rule<'r, 't> {
     report: &'r mut Report<'t>,
     path: String,
     custom: bool,
-    /// Whether a field speaks of HTTP, and whether one speaks of connections.
-    http: bool,
-    tcp: bool,
+    speaks: Speaks,
 }
 
-impl Rule<'_, '_> {
+/// What a rule speaks of, by its parts.
+#[derive(Clone, Copy, Default)]
+struct Speaks {
+    /// There is a source, and one that a connection has.
+    source: bool,
+    source_of_connections: bool,
+    /// There is an operation, and one that a connection has.
+    operation: bool,
+    port: bool,
+    /// There is a condition that only requests have, and one that connections have.
+    request: bool,
+    connection: bool,
+}
+
+impl Speaks {
+    /// Whether a DENY rule denies more on TCP than it says: there it is read without what only requests have (2.11). The
+    /// same as Istio's warning, but for trust domains, which connections have, and for conditions.
+    fn denies_tcp(self) -> bool {
+        if self.operation {
+            !self.port
+        } else if self.source {
+            !self.source_of_connections && !self.port
+        } else {
+            self.request && !self.connection && !self.port
+        }
+    }
+}
+
+impl<'r, 't> Rule<'r, 't> {
+    fn new(path: &str, custom: bool, report: &'r mut Report<'t>) -> Self {
+        Self {
+            report,
+            path: path.to_owned(),
+            custom,
+            speaks: Speaks::default(),
+        }
+    }
+
     fn rule(&mut self, rule: &Node) {
         for (list, inner) in [("from", "source"), ("to", "operation")] {
             let Some(node) = rule.child(list).filter(|node| !node.is_null()) else {
@@ -170,7 +184,12 @@ impl Rule<'_, '_> {
                 let path = format!("{}.{list}[{index}].{inner}", self.path);
                 match item.child(inner).filter(|node| !node.entries().is_empty()) {
                     None => self.empty(item, &path),
-                    Some(node) => self.fields(node, &path, inner == "source"),
+                    Some(node) => {
+                        let source = inner == "source";
+                        self.speaks.source |= source;
+                        self.speaks.operation |= !source;
+                        self.fields(node, &path, source);
+                    }
                 }
             }
         }
@@ -209,8 +228,9 @@ impl Rule<'_, '_> {
                 self.empty(values, &at);
             }
             match *field {
-                "requestPrincipals" | "hosts" | "methods" | "paths" => self.http = true,
-                _ => self.tcp = true,
+                "requestPrincipals" | "hosts" | "methods" | "paths" => {}
+                "ports" => self.speaks.port = true,
+                _ => self.speaks.source_of_connections = true,
             }
             if self.custom && NOT_IN_CUSTOM.contains(field) {
                 self.not_in_custom(key.span, &at);
@@ -255,8 +275,9 @@ impl Rule<'_, '_> {
             return;
         };
         match kind {
-            Condition::Http(_) => self.http = true,
-            Condition::Tcp(_) => self.tcp = true,
+            Condition::Http(_) => self.speaks.request = true,
+            Condition::Tcp("ports") => self.speaks.port = true,
+            Condition::Tcp(_) => self.speaks.connection = true,
         }
         let (Condition::Http(field) | Condition::Tcp(field)) = kind;
         if self.custom && (NOT_IN_CUSTOM.contains(&field) || key.starts_with("request.auth.")) {

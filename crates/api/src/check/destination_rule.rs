@@ -67,7 +67,7 @@ pub(super) fn subset_name(at: &At<'_>, name: &str, report: &mut Report<'_>) {
 }
 
 fn traffic_policy(meta: &Meta, policy: &At<'_>, report: &mut Report<'_>) {
-    if !PARTS.iter().any(|part| policy.has(part)) {
+    if !PARTS.iter().any(|part| policy.node.set(part).is_some_and(says)) {
         return policy.refuse(
             report,
             "the policy says nothing",
@@ -102,6 +102,11 @@ fn traffic_policy(meta: &Meta, policy: &At<'_>, report: &mut Report<'_>) {
     if let Some(tunnel) = policy.get("tunnel") {
         tunnel_settings(&tunnel, report);
     }
+}
+
+/// An empty list is as good as none.
+fn says(part: &Node) -> bool {
+    !part.is_empty_list()
 }
 
 fn parts(meta: &Meta, policy: &At<'_>, report: &mut Report<'_>) {

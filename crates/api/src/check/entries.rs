@@ -103,7 +103,11 @@ fn static_endpoint(endpoint: &At<'_>, ports: &HashSet<&str>, report: &mut Report
     let address = endpoint.text("address");
     let at = endpoint.near("address");
     if address.is_empty() {
-        if endpoint.has("network") {
+        if endpoint.text("network").is_empty() {
+            if endpoint.has("address") || endpoint.has("network") {
+                at.refuse(report, "it has no address", "write an address");
+            }
+        } else {
             endpoint.warn(
                 report,
                 "it has a network and no address",
@@ -234,15 +238,15 @@ pub(super) fn workload(spec: &Node, report: &mut Report<'_>) {
     let at = At::new(spec, "spec");
     let address = at.text("address");
     if address.is_empty() {
-        if at.has("network") {
+        if !at.text("network").is_empty() {
             at.warn(
                 report,
                 "it has a network and no address",
                 "add `address:` where it is known",
             );
-        } else if at.has("address") {
+        } else if at.has("address") || at.has("network") {
             at.near("address")
-                .refuse(report, "it is empty", "write an address");
+                .refuse(report, "it has no address", "write an address");
         }
     } else if !address.starts_with(addresses::UNIX) && !addresses::is_ip(address) {
         at.near("address")
@@ -257,10 +261,8 @@ pub(super) fn group(spec: &Node, report: &mut Report<'_>) {
         labels(&metadata, "labels", report);
     }
     let Some(probe) = at.get("probe") else { return };
-    if !["httpGet", "tcpSocket", "exec", "grpc"]
-        .iter()
-        .any(|way| probe.has(way))
-    {
+    // Istio's webhook does not know `grpc`, which its schema has.
+    if !["httpGet", "tcpSocket", "exec"].iter().any(|way| probe.has(way)) {
         probe.refuse(
             report,
             "it does not say how to ask",
@@ -279,7 +281,9 @@ pub(super) fn group(spec: &Node, report: &mut Report<'_>) {
     if let Some(http) = probe.get("httpGet") {
         for header in http.list("httpHeaders") {
             let name = header.near("name");
-            if name.own().contains('_') {
+            if name.own().is_empty() {
+                name.refuse(report, "the header has no name", "name it");
+            } else if name.own().contains('_') {
                 name.refuse(
                     report,
                     "a probe's header has no `_`",

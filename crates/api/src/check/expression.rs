@@ -31,6 +31,26 @@ enum Token<'t> {
     Sign(&'t str),
 }
 
+/// Words that are kept for what may come.
+const RESERVED: &[&str] = &[
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
 const SIGNS: &[&str] = &[
     "&&", "||", "==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "%", "!", "?", ":", "(", ")", "[", "]",
     "{", "}", ",", ".",
@@ -68,31 +88,49 @@ fn quoted(rest: &str) -> Option<usize> {
     let inner = rest.trim_start_matches(['r', 'R', 'b', 'B']);
     let before = rest.len() - inner.len();
     let raw = rest.get(..before)?.contains(['r', 'R']);
-    let quote = inner.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let quotes = ["\"\"\"", "'''", "\"", "'"];
+    let quote = quotes.into_iter().find(|quote| inner.starts_with(quote))?;
     if before > 2 {
         return None;
     }
+    let text = inner.strip_prefix(quote)?;
     let mut escaped = false;
-    for (at, c) in inner.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if !raw => escaped = true,
-            c if c == quote => return Some(before + at + 1),
-            _ => {}
+    for (at, c) in text.char_indices() {
+        if escaped {
+            escaped = false;
+        } else if text.get(at..)?.starts_with(quote) {
+            return Some(before + quote.len() + at + quote.len());
+        } else if c == '\n' && quote.len() == 1 {
+            return None;
+        } else {
+            escaped = c == '\\' && !raw;
         }
     }
     None
 }
 
+/// The length of a number at the beginning: `1`, `1u`, `0x1F`, `1.5e-3`. What follows is another token.
 fn number(rest: &str) -> usize {
-    let mut last = ' ';
-    rest.find(|c: char| {
-        let part =
-            c.is_ascii_alphanumeric() || c == '.' || matches!(c, '+' | '-') && matches!(last, 'e' | 'E');
-        last = c;
-        !part
-    })
-    .unwrap_or(rest.len())
+    let digits = |text: &str, radix: u32| text.chars().take_while(|c| c.is_digit(radix)).count();
+    let after = |at: usize| rest.get(at..).unwrap_or_default();
+    let hex = rest.strip_prefix("0x").or_else(|| rest.strip_prefix("0X"));
+    if let Some(hex) = hex.filter(|hex| digits(hex, 16) > 0) {
+        let length = 2 + digits(hex, 16);
+        return length + usize::from(after(length).starts_with(['u', 'U']));
+    }
+    let mut length = digits(rest, 10);
+    let fraction = after(length).strip_prefix('.').map_or(0, |text| digits(text, 10));
+    if fraction > 0 {
+        length += 1 + fraction;
+    }
+    if let Some(power) = after(length).strip_prefix(['e', 'E']) {
+        let sign = usize::from(power.starts_with(['+', '-']));
+        let count = digits(power.get(sign..).unwrap_or_default(), 10);
+        if count > 0 {
+            return length + 1 + sign + count;
+        }
+    }
+    length + usize::from(fraction == 0 && after(length).starts_with(['u', 'U']))
 }
 
 struct Reader<'a, 't> {
@@ -150,17 +188,21 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn operand(&mut self) -> Option<()> {
-        while self.eat("!") || self.eat("-") {}
+        if self.eat("!") {
+            while self.eat("!") {}
+        } else {
+            while self.eat("-") {}
+        }
         match self.take()? {
             Token::Literal => {}
-            Token::Name("in") => return None,
+            Token::Name(name) if name == "in" || RESERVED.contains(&name) => return None,
             Token::Name(_) => {}
             Token::Sign("(") => {
                 self.expression()?;
                 self.need(")")?;
             }
-            Token::Sign("[") => self.list("]", false)?,
-            Token::Sign("{") => self.list("}", true)?,
+            Token::Sign("[") => self.entries("]", false)?,
+            Token::Sign("{") => self.entries("}", true)?,
             Token::Sign(".") => {
                 self.name()?;
             }
@@ -173,9 +215,9 @@ impl<'t> Reader<'_, 't> {
                 self.expression()?;
                 self.need("]")?;
             } else if self.eat("(") {
-                self.list(")", false)?;
+                self.arguments()?;
             } else if self.eat("{") {
-                self.list("}", true)?;
+                self.entries("}", true)?;
             } else {
                 return Some(());
             }
@@ -183,11 +225,28 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn name(&mut self) -> Option<()> {
-        matches!(self.take()?, Token::Name(_)).then_some(())
+        let named =
+            |token| matches!(token, Token::Name(name) if !matches!(name, "in" | "true" | "false" | "null"));
+        named(self.take()?).then_some(())
     }
 
-    fn list(&mut self, end: &str, pairs: bool) -> Option<()> {
+    fn arguments(&mut self) -> Option<()> {
+        if self.eat(")") {
+            return Some(());
+        }
+        self.expression()?;
+        while self.eat(",") {
+            self.expression()?;
+        }
+        self.need(")")
+    }
+
+    /// Of a list or a map; a comma may end them.
+    fn entries(&mut self, end: &str, pairs: bool) -> Option<()> {
         while !self.eat(end) {
+            if self.eat(",") {
+                return self.need(end);
+            }
             self.expression()?;
             if pairs {
                 self.need(":")?;

@@ -59,9 +59,6 @@ pub(crate) fn config(root: &Node, path: &str, report: &mut Report<'_>) {
             traffic::outliers(&outliers, report);
         }
     }
-    if let Some(retries) = at.get("defaultHttpRetryPolicy") {
-        traffic::retries(&retries, report);
-    }
     if let Some(retries) = at.get("defaultInboundHttpRetryPolicy") {
         inbound_retries(&retries, report);
     }
@@ -99,7 +96,8 @@ fn timeouts(at: &At<'_>, report: &mut Report<'_>) {
 }
 
 fn curves(at: &At<'_>, report: &mut Report<'_>) {
-    if let Some(curves) = at.get("meshMTLS").and_then(|tls| tls.get("ecdhCurves")) {
+    let mutual = at.get("meshMTLS").and_then(|tls| tls.get("ecdhCurves"));
+    if let Some(curves) = mutual.filter(|curves| !curves.node.is_empty_list()) {
         curves.refuse(
             report,
             "the mesh's own TLS does not let curves be chosen",

@@ -56,10 +56,10 @@ pub(super) fn telemetry(spec: &Node, report: &mut Report<'_>) {
         }
     }
     for logging in at.list("accessLogging") {
-        if let Some(expression) = logging.get("filter").and_then(|filter| filter.get("expression")) {
-            expression.demand(
+        if let Some(filter) = logging.get("filter") {
+            filter.near("expression").demand(
                 report,
-                super::expression::cel(expression.own()),
+                super::expression::cel(filter.text("expression")),
                 "write for example `response.code >= 400`",
             );
         }

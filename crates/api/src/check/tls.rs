@@ -40,8 +40,9 @@ pub(super) fn client(tls: &At<'_>, namespace: &str, report: &mut Report<'_>) {
     }
     let mode = tls.text("mode");
     let unverified = tls.flag("insecureSkipVerify");
-    let trusted =
-        set("caCertificates") || tls.has("subjectAltNames") || mode == "SIMPLE" && set("credentialName");
+    let trusted = set("caCertificates")
+        || tls.count("subjectAltNames") > 0
+        || mode == "SIMPLE" && set("credentialName");
     if unverified && trusted && matches!(mode, "SIMPLE" | "MUTUAL") {
         tls.near("insecureSkipVerify").refuse(
             report,

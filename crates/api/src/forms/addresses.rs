@@ -86,9 +86,9 @@ pub(crate) fn unix(path: &str) -> Verdict {
     ))
 }
 
-/// The scheme of a URL that has one; `None` where it is none, `Some("")` where it has no scheme but is a path.
+/// The scheme of a URL that has one, `""` for a path; `None` where it is neither.
 pub(crate) fn scheme(text: &str) -> Option<&str> {
-    if text.is_empty() || text.bytes().any(|b| b <= b' ' || b == 0x7f) || !escapes_well(text) {
+    if text.is_empty() || text.bytes().any(|b| b < b' ' || b == 0x7f) || !escapes_well(text) {
         return None;
     }
     if text.starts_with('/') {
@@ -101,13 +101,11 @@ pub(crate) fn scheme(text: &str) -> Option<&str> {
     if !named {
         return None;
     }
-    match rest.strip_prefix("//") {
-        Some(rest) => {
-            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            is_authority(authority).then_some(scheme)
-        }
-        None => rest.starts_with('/').then_some(scheme),
-    }
+    let fits = rest.strip_prefix("//").is_none_or(|rest| {
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        is_authority(authority)
+    });
+    fits.then_some(scheme)
 }
 
 /// `http://` or `https://`, a host, and a port that is a number where there is one.
@@ -119,6 +117,9 @@ pub(crate) fn is_web_address(text: &str) -> bool {
         return false;
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if text.bytes().any(|b| b < b' ' || b == 0x7f) || authority.contains(' ') || !escapes_well(text) {
+        return false;
+    }
     model::split_authority(authority).is_some_and(|(host, _)| !host.is_empty())
 }
 
@@ -129,12 +130,15 @@ fn is_authority(text: &str) -> bool {
     }
     let (name, port) = host.split_once(':').unwrap_or((host, ""));
     port.bytes().all(|b| b.is_ascii_digit())
-        && !name.contains(['<', '>', '"', '\\', '^', '`', '{', '|', '}', '#', '%'])
+        && !name.contains([
+            '<', '>', '"', '\\', '^', '`', '{', '|', '}', '#', '%', '[', ']', ' ',
+        ])
 }
 
-/// Whether every `%` is followed by two hexadecimal digits.
+/// Whether every `%` before the query is followed by two hexadecimal digits.
 fn escapes_well(text: &str) -> bool {
-    text.split('%').skip(1).all(|rest| {
+    let path = text.split('?').next().unwrap_or_default();
+    path.split('%').skip(1).all(|rest| {
         let mut digits = rest.bytes();
         let mut hex = || digits.next().is_some_and(|b| b.is_ascii_hexdigit());
         hex() && hex()
@@ -189,7 +193,16 @@ mod tests {
         assert_eq!(scheme("oci://ghcr.io/a:1"), Some("oci"));
         assert_eq!(scheme("fake://example.com"), Some("fake"));
         assert_eq!(scheme("/a/b"), Some(""));
-        for text in ["", "#%blah$#@", "a b", "http://a:b/", "ghcr.io/a", "://a"] {
+        assert_eq!(scheme("localhost:5000/a"), Some("localhost"));
+        for text in [
+            "",
+            "#%blah$#@",
+            "a b",
+            "http://a:b/",
+            "http://a b/",
+            "ghcr.io/a",
+            "://a",
+        ] {
             assert_eq!(scheme(text), None, "{text}");
         }
     }

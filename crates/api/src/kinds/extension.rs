@@ -357,18 +357,32 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(token)
 }
 
-/// Tells what is wrong with providers, each at its line. The mesh configuration stays in force without them.
+/// Tells what is wrong with external authorizers, each at its line. The mesh configuration stays in force without them. What
+/// every provider must have is told by the check of the mesh configuration.
 pub(crate) fn check(config: &MeshConfig, root: &Node, span: Span, report: &mut Report<'_>) {
     let nodes = root.child("extensionProviders");
+    let authorizers = ["envoyExtAuthzHttp", "envoyExtAuthzGrpc"];
     for (at, provider) in config.providers().iter().enumerate() {
+        let raw = config.extension_providers.get(at);
+        if !authorizers
+            .iter()
+            .any(|kind| raw.is_some_and(|raw| raw.get(kind).is_some()))
+        {
+            continue;
+        }
         let place = nodes
             .and_then(|list| list.items().get(at))
             .map_or(span, |node| node.span);
         for fault in provider.kind.as_ref().err().into_iter().flatten() {
             let field = format!("extensionProviders[{at}].{}", fault.field);
             let message = format!("`data.mesh.{field}`: {}", fault.why);
-            report
-                .warning("MW0114", place, message)
+            // Istio takes any name.
+            let draft = if fault.field == "name" {
+                report.warning("MW0114", place, message)
+            } else {
+                report.error("MW0115", place, message)
+            };
+            draft
                 .path(format!("data.mesh.{field}"))
                 .remedy("write it as Istio's MeshConfig has it; policies that name this provider deny what they match");
         }
@@ -518,21 +532,16 @@ mod tests {
                 "extensionProviders:\n- {body}\n- {{name: good, envoyExtAuthzGrpc: {{service: a, port: 1}}}}"
             );
             let (found, said) = providers(&yaml);
-            if found.is_empty() {
-                // What is no value of its field makes the whole configuration invalid.
-                let told = said
-                    .iter()
-                    .any(|text| text.contains("data.mesh.extensionProviders[0]"));
-                assert!(told, "{body}: {said:#?}");
-                continue;
-            }
             let [broken, good] = found.as_slice() else {
                 panic!("{found:#?}")
             };
             assert!(broken.kind.is_err() && good.kind.is_ok(), "{body}");
-            let expect = format!("7: MW0114: `data.mesh.extensionProviders[0].{field}`");
+            let code = if field == "name" { "MW0114" } else { "MW0115" };
+            let expect = format!("7: {code}: `data.mesh.extensionProviders[0].{field}`");
+            let common = "7: MW0115: `data.mesh.extensionProviders[0]`";
             assert!(
-                said.iter().any(|text| text.contains(&expect)),
+                said.iter()
+                    .any(|text| text.contains(&expect) || text.contains(common)),
                 "{body}: {said:#?}"
             );
         }

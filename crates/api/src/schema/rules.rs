@@ -13,6 +13,9 @@ pub(super) use cel::*;
 /// No upper bound.
 pub(super) const MAX: usize = usize::MAX;
 
+/// How much of a value a message quotes, in characters.
+const MAX_QUOTED: usize = 80;
+
 /// What must hold of a value.
 #[derive(Debug)]
 pub(crate) enum Rule {
@@ -65,8 +68,20 @@ pub(super) fn hold(rules: &[Rule], node: &Node, path: &str, report: &mut Report<
             Rule::Unique(key) => unique(key, node, path, report),
             Rule::Holds(check) => {
                 if let Some(fault) = (check.fault)(node) {
+                    let found = if fault.value.is_empty() {
+                        String::new()
+                    } else {
+                        format!(
+                            ", and this is `{}`",
+                            fault.value.chars().take(MAX_QUOTED).collect::<String>()
+                        )
+                    };
                     report
-                        .error("MW0114", fault.span, format!("`{path}`: {}", check.message))
+                        .error(
+                            "MW0120",
+                            fault.span,
+                            format!("`{path}`: {}{found}", check.message),
+                        )
                         .path(path)
                         .value(&fault.value)
                         .remedy(check.remedy);
@@ -93,7 +108,7 @@ fn length((least, most): (usize, usize), node: &Node, path: &str, report: &mut R
         return;
     };
     report
-        .error("MW0114", node.span, format!("`{path}` {why}"))
+        .error("MW0120", node.span, format!("`{path}` {why}"))
         .path(path)
         .value(text)
         .remedy(remedy);
@@ -103,13 +118,13 @@ fn count((least, most): (usize, usize), node: &Node, path: &str, report: &mut Re
     let count = node.items().len().max(node.entries().len());
     if count < least {
         report
-            .error("MW0114", node.span, format!("`{path}` is empty"))
+            .error("MW0120", node.span, format!("`{path}` is empty"))
             .path(path)
             .remedy("say what is meant, or leave it out");
     } else if count > most {
         report
             .error(
-                "MW0114",
+                "MW0120",
                 node.span,
                 format!("`{path}` has {count} entries, and at most {most} are allowed"),
             )
@@ -126,7 +141,7 @@ fn at_most_one(keys: &[&str], node: &Node, path: &str, report: &mut Report<'_>) 
     if let (Some((first, _)), Some((second, _))) = (there.next(), there.next()) {
         report
             .error(
-                "MW0114",
+                "MW0120",
                 second.span,
                 format!(
                     "`{path}`: `{}` and `{}` cannot both be set",
@@ -147,7 +162,7 @@ fn unique(key: &str, node: &Node, path: &str, report: &mut Report<'_>) {
         if !seen.insert(text) {
             report
                 .error(
-                    "MW0114",
+                    "MW0120",
                     value.span,
                     format!("`{path}`: two entries have the {key} `{text}`"),
                 )

@@ -79,7 +79,8 @@ fn conflicts(route: &At<'_>, delegate: bool, report: &mut Report<'_>) {
                 "route to a destination",
             );
         }
-        for key in ["redirect", "route"].into_iter().filter(|key| route.has(key)) {
+        let there = |key: &&str| route.has(key) && (*key == "redirect" || route.count(key) > 0);
+        for key in ["redirect", "route"].into_iter().filter(there) {
             route
                 .near(key)
                 .refuse(report, "the route is delegated", "keep `delegate`, or this");

@@ -7,7 +7,7 @@ use crate::report::Report;
 use crate::yaml::Node;
 
 /// How many matches by prefix are compared with each other, so that a list costs what its length costs.
-const MAX_COMPARED: usize = 200;
+const MAX_COMPARED: usize = 100;
 
 /// The routes below `http`, `tls` or `tcp`.
 pub(super) fn routes(spec: &At<'_>, key: &str, report: &mut Report<'_>) {
@@ -42,7 +42,7 @@ pub(super) fn routes(spec: &At<'_>, key: &str, report: &mut Report<'_>) {
                 continue;
             }
             seen.insert(words, index);
-            if key == "http" {
+            if key == "http" && prefixes.len() < MAX_COMPARED {
                 compare(Prefix::of(&wanted, index), &mut prefixes, report);
             }
         }
@@ -66,7 +66,7 @@ fn words(wanted: &Node) -> String {
 }
 
 fn compare<'n>(prefix: Option<Prefix<'n>>, before: &mut Vec<Prefix<'n>>, report: &mut Report<'_>) {
-    let Some(prefix) = prefix.filter(|_| before.len() < MAX_COMPARED) else {
+    let Some(prefix) = prefix else {
         return;
     };
     if let Some(wider) = before.iter().find(|wider| wider.covers(&prefix)) {
@@ -87,46 +87,49 @@ struct Prefix<'n> {
     at: At<'n>,
     route: usize,
     prefix: &'n str,
+    port: i64,
+    method: String,
+    authority: String,
+    maps: [HashMap<&'n str, String>; 3],
 }
 
 impl<'n> Prefix<'n> {
     fn of(wanted: &At<'n>, route: usize) -> Option<Self> {
         let prefix = wanted.get("uri")?.text("prefix");
-        (!prefix.is_empty()).then(|| Self {
+        if prefix.is_empty() {
+            return None;
+        }
+        let one = |key: &str| wanted.get(key).map(|at| form(&at)).unwrap_or_default();
+        let method = Some(one("method")).filter(|method| !method.is_empty());
+        Some(Self {
             at: wanted.clone(),
             route,
             prefix,
+            port: wanted.whole("port").unwrap_or(0),
+            method: method.unwrap_or_else(|| "exact:GET".to_owned()),
+            authority: one("authority"),
+            maps: ["headers", "queryParams", "withoutHeaders"].map(|map| {
+                let entries = wanted.map(map);
+                entries
+                    .map(|(key, value)| (key.text.as_str(), form(&value)))
+                    .collect()
+            }),
         })
     }
 
     /// Whether every request that the other one matches is matched by this one: Istio's comparison.
     fn covers(&self, other: &Self) -> bool {
-        let maps = ["headers", "queryParams", "withoutHeaders"];
         other.prefix != self.prefix
             && other.prefix.starts_with(self.prefix)
-            && self.at.whole("port").unwrap_or(0) == other.at.whole("port").unwrap_or(0)
-            && self
-                .one("method", "exact:GET")
-                .starts_with(&other.one("method", "exact:GET"))
-            && self.one("authority", "").starts_with(&other.one("authority", ""))
-            && maps.iter().all(|map| self.same(other, map))
-    }
-
-    fn one(&self, key: &str, default: &str) -> String {
-        let text = self.at.get(key).map(|at| form(&at)).unwrap_or_default();
-        if text.is_empty() { default.to_owned() } else { text }
-    }
-
-    fn same(&self, other: &Self, map: &str) -> bool {
-        let theirs: HashMap<&str, String> = other
-            .at
-            .map(map)
-            .map(|(key, value)| (key.text.as_str(), form(&value)))
-            .collect();
-        self.at.map(map).count() == theirs.len()
-            && self.at.map(map).all(|(key, value)| {
-                let their = theirs.get(key.text.as_str());
-                their.is_some_and(|their| form(&value).starts_with(their))
+            && self.port == other.port
+            && self.method.starts_with(&other.method)
+            && self.authority.starts_with(&other.authority)
+            && self.maps.iter().zip(&other.maps).all(|(ours, theirs)| {
+                let wider = |(key, form): (&&str, &String)| {
+                    let their = theirs.get(key);
+                    their.is_some_and(|their| form.starts_with(their))
+                };
+                ours.len() == theirs.len() && ours.iter().all(wider)
             })
     }
 }

@@ -78,6 +78,7 @@ pub(super) const SERVER_TLS: Shape = Bound(
             may("cipherSuites", &TEXTS),
             may("credentialName", &Text),
             may("credentialNames", &Bound(&TEXTS, &[Count(1, 2)])),
+            may("ecdhCurves", &TEXTS),
             may("httpsRedirect", &Flag),
             may("insecureSkipVerify", &Flag),
             may("maxProtocolVersion", &TLS_VERSION),
@@ -167,7 +168,7 @@ pub(super) const ZONES: Shape = Fields(&[
     may("enabled", &Flag),
     may("failover", &FAILOVER),
     may("failoverPriority", &TEXTS),
-    may("minClusterSize", &Whole(1, i64::MAX)),
+    may("minClusterSize", &Whole(1, 4_294_967_295)),
 ]);
 
 pub(super) const RETRIES: Shape = Fields(&[

@@ -24,6 +24,7 @@ const LISTENER: Shape = Fields(&[
             may("name", &Text),
             may("sni", &Text),
             may("transportProtocol", &Text),
+            may("transportSocket", &Text),
         ]),
     ),
     may("listenerFilter", &Text),

@@ -40,6 +40,16 @@ const CONSISTENT_HASH: Shape = Bound(
 );
 const LOAD_BALANCER: Shape = Bound(
     &Fields(&[
+        may(
+            "backendUtilization",
+            &Fields(&[
+                may("errorUtilizationPenaltyPercent", &U32),
+                may("metricNamesForComputingUtilization", &TEXTS),
+                may("weightExpirationPeriod", &SPAN),
+                may("weightStabilizationPeriod", &SPAN),
+                may("weightUpdatePeriod", &SPAN),
+            ]),
+        ),
         may("consistentHash", &CONSISTENT_HASH),
         may("localityLbSetting", &LOCALITY),
         may(
@@ -64,7 +74,7 @@ const LOAD_BALANCER: Shape = Bound(
         may("warmupDurationSecs", &TIME),
         may("zoneAwareLbSetting", &ZONES),
     ]),
-    &[AtMostOne(&["simple", "consistentHash"])],
+    &[AtMostOne(&["simple", "consistentHash", "backendUtilization"])],
 );
 const PORT_POLICY: Shape = Fields(&[
     may("port", &PORT_SELECTOR),

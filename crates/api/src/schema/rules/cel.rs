@@ -194,7 +194,8 @@ pub(in crate::schema) const SHA256: Rule = rule(&Check {
 /// The scheme is http, https, file, oci, or missing.
 pub(in crate::schema) const MODULE_URL: Rule = rule(&Check {
     fault: |node| {
-        let known = |scheme: &str| matches!(scheme, "" | "http" | "https" | "file" | "oci");
+        let all = ["", "http", "https", "file", "oci"];
+        let known = |scheme: &str| all.iter().any(|known| known.eq_ignore_ascii_case(scheme));
         text(node, |text| match addresses::scheme(text) {
             Some(scheme) => known(scheme),
             None => addresses::scheme(&format!("http://{text}")).is_some(),
