@@ -107,14 +107,26 @@ impl Outbound {
         let (head, mut body) = response.into_parts();
         let mut bytes = BytesMut::new();
         let mut trailers = HeaderMap::new();
-        while let Some(frame) = body.frame().await {
-            match frame.map_err(|error| reached(error.to_string()))?.into_data() {
-                Ok(data) if bytes.len() + data.len() > call.limit => {
+        // Over gRPC the answer is in the body. Otherwise a status that refuses says it, whatever becomes of the body: a refusal
+        // that is too long, or breaks off, is one.
+        let refuses = !call.http2 && head.status != StatusCode::OK && !head.status.is_server_error();
+        let whole = loop {
+            let Some(frame) = body.frame().await else {
+                break true;
+            };
+            match frame.map(|frame| frame.into_data()) {
+                Err(error) if !refuses => return Err(reached(error.to_string())),
+                Ok(Ok(data)) if bytes.len() + data.len() > call.limit && !refuses => {
                     return Err(reached("the answer is too long".to_owned()));
                 }
-                Ok(data) => bytes.extend_from_slice(&data),
-                Err(frame) => trailers.extend(frame.into_trailers().ok().into_iter().flatten()),
+                Ok(Ok(data)) if bytes.len() + data.len() <= call.limit => bytes.extend_from_slice(&data),
+                Ok(Err(frame)) => trailers.extend(frame.into_trailers().ok().into_iter().flatten()),
+                Err(_) | Ok(Ok(_)) => break false,
             }
+        };
+        if !whole {
+            bytes.clear();
+            hold.lease = None;
         }
         if let Some(lease) = hold.lease.take() {
             lease.release();

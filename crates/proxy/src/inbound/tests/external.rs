@@ -469,7 +469,20 @@ async fn p_59_one_that_says_what_is_no_answer() {
         }
     };
     unanswered(long(500, 0), over_http(HttpCheck::default())).await;
-    unanswered(long(403, 1024 * 1024 + 1), over_http(HttpCheck::default())).await;
+    unanswered(long(200, 1024 * 1024 + 1), over_http(HttpCheck::default())).await;
+    // A refusal stays one, however long its body is: `failOpen` is for those that say nothing.
+    let open = Provider {
+        fail_open: true,
+        ..over_http(HttpCheck::default())
+    };
+    let policies = vec![ask("ask", "opa"), anybody()];
+    let asking = Asking::new(Protocol::Http, policies, vec![open], long(403, 1024 * 1024 + 1)).await;
+    let (got, event) = asking.get(&[]).await;
+    assert_eq!(
+        (got.status, event.reason),
+        (403, Some(Reason::DenyCustom)),
+        "{event:#?}"
+    );
 }
 
 #[tokio::test]
