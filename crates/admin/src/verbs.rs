@@ -15,10 +15,14 @@
 //! | up | `exec` | [`Exec`] with three descriptors | | [`Exited`] |
 //! | up | `logs` | [`Logs`] | a line of text each | null |
 //! | up | `info` | null | | [`Info`] |
+//! | up | `part` | [`Part`] | | null, when it is done |
+//! | up | `sockets` | [`Sockets`] | array of [`Listening`], with as many descriptors | null |
 //! | up | `down` | null | a line of text a step | null, when nothing is left |
 //! | proxy | `access` | [`Access`] | [`AccessLine`] | null |
 //! | proxy | `why` | [`Why`] | [`Refused`] each | null |
 //! | proxy | `proxy` | null | | [`Proxy`] |
+//! | proxy | `sockets` | null | array of [`Listening`], with as many descriptors | null |
+//! | proxy | `leave` | null | | null, when another proxy may be taken for this one |
 //! | proxy | `metrics` | null | | the text of the metrics |
 
 use std::collections::BTreeMap;
@@ -525,4 +529,46 @@ pub struct Proxy {
     pub drops: BTreeMap<String, u64>,
     /// Workloads by mark: `namespace/pod`.
     pub workloads: BTreeMap<u32, String>,
+}
+
+/// Something to do with a part of a mesh.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Part {
+    /// Which: `ca`, `control`, `proxy-NODE`.
+    pub name: String,
+    /// What.
+    pub order: PartOrder,
+}
+
+/// What becomes of a part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartOrder {
+    /// It ends as it would at any time, and is started again.
+    Restart,
+    /// A new process takes the place of the one that runs, and only then that one leaves. Of proxies alone.
+    Replace,
+    /// It ends, and is not started before [`PartOrder::Start`].
+    Stop,
+    /// It runs again.
+    Start,
+}
+
+/// Whose listening sockets are wanted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sockets {
+    /// The node.
+    pub node: String,
+}
+
+/// What a descriptor is that comes beside it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listening {
+    /// What for: `outbound`, `inbound`, `dns`, `dns-udp`, `metrics`.
+    pub purpose: String,
+    /// Where it listens.
+    pub address: SocketAddr,
 }

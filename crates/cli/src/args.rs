@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::Profile;
 
 use crate::ask::args::{CanI, Eval, Explain, Why};
+use crate::inspect::restart::Restart;
 use crate::{Ask, Command, Down, MAX_NODES, Part, Up};
 
 const CONVENTIONS: &str = "Exit codes: 0 yes, 1 no (denied, findings, not there), 2 could not decide or reach,
@@ -89,6 +90,8 @@ pub(crate) enum Asked {
     /// Say how each node's proxy stands: version, certificates, drops
     #[command(visible_alias = "proxy-status")]
     Proxies(Proxies),
+    /// Start parts anew: a proxy is replaced by another one without losing a connection
+    Restart(Restart),
     /// Print the metrics of each node's proxy
     Metrics(Metrics),
     /// Say whether a caller may do something, and why: in files, or in the running mesh

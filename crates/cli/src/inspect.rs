@@ -2,4 +2,5 @@
 
 pub(crate) mod info;
 pub(crate) mod proxies;
+pub(crate) mod restart;
 pub(crate) mod status;

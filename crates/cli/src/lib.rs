@@ -153,6 +153,7 @@ async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
         Asked::Info(asked) => inspect::info::info(mesh, *asked, out).await,
         Asked::Ports(asked) => inspect::info::ports(mesh, *asked, out).await,
         Asked::Proxies(asked) => inspect::proxies::proxies(mesh, asked, out).await,
+        Asked::Restart(asked) => inspect::restart::restart(mesh, asked, out).await,
         Asked::Metrics(asked) => inspect::proxies::metrics(mesh, asked, out).await,
         Asked::CanI(asked) => ask::can_i::can_i(mesh, asked, out).await,
         Asked::Why(asked) => ask::why::why(mesh, asked, out).await,

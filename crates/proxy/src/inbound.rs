@@ -19,7 +19,6 @@ mod tcp;
 mod token;
 mod xfcc;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -36,7 +35,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::Registration;
 use crate::outbound::headers::{self, Asks};
 use crate::relay::Relayed;
-use crate::shared::Shared;
+use crate::shared::{Shared, Stage};
 use chain::{Chain, Inside};
 use record::Record;
 
@@ -174,8 +173,9 @@ where
 
 /// Takes what was captured on its way to workloads of this node, until told to drain.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
-    let mut draining = pin!(told(&shared));
+    let mut draining = pin!(shared.ending.reached(Stage::Draining));
     let open = Arc::new(Open::default());
+    shared.ending.reached(Stage::Running).await;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -192,15 +192,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-/// Returns when the proxy is told to stop. A sender that is gone is a proxy that is going.
-fn told(shared: &Shared) -> impl Future<Output = ()> + Send + 'static {
-    let mut draining = shared.draining.clone();
-    async move {
-        let _ = draining.wait_for(|told| *told).await.map(|_| ());
-    }
-}
-
 async fn captured(shared: Arc<Shared>, open: Arc<Open>, stream: TcpStream, client: SocketAddr) {
+    let _carried = shared.ending.carry();
     let known = capture::socket::mark(&stream)
         .and_then(|mark| capture::socket::original_dst(&stream).map(|to| (mark, to)));
     let _ = stream.set_nodelay(true);
@@ -266,7 +259,7 @@ async fn accept(
     drop(index);
     let sniffed = tokio::select! {
         sniffed = sniff::first(stream, mode, protocol, limit) => sniffed,
-        () = told(&shared) => return record.refuse(Reason::Draining),
+        () = shared.ending.reached(Stage::Over) => return record.refuse(Reason::Draining),
     };
     let (stream, first) = match sniffed {
         Ok(sniffed) => sniffed,

@@ -13,6 +13,7 @@ mod read;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ struct Inner {
     reading: Mutex<()>,
     misses: Mutex<HashMap<u32, Instant>>,
     changed: watch::Sender<()>,
+    /// Whether the directory was read.
+    read: AtomicBool,
 }
 
 impl Default for Inner {
@@ -56,6 +59,7 @@ impl Default for Inner {
             reading: Mutex::default(),
             misses: Mutex::default(),
             changed: watch::Sender::new(()),
+            read: AtomicBool::new(false),
         }
     }
 }
@@ -134,6 +138,11 @@ impl Locals {
         known.by_address.get(&canonical_ip(address)).cloned()
     }
 
+    /// Whether the directory has been read, so that those of it are known.
+    pub(crate) fn are_read(&self) -> bool {
+        self.0.read.load(Ordering::Acquire)
+    }
+
     /// All, in no particular order.
     pub(crate) fn all(&self) -> Vec<Arc<Registration>> {
         self.0.known.load().by_mark.values().cloned().collect()
@@ -207,6 +216,7 @@ impl Inner {
         let _reading = locked(&self.reading);
         let registrations = read::directory(&self.directory)?;
         self.known.store(Arc::new(Known::new(registrations)));
+        self.read.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod pool;
 mod tcp;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::Registration;
 use crate::registry::Entry;
-use crate::shared::Shared;
+use crate::shared::{Shared, Stage};
 pub(crate) use call::{Call, NoReply, Reply};
 use dial::{Dial, Kernel};
 use event::Record;
@@ -56,10 +57,11 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let outbound = Arc::new(Outbound::new(shared, Arc::new(Kernel)));
     outbound.shared.authorizers.reached_by(&outbound);
-    let mut draining = outbound.shared.draining.clone();
+    let mut draining = pin!(outbound.shared.ending.reached(Stage::Draining));
     let mut version = outbound.shared.store.version();
     let mut sweep = tokio::time::interval(SWEEP);
     outbound.follow();
+    outbound.shared.ending.reached(Stage::Running).await;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -76,8 +78,18 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                 Err(_) => return,
             },
             _ = sweep.tick() => outbound.pool.sweep(),
-            // A sender that is gone is a proxy that is going.
-            () = async { drop(draining.wait_for(|told| *told).await) } => return,
+            () = &mut draining => break,
+        }
+    }
+    // What is open goes on, and has its connections kept as before.
+    drop(listener);
+    loop {
+        tokio::select! {
+            changed = version.changed() => match changed {
+                Ok(()) => outbound.follow(),
+                Err(_) => return,
+            },
+            _ = sweep.tick() => outbound.pool.sweep(),
         }
     }
 }
@@ -161,6 +173,7 @@ impl Outbound {
     }
 
     async fn captured(self: Arc<Self>, stream: TcpStream, client: SocketAddr) {
+        let _carried = self.shared.ending.carry();
         let known = capture::socket::mark(&stream)
             .and_then(|mark| capture::socket::original_dst(&stream).map(|dialled| (mark, dialled)));
         let _ = stream.set_nodelay(true);
@@ -213,10 +226,9 @@ impl Outbound {
         );
         let http10 = index.mesh().http10;
         drop(index);
-        let mut draining = self.shared.draining.clone();
         let sniffed = tokio::select! {
             sniffed = plan::sniff(stream, read, http10) => sniffed,
-            () = async { drop(draining.wait_for(|told| *told).await) } => return record.refuse(Reason::Draining),
+            reason = entry.closed() => return record.refuse(reason),
         };
         match sniffed {
             Ok((stream, Spoken::Http)) => self.http(record, client, stream, http10).await,

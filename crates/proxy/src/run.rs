@@ -2,6 +2,7 @@
 
 mod control;
 mod drops;
+mod takeover;
 mod trust;
 
 use std::net::SocketAddr;
@@ -9,20 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{CaClient, StoreOptions, TokenFile};
-use model::SpiffeId;
+use model::{Reason, SpiffeId};
 use telemetry::{LogTarget, Telemetry, TelemetryOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::locals::Locals;
 use crate::registry::Registry;
-use crate::shared::{Shared, Standing};
+use crate::shared::{Ending, Purpose, Shared, Sockets, Stage, Standing};
 use crate::store::Store;
 use crate::{Config, admin, dns, inbound, outbound, web};
 use control::Control;
+use takeover::Before;
 use trust::Trust;
 
 /// The namespace of the mesh's own identities.
@@ -36,6 +37,10 @@ const CA_ACCOUNT: &str = "ca";
 
 /// How long what is under way may take once the proxy is told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where another proxy has taken its place, so that nothing waits for its end.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long what is broken off may take to be told of.
+const FAREWELL: Duration = Duration::from_millis(200);
 /// How long after the first snapshot a start is over.
 const SETTLED: Duration = Duration::from_secs(1);
 /// How often it is looked whether anything is still under way.
@@ -43,7 +48,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 type Tasks = JoinSet<Result<(), String>>;
 
-/// Runs until told to stop (SIGTERM or SIGINT: drain, then end). A part that ends before is the end of all: a proxy
+/// Runs until told to stop (SIGTERM or SIGINT: drain, then end), or until another proxy has taken its place and what was
+/// open has ended. A part that ends before is the end of all: a proxy
 /// that only half works would be trusted for more than it does.
 ///
 /// # Errors
@@ -54,20 +60,47 @@ pub async fn run(config: Config) -> Result<(), String> {
         .map_err(|error| format!("cannot keep other processes out of this one: {error}"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let (told, draining) = watch::channel(false);
-    let shared = Arc::new(share(config, draining)?);
+    let before = Before::ask(&config).await;
+    let running = before.is_running();
+    let (shared, before) = share(config, before)?;
+    let shared = Arc::new(shared);
     let mut tasks = Tasks::new();
     let mut taking = JoinSet::new();
-    start(&shared, &mut tasks, &mut taking).await?;
-    tracing::info!(node = shared.config.node, "the proxy is there");
+    let standing = start(&shared, &mut tasks, &mut taking, running)?;
+    if !running {
+        tasks.spawn(admin::serve(Arc::clone(&shared), Arc::clone(&standing)));
+    }
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        ready = before.ready(&shared) => ready?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        ended = tasks.join_next() => return Err(why(ended)),
+    }
+    shared.ending.advance(Stage::Running);
+    if running {
+        takeover::leave(&shared.config.socket).await;
+        tasks.spawn(admin::serve(Arc::clone(&shared), standing));
+    }
+    tracing::info!(node = shared.config.node, "the proxy is there");
+    let handed_over = tokio::select! {
+        biased;
+        () = shared.ending.reached(Stage::HandedOver) => true,
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
         ended = tasks.join_next() => return Err(why(ended)),
         Some(_) = taking.join_next() => return Err("a listener ended".to_owned()),
+    };
+    shared.ending.advance(Stage::Draining);
+    if handed_over {
+        tokio::select! {
+            () = drained(&shared, LEAVE_TIMEOUT) => {}
+            _ = terminate.recv() => drained(&shared, DRAIN_TIMEOUT).await,
+            _ = interrupt.recv() => drained(&shared, DRAIN_TIMEOUT).await,
+        }
+    } else {
+        drained(&shared, DRAIN_TIMEOUT).await;
     }
-    told.send_replace(true);
-    drain(&shared).await;
+    end(&shared).await;
     Ok(())
 }
 
@@ -83,7 +116,7 @@ fn own(config: &Config, account: &str) -> Result<SpiffeId, String> {
     SpiffeId::new(config.trust_domain.clone(), SYSTEM_NAMESPACE, account).map_err(|error| error.to_string())
 }
 
-fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, String> {
+fn share(config: Config, mut before: Before) -> Result<(Shared, Before), String> {
     let target = config.access_log.clone().map_or(LogTarget::None, LogTarget::File);
     let options = TelemetryOptions {
         target,
@@ -98,7 +131,8 @@ fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, Stri
     };
     let identities = identity::Store::new(Arc::new(authority), options);
     identities.set_trust_domains(config.trust_domain.clone(), Vec::new());
-    Ok(Shared {
+    let sockets = Sockets::of(std::mem::take(&mut before.offer));
+    let shared = Shared {
         store: Store::new(),
         locals: Locals::new(config.workloads.clone()),
         identities,
@@ -109,13 +143,21 @@ fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, Stri
         tokens: Arc::default(),
         authorizers: inbound::Authorizers::default(),
         telemetry,
-        draining,
+        ending: Ending::starting(),
+        sockets,
         config,
-    })
+    };
+    Ok((shared, before))
 }
 
-/// Starts everything; `taking` are those that end when told to drain.
-async fn start(shared: &Arc<Shared>, tasks: &mut Tasks, taking: &mut JoinSet<()>) -> Result<(), String> {
+/// Starts everything; `taking` are those that end when told to drain. What takes connections of others waits until the
+/// proxy is ready, and so does the rest that can be seen where another proxy still runs.
+fn start(
+    shared: &Arc<Shared>,
+    tasks: &mut Tasks,
+    taking: &mut JoinSet<()>,
+    running: bool,
+) -> Result<Arc<Standing>, String> {
     let standing = Arc::new(Standing::new());
     let trust = Arc::new(Trust::new(shared.identities.clone()));
     let own_id = own(&shared.config, NODE_ACCOUNT)?;
@@ -129,10 +171,14 @@ async fn start(shared: &Arc<Shared>, tasks: &mut Tasks, taking: &mut JoinSet<()>
         standing: Arc::clone(&standing),
     };
     // Sockets first: what cannot be had is known before anything else begins.
-    let outbound = listen(capture::OUTBOUND_PORT)?;
-    let inbound = listen(capture::INBOUND_PORT)?;
+    let outbound = listen(shared, Purpose::Outbound, capture::OUTBOUND_PORT)?;
+    let inbound = listen(shared, Purpose::Inbound, capture::INBOUND_PORT)?;
     dns::start(shared, tasks)?;
-    web::start(shared, tasks).await?;
+    web::start(
+        shared,
+        tasks,
+        if running { Stage::Running } else { Stage::Starting },
+    )?;
 
     tasks.spawn(trust::follow(shared.config.roots.clone(), Arc::clone(&trust)));
     let all = Arc::clone(shared);
@@ -145,14 +191,13 @@ async fn start(shared: &Arc<Shared>, tasks: &mut Tasks, taking: &mut JoinSet<()>
     tasks.spawn(control::follow(Arc::clone(shared), control, trust));
     tasks.spawn(drops::watch(Arc::clone(shared), Arc::clone(&standing)));
     tasks.spawn(started(Arc::clone(shared)));
-    tasks.spawn(admin::serve(Arc::clone(shared), standing));
     for listener in outbound {
         taking.spawn(outbound::serve(Arc::clone(shared), listener));
     }
     for listener in inbound {
         taking.spawn(inbound::serve(Arc::clone(shared), listener));
     }
-    Ok(())
+    Ok(standing)
 }
 
 /// Gives back what only starting needed, once it is over. The task stays, as all do.
@@ -168,9 +213,11 @@ async fn started(shared: Arc<Shared>) -> Result<(), String> {
     std::future::pending().await
 }
 
-fn listen(port: u16) -> Result<Vec<TcpListener>, String> {
+fn listen(shared: &Shared, purpose: Purpose, port: u16) -> Result<Vec<TcpListener>, String> {
     let bind = |address: SocketAddr| {
-        capture::socket::tproxy_listener(address)
+        shared
+            .sockets
+            .listener(purpose, address, capture::socket::tproxy_listener)
             .map_err(|error| format!("cannot take captured connections at {address}: {error}"))
     };
     capture::socket::capture_addresses(port)
@@ -180,10 +227,28 @@ fn listen(port: u16) -> Result<Vec<TcpListener>, String> {
 }
 
 /// Waits until nothing is under way, or for as long as that may take.
-async fn drain(shared: &Shared) {
+async fn drained(shared: &Shared, limit: Duration) {
     let begin = Instant::now();
-    while shared.registry.len() > 0 && begin.elapsed() < DRAIN_TIMEOUT {
+    while is_open(shared) && begin.elapsed() < limit {
         tokio::time::sleep(DRAIN_POLL).await;
     }
-    tracing::info!(open = shared.registry.len(), "the proxy ends");
+}
+
+fn is_open(shared: &Shared) -> bool {
+    shared.registry.len() > 0 || shared.ending.carried() > 0
+}
+
+/// Breaks off what is still open, so that each leaves its event.
+async fn end(shared: &Shared) {
+    tracing::info!(
+        open = shared.registry.len(),
+        connections = shared.ending.carried(),
+        "the proxy ends"
+    );
+    shared.ending.advance(Stage::Over);
+    shared.registry.close(Reason::Draining);
+    let begin = Instant::now();
+    while shared.registry.len() > 0 && begin.elapsed() < FAREWELL {
+        tokio::time::sleep(DRAIN_POLL).await;
+    }
 }

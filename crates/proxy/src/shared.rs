@@ -1,10 +1,12 @@
 //! What all tasks of a proxy share.
 
+mod ending;
+mod sockets;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Config;
@@ -12,6 +14,9 @@ use crate::inbound::{Apps, Authorizers, Denials, Open};
 use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::store::Store;
+
+pub(crate) use ending::{Ending, Stage};
+pub(crate) use sockets::{Offer, Purpose, Sockets};
 
 /// One proxy.
 pub(crate) struct Shared {
@@ -37,8 +42,10 @@ pub(crate) struct Shared {
     pub(crate) authorizers: Authorizers,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
-    /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.
-    pub(crate) draining: watch::Receiver<bool>,
+    /// How far its end has come.
+    pub(crate) ending: Ending,
+    /// What it listens on, for whoever takes its place.
+    pub(crate) sockets: Sockets,
 }
 
 impl std::fmt::Debug for Shared {

@@ -1,5 +1,7 @@
 //! Metrics and health over HTTP: read-only, and nothing else answers.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,14 +9,17 @@ use meshward_http::{
     Abort, Body, Fault, Handler, HeaderValue, Method, Protocol, Request, Response, ServeOptions, StatusCode,
     header, serve,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::shared::Shared;
+use crate::shared::{Purpose, Shared, Stage};
 
 /// How many connections are served at once; the next one waits.
 const MAX_CONNECTIONS: usize = 64;
+
+/// How many wait to be served; the system refuses more.
+const BACKLOG: u32 = 128;
 
 /// How long one connection may last.
 const CONNECTION_LIFE: Duration = Duration::from_secs(60);
@@ -26,21 +31,42 @@ const METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Listens at every address of the configuration.
+/// Listens at every address of the configuration, and answers from a stage on.
 ///
 /// # Errors
 /// An address cannot be had.
-pub(crate) async fn start(
+pub(crate) fn start(
     shared: &Arc<Shared>,
     tasks: &mut JoinSet<Result<(), String>>,
+    from: Stage,
 ) -> Result<(), String> {
     for address in &shared.config.metrics {
-        let listener = TcpListener::bind(address)
-            .await
+        let listener = shared
+            .sockets
+            .listener(Purpose::Metrics, *address, bind)
             .map_err(|error| format!("cannot listen on {address}: {error}"))?;
-        tasks.spawn(accept(Arc::clone(shared), listener));
+        let (shared, handed_over) = (Arc::clone(shared), shared.ending.reached(Stage::HandedOver));
+        let begin = shared.ending.reached(from);
+        tasks.spawn(async move {
+            begin.await;
+            tokio::select! {
+                ended = accept(shared, listener) => ended,
+                // Whoever asks from now on is to reach the other one. The task stays, as all do.
+                () = handed_over => std::future::pending().await,
+            }
+        });
     }
     Ok(())
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener) -> Result<(), String> {
@@ -128,7 +154,7 @@ fn missing(shared: &Shared) -> Vec<String> {
     if shared.store.current().is_none() {
         missing.push("no snapshot yet".to_owned());
     }
-    if *shared.draining.borrow() {
+    if shared.ending.stage() != Stage::Running {
         missing.push("draining".to_owned());
     }
     let mut ids: Vec<_> = shared

@@ -1,5 +1,6 @@
 //! Programs that answer for well-known container images on a machine without a registry: httpbin,
-//! Istio's echo application, the TCP echo server, an external authorizer, an idle process, and a probe that speaks from inside a pod.
+//! Istio's echo application, the TCP echo server, an external authorizer, an idle process, a probe that
+//! speaks from inside a pod, and a steady load with a server that counts it.
 //!
 //! They stand for other people's software, so they share no code with the proxy and speak plainly.
 
@@ -8,13 +9,24 @@
 mod echo;
 mod ext_authz;
 mod httpbin;
+mod load;
 mod probe;
 mod serve;
+mod tally;
 mod tcp_echo;
 mod websocket;
 
 /// The names of the programs, for messages.
-pub const PROGRAMS: &[&str] = &["httpbin", "echo", "tcp-echo", "ext-authz", "idle", "probe"];
+pub const PROGRAMS: &[&str] = &[
+    "httpbin",
+    "echo",
+    "tcp-echo",
+    "ext-authz",
+    "idle",
+    "probe",
+    "load",
+    "tally",
+];
 
 /// Runs a program until it ends and returns its exit code; 64 for a name or arguments that it does not know.
 pub fn run(program: &str, args: Vec<String>) -> i32 {
@@ -30,6 +42,8 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "ext-authz" => ext_authz::run(&args).await,
             "idle" => idle().await,
             "probe" => probe::run(&args).await,
+            "load" => load::run(&args).await,
+            "tally" => tally::run(&args).await,
             other => Err(Exit::usage(format!(
                 "`{other}` is not a built-in program: {}",
                 PROGRAMS.join(", ")

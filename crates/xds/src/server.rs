@@ -2,7 +2,7 @@
 
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -94,8 +94,33 @@ struct Published {
 #[derive(Debug)]
 struct NodeEntry {
     published: watch::Sender<Arc<Published>>,
-    /// The number of the newest stream; an older one ends.
-    streams: watch::Sender<u64>,
+    streams: watch::Sender<Streams>,
+}
+
+/// The streams of one node that are open.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    last: u64,
+    open: BTreeSet<u64>,
+}
+
+impl Streams {
+    /// Takes a number for a new one.
+    pub(crate) fn begin(&mut self) -> u64 {
+        self.last += 1;
+        self.open.insert(self.last);
+        self.last
+    }
+
+    /// Whether it was the only one.
+    pub(crate) fn end(&mut self, number: u64) -> bool {
+        self.open.remove(&number);
+        self.open.is_empty()
+    }
+
+    pub(crate) fn newer_than(&self, number: u64) -> usize {
+        self.open.range(number.saturating_add(1)..).count()
+    }
 }
 
 #[derive(Debug)]
@@ -245,7 +270,7 @@ impl Shared {
         let entry = entries.entry(node.to_owned()).or_insert_with(|| {
             Arc::new(NodeEntry {
                 published: watch::Sender::new(Arc::default()),
-                streams: watch::Sender::new(0),
+                streams: watch::Sender::default(),
             })
         });
         Arc::clone(entry)

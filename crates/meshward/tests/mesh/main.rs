@@ -15,6 +15,7 @@ mod live;
 mod modes;
 mod policy;
 mod session;
+mod steady;
 mod tokens;
 mod websocket;
 mod wire;

@@ -3,7 +3,6 @@ use model::WorkloadUid;
 use snapshot::{Resource, Resources};
 use telemetry::{Telemetry, TelemetryOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 
 use super::*;
 use crate::locals::Locals;
@@ -23,7 +22,6 @@ fn shared(locals: Locals) -> Arc<Shared> {
         "roots": "/r", "token": "/t", "workloads": "/w", "socket": "/s", "accessLog": null, "logFormat": "json",
     });
     let config: Config = serde_json::from_value(config).unwrap();
-    let (_, draining) = watch::channel(false);
     Arc::new(Shared {
         config,
         store: crate::store::Store::new(),
@@ -36,7 +34,8 @@ fn shared(locals: Locals) -> Arc<Shared> {
         tokens: Arc::default(),
         authorizers: crate::inbound::Authorizers::default(),
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
-        draining,
+        ending: Default::default(),
+        sockets: Default::default(),
     })
 }
 

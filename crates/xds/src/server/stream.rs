@@ -13,7 +13,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Authenticate, NodeEntry, Published, Shared};
+use super::{Authenticate, NodeEntry, NodeStatus, Published, Shared};
 use crate::wire::{MAX_RESOURCES, TYPE_URL};
 
 /// How long a stream may take to say what it wants.
@@ -22,6 +22,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long a stream lives: then the peer has to prove anew who it is. Taking it up again costs next to nothing.
 const LIFETIME: Duration = Duration::from_mins(30);
+/// Streams of one node: that of its proxy, and those of proxies that leave. With one more the oldest ends.
+const MAX_STREAMS_OF_NODE: usize = 4;
 
 pub(super) struct Discovery<A: Authenticate> {
     shared: Arc<Shared>,
@@ -139,10 +141,7 @@ impl Serving {
         held: HashMap<String, String>,
     ) -> Self {
         let mut number = 0;
-        entry.streams.send_modify(|newest| {
-            *newest += 1;
-            number = *newest;
-        });
+        entry.streams.send_modify(|open| number = open.begin());
         shared.update(&node, |status| status.connected = true);
         Self {
             shared,
@@ -173,9 +172,9 @@ impl Serving {
             let until = self.in_flight.as_ref().map_or(end, |flight| flight.until);
             tokio::select! {
                 changed = published.changed(), if idle => if changed.is_err() { return Ok(()) },
-                newer = streams.wait_for(|newest| *newest != self.number) => {
-                    drop(newer);
-                    return Err(Status::aborted("the node has opened another stream"));
+                crowded = streams.wait_for(|open| open.newer_than(self.number) >= MAX_STREAMS_OF_NODE) => {
+                    drop(crowded);
+                    return Err(Status::aborted("the node has opened other streams"));
                 }
                 request = requests.message() => match request? {
                     Some(request) => self.answer(request),
@@ -200,8 +199,7 @@ impl Serving {
         }
         self.sent = current.version;
         let nonce = format!("{}-{}", self.number, current.version);
-        self.shared
-            .update(&self.node, |status| status.sent = current.version);
+        self.update(|status| status.sent = current.version);
         self.in_flight = Some(InFlight {
             nonce: nonce.clone(),
             version: current.version,
@@ -209,6 +207,13 @@ impl Serving {
             until: Instant::now() + ANSWER,
         });
         Some(difference(&self.held, &current, nonce))
+    }
+
+    /// Tells how far the node is. The newest of its streams speaks for it: an older one is of a proxy that leaves.
+    fn update(&self, change: impl FnOnce(&mut NodeStatus)) {
+        if self.entry.streams.borrow().newer_than(self.number) == 0 {
+            self.shared.update(&self.node, change);
+        }
     }
 
     fn answer(&mut self, request: DeltaDiscoveryRequest) {
@@ -222,7 +227,7 @@ impl Serving {
         match request.error_detail {
             None => {
                 self.held = flight.next;
-                self.shared.update(&self.node, |status| {
+                self.update(|status| {
                     status.acked = flight.version;
                     status.nacked = None;
                 });
@@ -234,7 +239,7 @@ impl Serving {
                     "an update was refused: {}",
                     error.message
                 );
-                self.shared.update(&self.node, |status| {
+                self.update(|status| {
                     status.nacked = Some((flight.version, error.message));
                 });
             }
@@ -244,7 +249,11 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        if *self.entry.streams.borrow() == self.number {
+        let mut last = false;
+        self.entry
+            .streams
+            .send_modify(|open| last = open.end(self.number));
+        if last {
             self.shared.update(&self.node, |status| status.connected = false);
         }
     }
