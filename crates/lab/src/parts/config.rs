@@ -57,7 +57,10 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         roots: run.roots(),
         token: run.token("control"),
         token_keys: run.token_keys(),
-        fetching: control::Fetching::default(),
+        fetching: control::Fetching {
+            allow: up.jwks_allow.clone(),
+            ..control::Fetching::default()
+        },
     };
     put(&path(run, "control"), &control)?;
     for node in &site.nodes {
