@@ -110,6 +110,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: Some(Inbound {
             ports: vec![InboundPort {
                 port,
