@@ -290,6 +290,7 @@ impl World {
         let local = self.shared.locals.by_mark(0x100).await;
         tokio::spawn(accept(
             Arc::clone(&self.shared),
+            Arc::default(),
             stream,
             local,
             CLIENT.parse().unwrap(),
