@@ -3,6 +3,7 @@
 
 mod certificate;
 mod envoy;
+mod library;
 mod refused;
 mod streaming;
 mod tunnels;
@@ -105,11 +106,20 @@ struct World {
 
 impl World {
     fn start(hint: &str) -> Option<Self> {
+        Self::start_with(hint, true)
+    }
+
+    /// As [`Self::start`], where the stranger need not be Envoy.
+    fn start_with(hint: &str, needs_envoy: bool) -> Option<Self> {
         if let Some(why) = unavailable() {
             println!("{why}");
             return None;
         }
-        let envoy = envoy::program()?;
+        let envoy = if needs_envoy {
+            envoy::program()?
+        } else {
+            PathBuf::new()
+        };
         let directory = tempfile::tempdir().unwrap();
         let pods = directory.path().join("pods.yaml");
         std::fs::write(&pods, PODS).unwrap();

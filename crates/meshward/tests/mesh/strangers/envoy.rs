@@ -67,9 +67,8 @@ impl Envoy {
             directory: directory.to_owned(),
         };
         within(Duration::from_secs(60), "Envoy is ready", || {
-            if let Some(status) = envoy.process.try_wait().unwrap() {
-                panic!("Envoy ended: {status}: {}", envoy.log());
-            }
+            let ended = envoy.process.try_wait().unwrap();
+            assert_eq!(ended, None, "Envoy ended: {}", envoy.log());
             let asked = Command::new("ip")
                 .args(["netns", "exec", netns, "curl", "-s", "--max-time", "2"])
                 .arg("http://127.0.0.1:15000/ready")

@@ -228,7 +228,11 @@ fn a_stranger_whose_certificate_proves_nothing_is_not_talked_to() {
             .rfind(|l| l["reporter"] == "source" && l["reason"] == "PEER_IDENTITY");
         let told = told.map_or_else(String::new, |line| line["message"].to_string());
         let words = (*words).to_owned();
-        let got = if told.contains(&words) { words.clone() } else { told };
+        let got = if told.contains(&words) {
+            words.clone()
+        } else {
+            told
+        };
         rows.push((format!("{id}, the line"), words, got));
     }
     compare(rows);

@@ -7,11 +7,11 @@ use super::envoy::{self, Envoy, Speaks};
 use super::{CLIENT, How, SERVER, SIDECAR, World, only, peer_authentication, streaming, word};
 use crate::world::compare;
 
-const AMBIENT: &str = "spiffe://cluster.local/ns/legacy/sa/ambient";
+pub(super) const AMBIENT: &str = "spiffe://cluster.local/ns/legacy/sa/ambient";
 const PORTS: [u16; 6] = [8000, 8070, 7000, 9000, 8100, 8300];
 
 /// Where an application of the stranger's dials, and the port of the server that the tunnel leads to.
-const TUNNELS: &[(u16, u16)] = &[
+pub(super) const TUNNELS: &[(u16, u16)] = &[
     (38000, 8000),
     (38070, 8070),
     (37000, 7000),
@@ -95,7 +95,7 @@ fn server(addresses: &[String; 2], certificate: &Certificate, allowed: Option<&s
 }
 
 /// Calls of an application behind a stranger's HBONE.
-const IN: &[(&str, How, &str, &str)] = &[
+pub(super) const IN: &[(&str, How, &str, &str)] = &[
     ("HTTP/1.1", How::Curl(&["http://127.0.0.1:38000/"]), "200", "403"),
     (
         "HTTP/2",
@@ -154,7 +154,7 @@ const IN: &[(&str, How, &str, &str)] = &[
 ];
 
 /// Calls of our client's to the Service behind HBONE.
-const OUT: &[(&str, How, &str, &str)] = &[
+pub(super) const OUT: &[(&str, How, &str, &str)] = &[
     (
         "HTTP/1.1",
         How::Curl(&["http://ambient.legacy:8000/"]),
