@@ -111,6 +111,7 @@ fn service(target: u16) -> Service {
             identity: None,
             plaintext_ports: vec![],
             mtls_ports: vec![],
+            hbone: false,
             hostname: None,
         }],
         identities: vec![],

@@ -110,6 +110,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: Some(Inbound {
             ports: vec![InboundPort {
                 port,
@@ -289,6 +290,7 @@ impl World {
         let local = self.shared.locals.by_mark(0x100).await;
         tokio::spawn(accept(
             Arc::clone(&self.shared),
+            Arc::default(),
             stream,
             local,
             CLIENT.parse().unwrap(),
