@@ -45,6 +45,7 @@ pub(crate) fn parse(words: &[String]) -> cli::Up {
             .collect(),
         json: false,
         leaf_lifetime_s: 0,
+        cacerts: None,
         quiet: false,
     }
 }
