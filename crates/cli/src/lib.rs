@@ -82,6 +82,8 @@ pub struct Up {
     pub leaf_lifetime_s: u64,
     /// `--jwks-allow`: networks that keys of token issuers are fetched from although they would be refused.
     pub jwks_allow: Vec<model::Cidr>,
+    /// `--cacerts`: the directory of a CA that signs instead of one that is made (Istio's secret `cacerts`).
+    pub cacerts: Option<PathBuf>,
     /// `--quiet`: no progress lines.
     pub quiet: bool,
 }

@@ -78,11 +78,12 @@ fn up_and_its_defaults() {
         json: false,
         leaf_lifetime_s: 0,
         jwks_allow: Vec::new(),
+        cacerts: None,
         quiet: false,
     };
     assert_eq!(up, wanted);
     let line = "up --name two -R --nodes 3 --profile istio --detach --wait 1m30s --local-tls --log-format text \
-                --image a/b=run --leaf-lifetime 10s --jwks-allow 127.0.0.0/8 -o json -q x";
+                --image a/b=run --leaf-lifetime 10s --jwks-allow 127.0.0.0/8 --cacerts c -o json -q x";
     let Ok(Command::Up(up)) = read(line) else {
         panic!("not up");
     };
@@ -100,6 +101,7 @@ fn up_and_its_defaults() {
         json: true,
         leaf_lifetime_s: 10,
         jwks_allow: vec!["127.0.0.0/8".parse().unwrap()],
+        cacerts: Some("c".into()),
         quiet: true,
     };
     assert_eq!(up, wanted);
