@@ -97,10 +97,20 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "snapshot",
         ],
     ),
+    ("soak", 5, &["admin"]),
     (
         "meshward",
         6,
-        &["cli", "lab", "control", "proxy", "ca", "workloads", "model"],
+        &[
+            "cli",
+            "lab",
+            "soak",
+            "control",
+            "proxy",
+            "ca",
+            "workloads",
+            "model",
+        ],
     ),
     ("xtask", 9, &[]),
 ];

@@ -8,7 +8,7 @@ use model::Profile;
 
 use crate::ask::args::{CanI, Eval, Explain, Why};
 use crate::inspect::restart::Restart;
-use crate::{Ask, Command, Down, MAX_NODES, Part, Up};
+use crate::{Ask, Command, Down, MAX_NODES, Part, Soak, Up};
 
 const CONVENTIONS: &str = "Exit codes: 0 yes, 1 no (denied, findings, not there), 2 could not decide or reach,
 64 usage, 65 bad input, 130 interrupted. With -o json there is one JSON document on standard output and nothing else.";
@@ -46,6 +46,9 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Try a mesh out: each starts one of its own and ends it
+    #[command(subcommand)]
+    Lab(LabWords),
     #[command(flatten)]
     Ask(Asked),
     /// Be a certificate authority
@@ -64,6 +67,28 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+}
+
+#[derive(Subcommand, Debug)]
+enum LabWords {
+    /// Keep a steady load up while everything about the mesh changes, and say what failed
+    Soak(SoakWords),
+}
+
+#[derive(Args, Debug)]
+struct SoakWords {
+    /// How long all phases take together
+    #[arg(long = "for", default_value = "3m", value_name = "DURATION", value_parser = milliseconds)]
+    lasts: u64,
+    /// Requests of each of the seven kinds a second, of each of two clients
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+    /// Draw latencies and failures over time, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// The form of what is printed
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Json>,
 }
 
 /// What is asked of a running mesh, or done without one.
@@ -147,6 +172,13 @@ struct UpWords {
     /// How long certificates of workloads live; an hour where not said
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     leaf_lifetime: Option<u64>,
+    /// Fetch keys of token issuers also from this network, although it is loopback, link-local or a cloud's metadata; may be
+    /// given again
+    #[arg(long, value_name = "CIDR")]
+    jwks_allow: Vec<model::Cidr>,
+    /// A CA that signs instead of one that is made: the files of Istio's secret `cacerts`
+    #[arg(long, value_name = "DIR")]
+    cacerts: Option<PathBuf>,
     /// Print the table at the end as JSON
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Json>,
@@ -403,6 +435,12 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
             name: words.name,
             all,
         }),
+        Verb::Lab(LabWords::Soak(words)) => Command::Soak(Soak {
+            for_ms: words.lasts,
+            rate: words.rate,
+            plot: words.plot,
+            json: words.output.is_some(),
+        }),
         Verb::Ca(part) => Command::Part(Part::Ca, part.config),
         Verb::Control(part) => Command::Part(Part::Control, part.config),
         Verb::Proxy(part) => Command::Part(Part::Proxy, part.config),
@@ -434,6 +472,8 @@ impl UpWords {
             json: self.output.is_some(),
             // A lifetime below a second is asked for as one, never as "leave it to the CA".
             leaf_lifetime_s: self.leaf_lifetime.map_or(0, |ms| (ms / 1000).max(1)),
+            jwks_allow: self.jwks_allow,
+            cacerts: self.cacerts,
             quiet: self.quiet,
         }
     }

@@ -34,6 +34,8 @@ pub enum Command {
     Up(Up),
     /// End one, or clear the remains of one.
     Down(Down),
+    /// Soak a mesh of its own.
+    Soak(Soak),
     /// Be a part of a mesh, by its configuration file.
     Part(Part, PathBuf),
     /// Be a built-in workload program.
@@ -80,6 +82,10 @@ pub struct Up {
     pub json: bool,
     /// `--leaf-lifetime`, seconds; 0 leaves it to the CA (an hour).
     pub leaf_lifetime_s: u64,
+    /// `--jwks-allow`: networks that keys of token issuers are fetched from although they would be refused.
+    pub jwks_allow: Vec<model::Cidr>,
+    /// `--cacerts`: the directory of a CA that signs instead of one that is made (Istio's secret `cacerts`).
+    pub cacerts: Option<PathBuf>,
     /// `--quiet`: no progress lines.
     pub quiet: bool,
 }
@@ -91,6 +97,19 @@ pub struct Down {
     pub name: String,
     /// `--all`: every mesh of this user.
     pub all: bool,
+}
+
+/// `meshward lab soak`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Soak {
+    /// `--for`, milliseconds, 3 min by default.
+    pub for_ms: u64,
+    /// `--rate`, 10 by default.
+    pub rate: u32,
+    /// `--plot`.
+    pub plot: Option<PathBuf>,
+    /// `-o json`.
+    pub json: bool,
 }
 
 /// Everything else.

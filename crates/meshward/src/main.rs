@@ -20,6 +20,12 @@ fn main() -> ExitCode {
             lab::up(up)
         }
         Command::Down(down) => lab::down(&down),
+        Command::Soak(asked) => soak::run(&soak::Asked {
+            for_ms: asked.for_ms,
+            rate: asked.rate,
+            json: asked.json,
+            plot: asked.plot,
+        }),
         Command::Part(part, config) => part::run(part, &config),
         Command::Workload(program, args) => exit_code(workloads::run(&program, args)),
         Command::Ask(ask) => asked(ask),

@@ -42,25 +42,38 @@ pub(crate) struct Load(JoinSet<Result<(), String>>);
 impl Mesh {
     /// Starts one; returns when all is ready.
     pub(crate) async fn start(quiet: bool) -> Result<Self, String> {
-        let exe = std::env::current_exe().map_err(|error| format!("cannot tell what program this is: {error}"))?;
+        let exe =
+            std::env::current_exe().map_err(|error| format!("cannot tell what program this is: {error}"))?;
         let name = format!("soak-{}", std::process::id());
         let run = RunDir::of(&name).map_err(|error| error.to_string())?;
         let directory = std::env::temp_dir().join(&name);
-        std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make `{}`: {error}", directory.display()))?;
+        std::fs::create_dir_all(&directory)
+            .map_err(|error| format!("cannot make `{}`: {error}", directory.display()))?;
         let world = directory.join("world.yaml");
-        std::fs::write(&world, WORLD).map_err(|error| format!("cannot write `{}`: {error}", world.display()))?;
+        std::fs::write(&world, WORLD)
+            .map_err(|error| format!("cannot write `{}`: {error}", world.display()))?;
         let mesh = Self {
             exe,
             name,
             run,
             directory,
         };
-        let mut up = mesh.command(&["up", "--detach", "--wait", START, "--leaf-lifetime", LEAF_LIFETIME]);
+        let mut up = mesh.command(&[
+            "up",
+            "--detach",
+            "--wait",
+            START,
+            "--leaf-lifetime",
+            LEAF_LIFETIME,
+        ]);
         up.arg(&world).stdout(Stdio::null());
         if quiet {
             up.arg("--quiet").stderr(Stdio::null());
         }
-        let status = up.status().await.map_err(|error| format!("cannot start a mesh: {error}"))?;
+        let status = up
+            .status()
+            .await
+            .map_err(|error| format!("cannot start a mesh: {error}"))?;
         if status.success() {
             return Ok(mesh);
         }
@@ -78,7 +91,10 @@ impl Mesh {
     /// The program with these words, on this mesh.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.exe);
-        command.args(words).env("MESHWARD_NAME", &self.name).kill_on_drop(true);
+        command
+            .args(words)
+            .env("MESHWARD_NAME", &self.name)
+            .kill_on_drop(true);
         command.stdin(Stdio::null());
         command
     }
@@ -90,9 +106,25 @@ impl Mesh {
         let (exe, rate) = (self.exe.display().to_string(), rate.to_string());
         let seconds = lasts.as_secs_f64().to_string();
         for row in rows.iter().filter(|row| row.workload == "client") {
-            let mut words = vec!["exec", "-n", "soak", row.name.as_str(), "--", exe.as_str(), "workload", "load"];
+            let mut words = vec![
+                "exec",
+                "-n",
+                "soak",
+                row.name.as_str(),
+                "--",
+                exe.as_str(),
+                "workload",
+                "load",
+            ];
             words.extend(["--http", "server.soak:8080", "--grpc", "server.soak:7070"]);
-            words.extend(["--tcp", "server.soak:9000", "--rate", &rate, "--stream", STREAM_MS]);
+            words.extend([
+                "--tcp",
+                "server.soak:9000",
+                "--rate",
+                &rate,
+                "--stream",
+                STREAM_MS,
+            ]);
             words.extend(["--for", &seconds]);
             let mut child = self
                 .command(&words)
@@ -156,7 +188,10 @@ impl Mesh {
         let Ok(info) = self.up::<Info>("info", Value::Null).await else {
             return 0;
         };
-        let proxies = info.processes.iter().filter(|(name, _)| name.starts_with("proxy-"));
+        let proxies = info
+            .processes
+            .iter()
+            .filter(|(name, _)| name.starts_with("proxy-"));
         proxies.map(|(_, pid)| rss(*pid)).max().unwrap_or_default()
     }
 
@@ -212,5 +247,6 @@ fn document(text: String) -> Document {
 fn rss(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default()
 }

@@ -68,7 +68,8 @@ impl OfClient {
     /// # Errors
     /// It is none of a load's.
     pub(crate) fn take(&self, line: &str) -> Result<(), String> {
-        let line: Line = serde_json::from_str(line).map_err(|error| format!("the load says `{line}`: {error}"))?;
+        let line: Line =
+            serde_json::from_str(line).map_err(|error| format!("the load says `{line}`: {error}"))?;
         let mut said = self.0.said();
         said.done.extend(line.done);
         said.failed.extend(line.failed);

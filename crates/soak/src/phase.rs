@@ -64,7 +64,10 @@ pub(crate) fn all() -> Vec<Phase> {
         phase("endpoints come and go", &[Endpoints]),
         phase("policies edited", &[Policies]),
         phase("1000 services at once", &[Many]),
-        phase("all of it at once", &[ControlKilled, Replaced, Endpoints, Policies, Many]),
+        phase(
+            "all of it at once",
+            &[ControlKilled, Replaced, Endpoints, Policies, Many],
+        ),
         phase("a proxy killed", &[Killed]),
         phase("afterwards", &[]),
     ]
@@ -125,7 +128,11 @@ impl Change {
                 for proxy in PROXIES {
                     let begin = Instant::now();
                     let done = mesh.order(proxy, order).await;
-                    let what = format!("{proxy} {} in {} ms", order_word(order), begin.elapsed().as_millis());
+                    let what = format!(
+                        "{proxy} {} in {} ms",
+                        order_word(order),
+                        begin.elapsed().as_millis()
+                    );
                     outcome.note(&what, done);
                 }
             }
@@ -139,7 +146,11 @@ impl Change {
                 let text = many();
                 let begin = Instant::now();
                 let done = mesh.apply(text.clone(), IN_FORCE).await;
-                let what = format!("{} services in force after {} ms", MANY.0, begin.elapsed().as_millis());
+                let what = format!(
+                    "{} services in force after {} ms",
+                    MANY.0,
+                    begin.elapsed().as_millis()
+                );
                 outcome.note(&what, done);
                 outcome.note("and deleted", mesh.delete(text).await);
             }
@@ -181,7 +192,10 @@ async fn endpoints(mesh: &Mesh, until: Instant, outcome: &mut Outcome) {
         }
         sleep(EDIT).await;
     }
-    outcome.note(&format!("{changes} changes of endpoints"), mesh.apply(servers(2), Duration::ZERO).await);
+    outcome.note(
+        &format!("{changes} changes of endpoints"),
+        mesh.apply(servers(2), Duration::ZERO).await,
+    );
 }
 
 /// Policies that concern what the load does, and go on admitting it.
@@ -194,12 +208,16 @@ async fn policies(mesh: &Mesh, until: Instant, outcome: &mut Outcome) {
         }
         sleep(EDIT).await;
     }
-    outcome.note(&format!("{changes} edits of policies"), mesh.apply(policy(0), Duration::ZERO).await);
+    outcome.note(
+        &format!("{changes} edits of policies"),
+        mesh.apply(policy(0), Duration::ZERO).await,
+    );
 }
 
 fn servers(replicas: u32) -> String {
     let documents = crate::mesh::WORLD.split("\n---\n");
-    let deployment = documents.filter(|text| text.contains("kind: Deployment") && text.contains("name: server"));
+    let deployment =
+        documents.filter(|text| text.contains("kind: Deployment") && text.contains("name: server"));
     let text: String = deployment.take(1).collect();
     text.replacen("replicas: 2", &format!("replicas: {replicas}"), 1)
 }
@@ -221,7 +239,9 @@ fn many() -> String {
     let (services, endpoints) = MANY;
     for service in 0..services {
         let (high, low) = (service / 250, service % 250);
-        let addresses: Vec<String> = (1..=endpoints).map(|n| format!("{{ip: 10.{}.{low}.{n}}}", 200 + high)).collect();
+        let addresses: Vec<String> = (1..=endpoints)
+            .map(|n| format!("{{ip: 10.{}.{low}.{n}}}", 200 + high))
+            .collect();
         let _ = write!(
             text,
             "apiVersion: v1\nkind: Service\nmetadata: {{name: many-{service}, namespace: soak}}\nspec:\n  ports: [{{name: http, port: 80}}]\n---\n\

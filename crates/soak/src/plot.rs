@@ -61,15 +61,29 @@ pub(crate) fn svg(report: &Report) -> String {
         ("p99", "#d98000", |f| f.p99),
         ("max", "#999999", |f| f.max),
     ] {
-        let points = seconds(report, begin).into_iter().map(|(at, figures)| format!("{:.1},{:.1}", x(at), y(of(figures))));
+        let points = seconds(report, begin)
+            .into_iter()
+            .map(|(at, figures)| format!("{:.1},{:.1}", x(at), y(of(figures))));
         let points = points.collect::<Vec<_>>().join(" ");
-        let _ = writeln!(out, "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"><title>{name}</title></polyline>");
+        let _ = writeln!(
+            out,
+            "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"><title>{name}</title></polyline>"
+        );
     }
     for failed in &report.said.failed {
         let at = x(failed.1);
-        let _ = writeln!(out, "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{floor}\" y2=\"{:.1}\" stroke=\"#c00\"/>", floor + 10.0);
+        let _ = writeln!(
+            out,
+            "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{floor}\" y2=\"{:.1}\" stroke=\"#c00\"/>",
+            floor + 10.0
+        );
     }
-    for (at, colour, name) in [(0.0, "#1b6ca8", "p50"), (60.0, "#d98000", "p99"), (120.0, "#999999", "max"), (180.0, "#c00", "failed")] {
+    for (at, colour, name) in [
+        (0.0, "#1b6ca8", "p50"),
+        (60.0, "#d98000", "p99"),
+        (120.0, "#999999", "max"),
+        (180.0, "#c00", "failed"),
+    ] {
         let (from, base) = (LEFT + at, HEIGHT - 14.0);
         let _ = writeln!(
             out,
@@ -86,8 +100,11 @@ pub(crate) fn svg(report: &Report) -> String {
 fn seconds(report: &Report, begin: u64) -> Vec<(u64, Figures)> {
     let mut by = std::collections::BTreeMap::<u64, Vec<u64>>::new();
     for done in &report.said.done {
-        by.entry(done.1.saturating_sub(begin) / 1000).or_default().push(done.2);
+        by.entry(done.1.saturating_sub(begin) / 1000)
+            .or_default()
+            .push(done.2);
     }
     let all = by.into_iter();
-    all.map(|(second, micros)| (begin + second * 1000 + 500, Figures::of(micros))).collect()
+    all.map(|(second, micros)| (begin + second * 1000 + 500, Figures::of(micros)))
+        .collect()
 }

@@ -64,7 +64,10 @@ impl Report {
     pub(crate) fn is_good(&self) -> bool {
         let of = self.of_phases();
         let failures: usize = of.iter().map(|of| of.failures).sum();
-        let excused: u64 = of.iter().map(|of| u64::try_from(of.excused).unwrap_or_default()).sum();
+        let excused: u64 = of
+            .iter()
+            .map(|of| u64::try_from(of.excused).unwrap_or_default())
+            .sum();
         let unanswered: u64 = self.said.unanswered().values().sum();
         failures == 0 && unanswered <= excused && !self.said.done.is_empty()
     }
@@ -98,13 +101,24 @@ impl Report {
         }
         let failed = |kind: &str| self.said.failed.iter().filter(|failed| failed.0 == kind).count();
         let kinds = micros.into_iter();
-        kinds.map(|(kind, micros)| (kind, (Figures::of(micros), failed(kind)))).collect()
+        kinds
+            .map(|(kind, micros)| (kind, (Figures::of(micros), failed(kind))))
+            .collect()
     }
 
     /// For people.
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
-        let head = ["PHASE", "SECONDS", "REQUESTS", "FAILURES", "P50 ms", "P99 ms", "MAX ms", "PROXY MiB"];
+        let head = [
+            "PHASE",
+            "SECONDS",
+            "REQUESTS",
+            "FAILURES",
+            "P50 ms",
+            "P99 ms",
+            "MAX ms",
+            "PROXY MiB",
+        ];
         let mut rows = vec![head.map(str::to_owned)];
         for of in self.of_phases() {
             let failures = match of.excused {
@@ -131,7 +145,12 @@ impl Report {
         }
         text.push('\n');
         for (kind, (figures, failures)) in self.of_kinds() {
-            let Figures { requests, p50, p99, max } = figures;
+            let Figures {
+                requests,
+                p50,
+                p99,
+                max,
+            } = figures;
             let _ = writeln!(
                 text,
                 "{kind:12} {requests:7} requests, {failures} failures, p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"
@@ -182,7 +201,10 @@ impl Report {
             }
             value
         });
-        let kinds = self.of_kinds().into_iter().map(|(kind, (of, failures))| (kind, figures(of, failures)));
+        let kinds = self
+            .of_kinds()
+            .into_iter()
+            .map(|(kind, (of, failures))| (kind, figures(of, failures)));
         let failed = self.said.failed.iter().take(MAX_TOLD).map(|failed| {
             json!({ "kind": failed.0, "atMs": failed.1, "why": failed.2, "phase": self.phase_at(failed.1) })
         });
@@ -256,7 +278,10 @@ mod tests {
     fn the_table_and_the_plot_have_each_phase() {
         let report = report(r#"["tcp",230,"reset"]"#);
         let table = report.table();
-        assert!(table.contains("calm") && table.contains("0 (and 1 open ones)"), "{table}");
+        assert!(
+            table.contains("calm") && table.contains("0 (and 1 open ones)"),
+            "{table}"
+        );
         let json: Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!(json["phases"][1]["excused"], 1);
         assert_eq!(json["phases"][0]["p50Ms"], 1.0);

@@ -16,6 +16,7 @@ mod modes;
 mod policy;
 mod session;
 mod steady;
+mod strangers;
 mod tokens;
 mod websocket;
 mod wire;
