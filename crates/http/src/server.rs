@@ -156,11 +156,13 @@ where
         tokio::time::sleep(LAST_REQUEST).await;
     };
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        // Asked first: what is answered from then on is the last.
+        biased;
         () = drain => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        ended = connection.as_mut() => ended,
     };
     match ended {
         Ok(()) if shared.cut() => Err(ServeError::Cut),
