@@ -83,6 +83,9 @@ struct SoakWords {
     /// Requests of each of the seven kinds a second, of each of two clients
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rate: u32,
+    /// Services that come at once, with ten endpoints each
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    services: u32,
     /// Draw latencies and failures over time, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -438,6 +441,7 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
         Verb::Lab(LabWords::Soak(words)) => Command::Soak(Soak {
             for_ms: words.lasts,
             rate: words.rate,
+            services: words.services,
             plot: words.plot,
             json: words.output.is_some(),
         }),

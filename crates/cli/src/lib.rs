@@ -106,6 +106,8 @@ pub struct Soak {
     pub for_ms: u64,
     /// `--rate`, 10 by default.
     pub rate: u32,
+    /// `--services`, 1000 by default.
+    pub services: u32,
     /// `--plot`.
     pub plot: Option<PathBuf>,
     /// `-o json`.

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Soak(asked) => soak::run(&soak::Asked {
             for_ms: asked.for_ms,
             rate: asked.rate,
+            services: usize::try_from(asked.services).unwrap_or(usize::MAX),
             json: asked.json,
             plot: asked.plot,
         }),

@@ -32,6 +32,8 @@ pub struct Asked {
     pub for_ms: u64,
     /// Requests of each kind and client a second.
     pub rate: u32,
+    /// Services that come at once, with ten endpoints each.
+    pub services: usize,
     /// Whether the outcome is printed as JSON.
     pub json: bool,
     /// Where a plot goes, as SVG.
@@ -76,16 +78,16 @@ async fn phases(asked: &Asked, mesh: &Mesh) -> Result<Report, String> {
     let count = u32::try_from(phases.len()).unwrap_or(u32::MAX);
     let each = (Duration::from_millis(asked.for_ms) / count).max(SHORTEST);
     let news = News::default();
-    let load = mesh.load(asked.rate, WARM + each * count, &news).await?;
+    let load = mesh.load(asked.rate, &news).await?;
     tokio::time::sleep(WARM).await;
     let mut passed = Vec::new();
     for phase in phases {
         if !asked.json {
             tell(&format!("{} ...", phase.name));
         }
-        passed.push(passing(mesh, &phase, each).await);
+        passed.push(passing(mesh, &phase, each, asked.services).await);
     }
-    load.ended().await?;
+    load.end().await?;
     Ok(Report::new(passed, news.taken()))
 }
 
@@ -105,7 +107,7 @@ struct Passed {
     rss: u64,
 }
 
-async fn passing(mesh: &Mesh, phase: &Phase, lasts: Duration) -> Passed {
+async fn passing(mesh: &Mesh, phase: &Phase, lasts: Duration, services: usize) -> Passed {
     let begin = unix_ms();
     let until = tokio::time::Instant::now() + lasts;
     let mut passed = Passed {
@@ -117,7 +119,7 @@ async fn passing(mesh: &Mesh, phase: &Phase, lasts: Duration) -> Passed {
         could_not: Vec::new(),
         rss: 0,
     };
-    for outcome in phase.pass(mesh, until).await {
+    for outcome in phase.pass(mesh, until, services).await {
         passed.excused = passed.excused.max(outcome.excused);
         passed.did.extend(outcome.did);
         passed.could_not.extend(outcome.could_not);

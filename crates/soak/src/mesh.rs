@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 
 use crate::news::News;
@@ -37,7 +37,11 @@ pub(crate) struct Mesh {
 }
 
 /// The load of all clients.
-pub(crate) struct Load(JoinSet<Result<(), String>>);
+pub(crate) struct Load {
+    running: JoinSet<Result<(), String>>,
+    /// With the end of these the load ends.
+    inputs: Vec<ChildStdin>,
+}
 
 impl Mesh {
     /// Starts one; returns when all is ready.
@@ -100,14 +104,15 @@ impl Mesh {
     }
 
     /// Begins the load of every client, whose lines go to `news`.
-    pub(crate) async fn load(&self, rate: u32, lasts: Duration, news: &News) -> Result<Load, String> {
+    pub(crate) async fn load(&self, rate: u32, news: &News) -> Result<Load, String> {
         let rows: Vec<PodRow> = self.up("ps", Value::Null).await?;
         let mut running = JoinSet::new();
+        let mut inputs = Vec::new();
         let (exe, rate) = (self.exe.display().to_string(), rate.to_string());
-        let seconds = lasts.as_secs_f64().to_string();
         for row in rows.iter().filter(|row| row.workload == "client") {
             let mut words = vec![
                 "exec",
+                "-i",
                 "-n",
                 "soak",
                 row.name.as_str(),
@@ -125,13 +130,14 @@ impl Mesh {
                 "--stream",
                 STREAM_MS,
             ]);
-            words.extend(["--for", &seconds]);
             let mut child = self
                 .command(&words)
+                .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
                 .map_err(|error| format!("cannot start the load: {error}"))?;
             let out = child.stdout.take().ok_or("the load says nothing")?;
+            inputs.extend(child.stdin.take());
             let news = news.of_client();
             running.spawn(async move {
                 let mut lines = BufReader::new(out).lines();
@@ -144,7 +150,7 @@ impl Mesh {
         if running.len() < 2 {
             return Err("there are no two clients".to_owned());
         }
-        Ok(Load(running))
+        Ok(Load { running, inputs })
     }
 
     /// Gives an order to a part.
@@ -205,9 +211,10 @@ impl Mesh {
 }
 
 impl Load {
-    /// Waits for its end.
-    pub(crate) async fn ended(mut self) -> Result<(), String> {
-        while let Some(ended) = self.0.join_next().await {
+    /// Ends it, and waits until what is under way has ended.
+    pub(crate) async fn end(mut self) -> Result<(), String> {
+        self.inputs.clear();
+        while let Some(ended) = self.running.join_next().await {
             ended.map_err(|error| error.to_string())??;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Programs that answer for well-known container images on a machine without a registry: httpbin,
 //! Istio's echo application, the TCP echo server, an external authorizer, an idle process, a probe that
-//! speaks from inside a pod, and a steady load with a server that counts it.
+//! speaks from inside a pod, and a steady load with a server that counts it,
+//! and garbage.
 //!
 //! They stand for other people's software, so they share no code with the proxy and speak plainly.
 
@@ -8,6 +9,7 @@
 
 mod echo;
 mod ext_authz;
+mod garbage;
 mod httpbin;
 mod load;
 mod probe;
@@ -26,6 +28,7 @@ pub const PROGRAMS: &[&str] = &[
     "probe",
     "load",
     "tally",
+    "garbage",
 ];
 
 /// Runs a program until it ends and returns its exit code; 64 for a name or arguments that it does not know.
@@ -42,6 +45,7 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "ext-authz" => ext_authz::run(&args).await,
             "idle" => idle().await,
             "probe" => probe::run(&args).await,
+            "garbage" => garbage::run(&args).await,
             "load" => load::run(&args).await,
             "tally" => tally::run(&args).await,
             other => Err(Exit::usage(format!(

@@ -2,7 +2,7 @@
 //! checked for its content.
 //!
 //! `load --http HOST:PORT --grpc HOST:PORT --tcp HOST:PORT --rate N --stream MS --for S`: `N` of each kind a second, streams
-//! and connections of `MS` milliseconds, for `S` seconds. Every half second it prints a JSON object in a line: what ended
+//! and connections of `MS` milliseconds, for `S` seconds, without `--for` until standard input ends. Every half second it prints a JSON object in a line: what ended
 //! since (`done`: kind, end in milliseconds of Unix time, microseconds), what failed (`failed`: kind, end, why), how often a
 //! request was sent again of which the server had said that it was not looked at (`resent`), and for each pod and kind how
 //! many answers came and the highest serial among them (`counted`).
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -79,7 +80,8 @@ struct Ask {
     tcp: String,
     rate: f64,
     stream: Duration,
-    lasts: Duration,
+    /// Until standard input ends, where nothing is said.
+    lasts: Option<Duration>,
 }
 
 /// What a request came to: how long it took, as the caller felt it.
@@ -112,18 +114,19 @@ pub(crate) async fn run(args: &[String]) -> Result<i32, Exit> {
         next: AtomicU64::new(0),
         pools: http::Pools::default(),
     });
-    let until = Instant::now() + load.ask.lasts;
     let mut begun = tokio::task::JoinSet::new();
     for kind in Kind::ALL {
-        begun.spawn(Arc::clone(&load).begin(kind, until));
+        begun.spawn(Arc::clone(&load).begin(kind));
     }
     let mut tell = interval(TELL);
+    let mut over = std::pin::pin!(over(load.ask.lasts));
     loop {
         tokio::select! {
             _ = tell.tick() => load.tell(),
-            ended = begun.join_next() => if ended.is_none() { break },
+            () = &mut over => break,
         }
     }
+    begun.abort_all();
     let waits = Instant::now();
     while load.open() > 0 && waits.elapsed() < PATIENCE + Duration::from_secs(2) {
         tell.tick().await;
@@ -133,11 +136,23 @@ pub(crate) async fn run(args: &[String]) -> Result<i32, Exit> {
     Ok(0)
 }
 
+/// Returns when it has lasted as long as it is to.
+async fn over(lasts: Option<Duration>) {
+    if let Some(lasts) = lasts {
+        return tokio::time::sleep(lasts).await;
+    }
+    let mut ignored = [0; 256];
+    while tokio::io::stdin()
+        .read(&mut ignored)
+        .await
+        .is_ok_and(|read| read > 0)
+    {}
+}
+
 fn parse(args: &[String]) -> Result<Ask, Exit> {
     let mut ask = Ask {
         rate: 10.0,
         stream: Duration::from_secs(2),
-        lasts: Duration::from_secs(10),
         ..Ask::default()
     };
     for pair in args.chunks(2) {
@@ -156,7 +171,7 @@ fn parse(args: &[String]) -> Result<Ask, Exit> {
             "--tcp" => ask.tcp.clone_from(value),
             "--rate" => ask.rate = number()?,
             "--stream" => ask.stream = Duration::from_secs_f64(number()? / 1000.0),
-            "--for" => ask.lasts = Duration::from_secs_f64(number()?),
+            "--for" => ask.lasts = Some(Duration::from_secs_f64(number()?)),
             other => return Err(Exit::usage(format!("`{other}` is not an option of load"))),
         }
     }
@@ -168,7 +183,7 @@ fn parse(args: &[String]) -> Result<Ask, Exit> {
 
 impl Load {
     /// Begins those of a kind at the rate that is asked for.
-    async fn begin(self: Arc<Self>, kind: Kind, until: Instant) {
+    async fn begin(self: Arc<Self>, kind: Kind) {
         // Streams last: a fifth as many carry as many messages.
         let share = match kind {
             Kind::GrpcStream | Kind::WebSocket | Kind::Tcp => 5.0,
@@ -176,7 +191,7 @@ impl Load {
         };
         let mut ticks = interval(Duration::from_secs_f64(share / self.ask.rate));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        while Instant::now() < until {
+        loop {
             ticks.tick().await;
             let Some(counter) = self.under_way.get(kind as usize) else {
                 return;

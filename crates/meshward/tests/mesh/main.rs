@@ -10,6 +10,7 @@ mod addressing;
 mod clean;
 mod explain;
 mod external;
+mod garbage;
 mod host;
 mod live;
 mod modes;

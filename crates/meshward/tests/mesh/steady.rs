@@ -204,3 +204,87 @@ fn a_proxy_that_cannot_be_ready_takes_nobodys_place() {
     assert_eq!(pid(&mesh, "proxy-node-0"), before);
     load.end().is_whole();
 }
+
+#[test]
+fn a_soak_ends_without_a_failure() {
+    if let Some(why) = unavailable() {
+        println!("{why}");
+        return;
+    }
+    let plot = tempfile::NamedTempFile::new().unwrap();
+    let words = [
+        "lab",
+        "soak",
+        "--for",
+        "52s",
+        "--rate",
+        "3",
+        "--services",
+        "100",
+        "-o",
+        "json",
+        "--plot",
+    ];
+    let output = std::process::Command::new(program())
+        .args(words)
+        .arg(plot.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    assert!(output.status.success() && report["good"] == true, "{report:#}");
+    for phase in report["phases"].as_array().unwrap() {
+        assert_eq!(phase["failures"], 0, "{phase}");
+        assert!(phase["requests"].as_u64().unwrap() > 20, "{phase}");
+        // What this build cannot do is said, and nothing else may be left undone.
+        let undone = phase["couldNot"].as_array().unwrap();
+        let is_known = |why: &Value| why.as_str().unwrap().starts_with("root rotated");
+        assert!(undone.iter().all(is_known), "{phase}");
+    }
+    assert!(std::fs::read_to_string(plot.path()).unwrap().starts_with("<svg"));
+}
+
+#[test]
+fn a_proxy_that_stands_still_for_a_while_loses_nothing() {
+    let Some(mesh) = start("still", &[]) else {
+        return;
+    };
+    let load = Load::begin(&mesh, 8);
+    wait(2);
+    let proxy = pid(&mesh, "proxy-node-1").to_string();
+    let signal = |name: &str| {
+        let done = std::process::Command::new("kill").args([name, &proxy]).status();
+        done.unwrap().success()
+    };
+    assert!(signal("-STOP"));
+    wait(2);
+    assert!(signal("-CONT"));
+    load.end().is_whole();
+}
+
+#[test]
+fn a_link_that_is_down_for_a_while_loses_nothing() {
+    let Some(mesh) = start("link", &[]) else {
+        return;
+    };
+    let load = Load::begin(&mesh, 10);
+    wait(2);
+    // The hub's end of the link to node 1: what crosses it is lost until it is up again.
+    let hub = format!("mw-{}-hub", mesh.name());
+    let ip = |words: &[&str]| {
+        let output = std::process::Command::new("ip")
+            .args(["-n", &hub])
+            .args(words)
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let links = ip(&["-o", "link", "show", "type", "veth"]);
+    let names = links
+        .lines()
+        .filter_map(|line| line.split(": ").nth(1)?.split('@').next());
+    let link = names.max().unwrap().to_owned();
+    ip(&["link", "set", &link, "down"]);
+    wait(2);
+    ip(&["link", "set", &link, "up"]);
+    load.end().is_whole();
+}
