@@ -20,7 +20,7 @@ use rustls::{
 use webpki::KeyUsage;
 
 use crate::error::PeerProblem;
-use crate::pki;
+use crate::pki::{self, Fingerprint};
 
 /// The algorithms of the mesh: X25519MLKEM768 first, then X25519, P-256 and P-384; for TLS 1.2 only forward-secret
 /// AEAD suites (semantics 1.7).
@@ -59,6 +59,8 @@ pub(crate) fn versions(v12: bool) -> &'static [&'static SupportedProtocolVersion
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Trust {
     pub(crate) anchors: Arc<[TrustAnchor<'static>]>,
+    /// The roots by their fingerprints, in the order of the bundle: the CA signs by the first.
+    pub(crate) roots: Arc<[Fingerprint]>,
     /// The mesh's trust domain and its aliases; empty believes nobody.
     pub(crate) domains: BTreeSet<TrustDomain>,
     pub(crate) v12: bool,
