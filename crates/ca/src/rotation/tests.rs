@@ -135,6 +135,41 @@ fn others_than_those_who_are_asked_keep_the_old_root_as_long_as_their_certificat
 }
 
 #[test]
+fn a_bundle_that_is_there_already_is_not_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("roots.pem");
+    let root = Root::generate(&model::TrustDomain::default(), OffsetDateTime::UNIX_EPOCH).unwrap();
+    let roots = Arc::new(Roots::of(root));
+    let rotation = || Rotation {
+        roots: Arc::clone(&roots),
+        ledger: Arc::new(Ledger::new(0)),
+        holders: Vec::new(),
+        bundle: bundle.clone(),
+        written: Mutex::default(),
+        problem: Mutex::default(),
+    };
+    rotation().publish().unwrap();
+    let written = std::fs::metadata(&bundle).unwrap();
+    rotation().publish().unwrap();
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata(&bundle).unwrap().ino(), written.ino());
+    assert_eq!(written.mode() & 0o777, 0o644);
+    // One that is another is replaced, and so is one that is broken.
+    roots.begin(OffsetDateTime::UNIX_EPOCH).unwrap();
+    rotation().publish().unwrap();
+    assert_eq!(
+        std::fs::read_to_string(&bundle).unwrap(),
+        roots.now().state.bundle()
+    );
+    std::fs::write(&bundle, "half").unwrap();
+    rotation().publish().unwrap();
+    assert_eq!(
+        std::fs::read_to_string(&bundle).unwrap(),
+        roots.now().state.bundle()
+    );
+}
+
+#[test]
 fn a_root_is_rotated_when_less_than_a_fifth_of_its_life_is_left() {
     let root = Root::generate(&model::TrustDomain::default(), OffsetDateTime::UNIX_EPOCH).unwrap();
     let life = root.not_after() - OffsetDateTime::UNIX_EPOCH;

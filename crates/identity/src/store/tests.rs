@@ -142,7 +142,7 @@ async fn pass(seconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_certificate_is_renewed_at_half_life_and_the_next_handshake_has_it() {
+async fn a_certificate_is_renewed_at_half_life_and_not_before() {
     let root = signer("a");
     let bench = Bench::new(&root, Duration::from_secs(100));
     let (store, (_dir, token)) = (store(&bench), token());
@@ -158,6 +158,50 @@ async fn a_certificate_is_renewed_at_half_life_and_the_next_handshake_has_it() {
     assert_eq!(bench.asked(), 2);
     assert_ne!(store.status()[0].serial, first);
     assert!(store.ready(&id()));
+}
+
+/// A connection of the identity with itself: both ends, and the leaf that the caller showed.
+async fn shake(
+    store: &Store,
+) -> (
+    tokio_rustls::client::TlsStream<tokio::io::DuplexStream>,
+    tokio_rustls::server::TlsStream<tokio::io::DuplexStream>,
+    [u8; 32],
+) {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (own, expected) = (id(), [id()]);
+    let (connected, accepted) = tokio::join!(
+        store.connect(&own, near, "x", &expected, &[]),
+        store.accept(&own, far, &[])
+    );
+    let accepted = accepted.unwrap();
+    (
+        connected.unwrap().stream,
+        accepted.stream,
+        *accepted.peer.leaf_sha256(),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_connections_show_the_new_certificate_and_old_ones_go_on_past_the_end_of_theirs() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let root = signer("a");
+    let bench = Bench::new(&root, Duration::from_secs(10));
+    let (store, (_dir, token)) = (store(&bench), token());
+    store.set_roots(std::slice::from_ref(&root.pem)).unwrap();
+    store.ensure(&id(), token).await.unwrap();
+    let (mut near, mut far, first) = shake(&store).await;
+    assert_eq!(shake(&store).await.2, first);
+    let mut leaves = std::collections::BTreeSet::from([first]);
+    for round in 1..=6 {
+        pass(6).await;
+        let (.., leaf) = shake(&store).await;
+        assert!(leaves.insert(leaf), "round {round} showed an old certificate");
+        near.write_all(b"still here").await.unwrap();
+        let mut text = [0; 10];
+        far.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"still here");
+    }
 }
 
 #[tokio::test(start_paused = true)]
