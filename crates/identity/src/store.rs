@@ -2,6 +2,7 @@
 //!
 //! One task owns every identity ([`owner`]); handshakes read what it has published and wait for nothing.
 
+mod given;
 mod owner;
 
 use std::collections::BTreeMap;

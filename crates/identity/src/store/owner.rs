@@ -46,6 +46,12 @@ pub(super) enum Command {
     Forget {
         id: SpiffeId,
     },
+    /// A certificate that others see to.
+    Given {
+        id: SpiffeId,
+        current: Box<Current>,
+        taken: Answer,
+    },
 }
 
 type Attempt = Result<Current, IssueError>;
@@ -110,6 +116,17 @@ impl Owner {
                 // An attempt that is under way finds nothing when it ends; who waits is told that it was given up.
                 self.entries.remove(&id);
                 self.publish(&id, None);
+            }
+            Command::Given { id, current, taken } => {
+                let known = self.shared.published.load();
+                if known.len() >= MAX_IDENTITIES && !known.contains_key(&id) {
+                    let _ = taken.send(Err(IssueError::Limit("identities of one store")));
+                    return;
+                }
+                // Whoever asked the CA before asks it no more.
+                self.entries.remove(&id);
+                self.publish(&id, Some(Ok(*current)));
+                let _ = taken.send(Ok(()));
             }
         }
     }

@@ -90,6 +90,14 @@ pub(super) fn patience(shared: &Shared) -> Duration {
 }
 
 impl Apps {
+    /// Applications that are reached as any other address is: those of a proxy without links of their own.
+    pub(crate) fn plain() -> Self {
+        Self {
+            dial: |to| Box::pin(TcpStream::connect(to)),
+            kept: Mutex::default(),
+        }
+    }
+
     /// Applications on loopback, for tests.
     #[cfg(test)]
     pub(crate) fn on_loopback() -> Self {

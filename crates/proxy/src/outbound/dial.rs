@@ -62,6 +62,16 @@ impl Dial for Kernel {
     }
 }
 
+/// The system's, from whatever address it chooses: for workloads that have no link of their own.
+#[derive(Debug)]
+pub(super) struct Plain;
+
+impl Dial for Plain {
+    fn dial(&self, _: From, to: SocketAddr) -> Dialling {
+        Kernel.dial(From::Node, to)
+    }
+}
+
 /// A connection that stands.
 pub(super) struct Link {
     pub(super) io: Box<dyn Io>,
