@@ -109,7 +109,7 @@ impl Standalone {
         let text = std::fs::read(path).map_err(|e| file(e.to_string()))?;
         let mut config: Self = serde_json::from_slice(&text).map_err(|e| file(e.to_string()))?;
         config.check().map_err(file)?;
-        config.below(path.parent().unwrap_or(Path::new("")));
+        config.below(path.parent().unwrap_or_else(|| Path::new("")));
         Ok(config)
     }
 
