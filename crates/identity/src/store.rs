@@ -106,6 +106,8 @@ struct Published {
 /// A certificate with its key, and the TLS configurations made from it: made once for each certificate and trust.
 struct Current {
     certified: Arc<CertifiedKey>,
+    /// What it proves, for a caller of this very proxy.
+    peer: PeerIdentity,
     facts: pki::Facts,
     configs: ArcSwapOption<Configs>,
 }
@@ -276,12 +278,7 @@ impl Store {
     /// # Errors
     /// There is no certificate yet.
     pub fn local_peer(&self, id: &SpiffeId) -> Result<PeerIdentity, TlsError> {
-        let current = self.current(id)?;
-        let leaf = current.certified.cert.first();
-        Ok(PeerIdentity::local(
-            id.clone(),
-            leaf.map(|l| l.as_ref()).unwrap_or_default(),
-        ))
+        Ok(self.current(id)?.peer.clone())
     }
 
     fn current(&self, id: &SpiffeId) -> Result<Arc<Current>, TlsError> {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::{Command, Current, Store};
 use crate::error::IssueError;
 use crate::pki;
+use crate::tls::PeerIdentity;
 
 /// The longest chain that is taken.
 const MAX_CHAIN: usize = 8;
@@ -31,6 +32,7 @@ impl Store {
         }
         let id = facts.id.clone();
         let current = Current {
+            peer: PeerIdentity::local(id.clone(), leaf),
             certified: Arc::new(pki::certified(chain, key)?),
             facts,
             configs: ArcSwapOption::empty(),

@@ -18,6 +18,7 @@ use webpki::KeyUsage;
 use super::{Current, Published, Shared};
 use crate::authority::{CertificateAuthority, TokenFile};
 use crate::error::IssueError;
+use crate::tls::PeerIdentity;
 use crate::{pki, verify};
 
 /// The most identities of one store.
@@ -338,8 +339,10 @@ async fn issue(
         verify::chain(&trust.anchors, leaf, intermediates, now, KeyUsage::client_auth())
             .map_err(|e| IssueError::Answer(format!("its chain: {e}")))?;
     }
+    let peer = PeerIdentity::local(id, leaf);
     let certified = request.certify(chain).map_err(IssueError::Answer)?;
     Ok(Current {
+        peer,
         certified: Arc::new(certified),
         facts,
         configs: ArcSwapOption::empty(),
