@@ -16,6 +16,7 @@ mod http;
 mod local;
 mod plan;
 mod pool;
+mod random;
 mod tcp;
 
 use std::net::SocketAddr;
