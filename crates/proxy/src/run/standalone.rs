@@ -9,10 +9,12 @@ mod config;
 #[cfg(test)]
 mod tests;
 
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use identity::{CertificateAuthority, IssueError, Signing};
 use snapshot::{Resource, Resources};
@@ -101,6 +103,8 @@ async fn start(
     tasks: &mut Tasks,
     taking: &mut JoinSet<()>,
 ) -> Result<(), String> {
+    // The generator of random numbers takes a while to be ready: nobody's first request is to wait for it.
+    let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
     let trust = Trust::new(shared.identities.clone());
     let mut files = Files::new(config);
     files.take(shared, &trust).await?;
@@ -161,6 +165,8 @@ struct Files {
     /// Roots and resources.
     mesh: (String, String),
     version: u64,
+    /// What they looked like from outside.
+    stamps: Vec<Stamp>,
 }
 
 impl Files {
@@ -170,11 +176,22 @@ impl Files {
             config: Arc::new(config),
             mesh: Default::default(),
             version: 0,
+            stamps: Vec::new(),
         }
     }
 
     /// Takes over what has changed.
     async fn take(&mut self, shared: &Shared, trust: &Trust) -> Result<(), String> {
+        let config = Arc::clone(&self.config);
+        let stamps = blocking(move || config.files().map(stamp).collect()).await?;
+        if stamps != self.stamps {
+            self.read(shared, trust).await?;
+            self.stamps = stamps;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, shared: &Shared, trust: &Trust) -> Result<(), String> {
         for (place, held) in self.config.workloads.iter().zip(&mut self.pairs) {
             let pair = (
                 read(&place.certificate, MAX_PEM).await?,
@@ -230,19 +247,32 @@ impl Files {
     }
 }
 
+/// When a file was changed last, how long it is, and which file it is; `None` where it is not there.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let seen = std::fs::metadata(path).ok()?;
+    Some((seen.modified().ok()?, seen.len(), seen.ino()))
+}
+
 async fn read(path: &Path, limit: u64) -> Result<String, String> {
-    use tokio::io::AsyncReadExt as _;
-    let unread = |e: std::io::Error| format!("cannot read `{}`: {e}", path.display());
-    let mut text = String::new();
-    let file = tokio::fs::File::open(path).await.map_err(unread)?;
-    file.take(limit + 1)
-        .read_to_string(&mut text)
-        .await
-        .map_err(unread)?;
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > limit {
-        return Err(format!("`{}` is larger than {limit} bytes", path.display()));
-    }
-    Ok(text)
+    let path = path.to_owned();
+    blocking(move || {
+        let unread = |e: std::io::Error| format!("cannot read `{}`: {e}", path.display());
+        let file = std::fs::File::open(&path).map_err(unread)?;
+        let mut text = String::new();
+        file.take(limit + 1).read_to_string(&mut text).map_err(unread)?;
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > limit {
+            return Err(format!("`{}` is larger than {limit} bytes", path.display()));
+        }
+        Ok(text)
+    })
+    .await?
+}
+
+/// Does what may wait for a disk where nobody else waits for it.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(act).await.map_err(|e| e.to_string())
 }
 
 /// There is no CA.

@@ -121,6 +121,18 @@ impl Standalone {
             .find(|(_, place)| place.uid == *uid)
     }
 
+    /// All files that it names and that are read.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let pairs = self
+            .workloads
+            .iter()
+            .flat_map(|place| [&place.certificate, &place.key]);
+        [&self.roots, &self.resources]
+            .into_iter()
+            .chain(pairs)
+            .map(PathBuf::as_path)
+    }
+
     fn check(&self) -> Result<(), String> {
         let listeners = self.outbound.len() + self.inbound.len();
         if listeners == 0 {
