@@ -17,6 +17,7 @@ mod http;
 mod local;
 mod plan;
 mod pool;
+mod random;
 mod tcp;
 
 use std::net::SocketAddr;
@@ -34,7 +35,7 @@ use crate::Registration;
 use crate::registry::Entry;
 use crate::shared::Shared;
 pub(crate) use call::{Call, NoReply, Reply};
-use dial::{Dial, Kernel};
+use dial::{Dial, Kernel, Plain};
 use event::Record;
 use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
@@ -56,6 +57,26 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Takes what was captured on its way from workloads of this node, until told to drain.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let outbound = Arc::new(Outbound::new(shared, Arc::new(Kernel)));
+    take(outbound, listener, |stream| {
+        capture::socket::mark(stream)
+            .and_then(|mark| capture::socket::original_dst(stream).map(|dialled| (mark, dialled)))
+    })
+    .await;
+}
+
+/// Takes what comes to an ordinary listener: all of it is of the workload of that mark, and counts as having dialled
+/// that address. Connections go out in the machine's own name.
+pub(crate) async fn serve_for(shared: Arc<Shared>, listener: TcpListener, mark: u32, dialled: SocketAddr) {
+    let outbound = Arc::new(Outbound::new(shared, Arc::new(Plain)));
+    take(outbound, listener, move |_| Ok((mark, dialled))).await;
+}
+
+/// Takes connections; `whose` says which workload opened one, by its mark, and what it dialled.
+async fn take(
+    outbound: Arc<Outbound>,
+    listener: TcpListener,
+    whose: impl Fn(&TcpStream) -> std::io::Result<(u32, SocketAddr)>,
+) {
     outbound.shared.authorizers.reached_by(&outbound);
     let mut draining = outbound.shared.draining.clone();
     let mut version = outbound.shared.store.version();
@@ -65,7 +86,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    tokio::spawn(Arc::clone(&outbound).captured(stream, client));
+                    let known = whose(&stream);
+                    tokio::spawn(Arc::clone(&outbound).taken(stream, client, known));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting captured connections failed");
@@ -161,9 +183,12 @@ impl Outbound {
         }
     }
 
-    async fn captured(self: Arc<Self>, stream: TcpStream, client: SocketAddr) {
-        let known = capture::socket::mark(&stream)
-            .and_then(|mark| capture::socket::original_dst(&stream).map(|dialled| (mark, dialled)));
+    async fn taken(
+        self: Arc<Self>,
+        stream: TcpStream,
+        client: SocketAddr,
+        known: std::io::Result<(u32, SocketAddr)>,
+    ) {
         let _ = stream.set_nodelay(true);
         match known {
             Ok((mark, dialled)) => {
