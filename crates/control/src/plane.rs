@@ -393,7 +393,8 @@ impl Plane {
         self.dirty = false;
         self.revision += 1;
         let frozen = Arc::new(self.freeze(self.in_force.clone(), &self.above));
-        let view = View::compile(frozen, Some(&self.server));
+        let before = Arc::clone(&self.view.borrow());
+        let view = View::compile(frozen, Some((&self.server, &before)));
         tracing::debug!(revision = self.revision, versions = ?view.versions, "published");
         self.view.send_replace(Arc::new(view));
     }
