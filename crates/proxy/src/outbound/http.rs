@@ -139,6 +139,7 @@ impl Outbound {
             .map_err(Failure::of)?;
         let (index, destination) = self
             .decide(client, &kept, Some(&authority))
+            .await
             .map_err(Failure::of)?;
         exchange.record.destination(&destination);
         let mesh = index.mesh();
