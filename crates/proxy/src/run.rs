@@ -68,6 +68,7 @@ pub async fn run(config: Config) -> Result<(), String> {
     }
     told.send_replace(true);
     drain(&shared).await;
+    shared.telemetry.flush();
     Ok(())
 }
 

@@ -5,11 +5,17 @@
 
 #![warn(missing_docs)]
 
+mod board;
 mod event;
 mod metrics;
+mod process;
+mod redact;
 mod render;
 mod sink;
+mod traffic;
 
+pub use board::{Board, Counts, Spread};
 pub use event::{Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Reporter, Wire};
 pub use render::{Format, text};
-pub use sink::{LOG_BACKLOG, LOG_QUEUE, LogTarget, Subscription, Telemetry, TelemetryOptions};
+pub use sink::{FLUSH, LOG_BACKLOG, LOG_QUEUE, LogTarget, Subscription, Telemetry, TelemetryOptions};
+pub use traffic::{Flow, Progress};

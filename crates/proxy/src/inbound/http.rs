@@ -204,7 +204,7 @@ pub(super) async fn request(
         };
         *request.uri_mut() = uri;
     }
-    let coming = Coming::of(&exchange);
+    let coming = Coming::of(&mut exchange);
     let request = request.map(|body| body.tapped(coming));
     let version = version(callee, restored, &request);
     let upgrade = request.headers().contains_key(header::UPGRADE);

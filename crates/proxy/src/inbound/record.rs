@@ -9,7 +9,9 @@ use std::time::{Instant, SystemTime};
 use model::{Reason, SpiffeId};
 use policy::{Denial, ExternalAnswer, Permit, PolicyId};
 use snapshot::{Index, Workload};
-use telemetry::{Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Reporter, Telemetry};
+use telemetry::{
+    Decision, Event, EventKind, ExtAuthz, Flow, HttpEvent, Peer, PolicyRef, Progress, Reporter, Telemetry,
+};
 
 use super::decide::Refusal;
 use super::denials::{Decided, Denials};
@@ -26,6 +28,10 @@ pub(super) struct Record {
     decided: Option<Box<Decided>>,
     began: Instant,
     received: Arc<AtomicU64>,
+    /// Messages of gRPC from the caller so far.
+    messages: Option<Arc<AtomicU64>>,
+    /// Of a connection whose bytes are counted while it is open.
+    flow: Option<Flow>,
     client: SocketAddr,
 }
 
@@ -104,6 +110,8 @@ impl Record {
             decided: None,
             began: Instant::now(),
             received: Arc::default(),
+            messages: None,
+            flow: None,
             client,
         }
     }
@@ -116,6 +124,19 @@ impl Record {
     /// Counts bytes from the caller.
     pub(super) fn received(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.received)
+    }
+
+    /// Counts messages of gRPC from the caller.
+    pub(super) fn messages(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.messages.get_or_insert_default())
+    }
+
+    /// The connection is carried from now on; its bytes are counted as they go by.
+    pub(super) fn opened(&mut self, progress: &Arc<Progress>) {
+        self.flow = self
+            .event
+            .as_deref()
+            .and_then(|event| self.telemetry.opened(event, progress));
     }
 
     pub(super) fn registered(&mut self, local: &Registration, to: SocketAddr) {
@@ -361,12 +382,19 @@ impl Drop for Record {
         if let Some(mut event) = self.event.take() {
             event.duration = self.began.elapsed();
             event.bytes_received = self.received.load(Ordering::Relaxed);
+            if let (Some(messages), Some(http)) = (&self.messages, event.http.as_deref_mut()) {
+                http.request_messages = messages.load(Ordering::Relaxed);
+            }
             if event.denied() {
                 event.decision_id.get_or_insert_with(|| decision_id().into());
+                event.redact();
                 let decided = self.decided.take().map(|decided| *decided);
                 self.denials.keep(Event::clone(&event), decided);
             }
-            self.telemetry.emit(*event);
+            match self.flow.take() {
+                Some(flow) => self.telemetry.emit_closed(*event, flow),
+                None => self.telemetry.emit(*event),
+            }
         }
     }
 }

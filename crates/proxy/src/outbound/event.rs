@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use model::{Reason, SpiffeId};
 use snapshot::{Destination, Index, ServiceTarget, Workload};
-use telemetry::{Decision, Event, EventKind, HttpEvent, Peer, Reporter, Telemetry, Wire};
+use telemetry::{Decision, Event, EventKind, Flow, HttpEvent, Peer, Progress, Reporter, Telemetry, Wire};
 
 use super::answer::Failure;
 use super::hop::Hop;
@@ -21,6 +21,10 @@ pub(super) struct Record {
     began: Instant,
     /// Bytes from the caller so far.
     received: Arc<AtomicU64>,
+    /// Messages of gRPC from the caller so far.
+    messages: Option<Arc<AtomicU64>>,
+    /// Of a connection whose bytes are counted while it is open.
+    flow: Option<Flow>,
 }
 
 impl std::fmt::Debug for Record {
@@ -71,12 +75,27 @@ impl Record {
             telemetry: telemetry.clone(),
             began: Instant::now(),
             received: Arc::default(),
+            messages: None,
+            flow: None,
         }
     }
 
     /// Counts bytes from the caller.
     pub(super) fn received(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.received)
+    }
+
+    /// Counts messages of gRPC from the caller.
+    pub(super) fn messages(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.messages.get_or_insert_default())
+    }
+
+    /// The connection is carried from now on; its bytes are counted as they go by.
+    pub(super) fn opened(&mut self, progress: &Arc<Progress>) {
+        self.flow = self
+            .event
+            .as_deref()
+            .and_then(|event| self.telemetry.opened(event, progress));
     }
 
     pub(super) fn source(&mut self, source: &Arc<Peer>) {
@@ -241,7 +260,13 @@ impl Drop for Record {
         if let Some(mut event) = self.event.take() {
             event.duration = self.began.elapsed();
             event.bytes_received = self.received.load(Ordering::Relaxed);
-            self.telemetry.emit(*event);
+            if let (Some(messages), Some(http)) = (&self.messages, event.http.as_deref_mut()) {
+                http.request_messages = messages.load(Ordering::Relaxed);
+            }
+            match self.flow.take() {
+                Some(flow) => self.telemetry.emit_closed(*event, flow),
+                None => self.telemetry.emit(*event),
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use meshward_http::grpc::Tally;
 use meshward_http::{
     Abort, BodyEnd, Fault, Handler, Protocol as Read, Request, Response, Rewind, ServeOptions, Tap, Unsent,
     Upgrade, Version, header, version_of,
@@ -69,8 +70,12 @@ impl Handler for Requests {
         self.asked.store(true, Ordering::Relaxed);
         let grpc = headers::is_grpc(request.headers());
         let record = self.record(describe(&request));
-        let exchange = Exchange::new(record, grpc);
-        let request = request.map(|body| body.tapped(Count(exchange.record.received())));
+        let mut exchange = Exchange::new(record, grpc);
+        let count = Count {
+            received: exchange.record.received(),
+            messages: grpc.then(|| Tally::new(exchange.record.messages())),
+        };
+        let request = request.map(|body| body.tapped(count));
         Ok(self.outbound.answer(&self.client, exchange, request).await)
     }
 
@@ -409,13 +414,23 @@ pub(super) fn speak(protocol: Protocol, version: Version, upgrades: bool) -> Spe
     }
 }
 
-/// Counts the bytes of a request's body.
-struct Count(Arc<AtomicU64>);
+/// Counts the bytes of a request's body, and of gRPC the messages.
+struct Count {
+    received: Arc<AtomicU64>,
+    messages: Option<Tally>,
+}
 
 impl Tap for Count {
     fn data(&mut self, length: usize) {
-        self.0
+        self.received
             .fetch_add(u64::try_from(length).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn bytes(&mut self, data: &[u8]) {
+        self.data(data.len());
+        if let Some(messages) = &mut self.messages {
+            messages.take(data);
+        }
     }
 
     fn end(self: Box<Self>, _: BodyEnd) {}
