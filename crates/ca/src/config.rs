@@ -30,6 +30,9 @@ pub struct Config {
     pub token_audience: String,
     /// Where the root bundle is written, PEM, mode 0644.
     pub root_out: PathBuf,
+    /// Where metrics (`/metrics`) and health (`/healthz/ready`) are served, read-only.
+    #[serde(default)]
+    pub metrics: Vec<SocketAddr>,
 }
 
 fn hour() -> u64 {

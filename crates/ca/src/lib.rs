@@ -9,6 +9,7 @@
 mod config;
 mod csr;
 mod keys;
+mod meters;
 mod own;
 mod root;
 mod serve;

@@ -89,7 +89,7 @@ pub(crate) enum Asked {
     /// Say how each node's proxy stands: version, certificates, drops
     #[command(visible_alias = "proxy-status")]
     Proxies(Proxies),
-    /// Print the metrics of each node's proxy
+    /// Print the metrics of each node's proxy, the control plane and the certificate authority
     Metrics(Metrics),
     /// Say whether a caller may do something, and why: in files, or in the running mesh
     CanI(Box<CanI>),
@@ -355,9 +355,10 @@ pub(crate) struct Proxies {
 /// `metrics`.
 #[derive(Clone, Args, Debug)]
 pub(crate) struct Metrics {
-    /// One node; all where none is said, each a text of its own
+    /// One node, `control` or `ca`; all where none is said, each a text of its own
+    #[arg(value_name = "NODE|control|ca")]
     pub(crate) node: Option<String>,
-    /// The form of what is printed: the texts by node
+    /// The form of what is printed: the texts by node, `control` and `ca`
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Json>,
 }

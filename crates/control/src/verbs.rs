@@ -5,7 +5,10 @@ mod ask;
 mod desired;
 mod get;
 mod kinds;
+mod metrics;
 mod status;
+
+pub(crate) use metrics::Meters;
 
 use std::sync::Arc;
 
@@ -31,6 +34,7 @@ pub(crate) struct Desk {
     view: watch::Receiver<Arc<View>>,
     server: Server,
     watchers: Semaphore,
+    meters: Arc<Meters>,
 }
 
 impl Desk {
@@ -38,12 +42,14 @@ impl Desk {
         commands: mpsc::Sender<Command>,
         view: watch::Receiver<Arc<View>>,
         server: Server,
+        meters: Arc<Meters>,
     ) -> Self {
         Self {
             commands,
             view,
             server,
             watchers: Semaphore::new(MAX_WATCHERS),
+            meters,
         }
     }
 
@@ -94,6 +100,7 @@ impl Handler for Desk {
             "can-i" => ask::can_i(self, call.parse()?).await,
             "policy" => ask::policy(self, call.parse()?).await,
             "desired" => desired::desired(self, &mut call.items).await,
+            "metrics" => Ok(Value::String(self.meters.text())),
             "report" => self.report(call.parse()?).await,
             other => Err(Failure::usage(format!("the control plane has no verb `{other}`"))),
         }

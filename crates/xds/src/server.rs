@@ -1,10 +1,11 @@
 //! The control plane's end: holds what each node is to know, and brings every stream there.
 
+mod observe;
 mod stream;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http2;
@@ -17,6 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_service::Service;
+
+pub use observe::Observe;
 
 use crate::wire::{Encoded, MAX_MESSAGE, MAX_RESOURCES};
 
@@ -98,11 +101,11 @@ struct NodeEntry {
     streams: watch::Sender<u64>,
 }
 
-#[derive(Debug)]
 struct Shared {
     entries: Mutex<BTreeMap<String, Arc<NodeEntry>>>,
     status: watch::Sender<BTreeMap<String, NodeStatus>>,
     last_version: Mutex<u64>,
+    observer: OnceLock<Arc<dyn Observe>>,
 }
 
 /// Why a set cannot be published.
@@ -130,6 +133,7 @@ impl Server {
                 entries: Mutex::default(),
                 status: watch::Sender::new(BTreeMap::new()),
                 last_version: Mutex::new(0),
+                observer: OnceLock::new(),
             }),
         }
     }
@@ -161,6 +165,11 @@ impl Server {
             encoded,
         }));
         Ok(version)
+    }
+
+    /// Tells somebody of each response; the first who wants to be told is.
+    pub fn observe(&self, observer: Arc<dyn Observe>) {
+        let _ = self.shared.observer.set(observer);
     }
 
     /// How far every node is that something was published for.

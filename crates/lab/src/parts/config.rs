@@ -7,7 +7,9 @@ use admin::RunDir;
 use capture::plan;
 use serde::Serialize;
 
-use crate::site::{CA_PORT, CONTROL_PORT, METRICS_PORT, Site, write_private};
+use crate::site::{
+    CA_METRICS_PORT, CA_PORT, CONTROL_METRICS_PORT, CONTROL_PORT, METRICS_PORT, Site, write_private,
+};
 
 /// The lifetime of a leaf where nothing is said, seconds.
 const LEAF_LIFETIME: u64 = 3600;
@@ -42,6 +44,7 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         token_issuer: identity::token::ISSUER.to_owned(),
         token_audience: identity::token::AUDIENCE.to_owned(),
         root_out: run.roots(),
+        metrics: listen(CA_METRICS_PORT),
     };
     put(&path(run, "ca"), &ca)?;
     let control = control::Config {
@@ -57,6 +60,7 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         roots: run.roots(),
         token: run.token("control"),
         token_keys: run.token_keys(),
+        metrics: listen(CONTROL_METRICS_PORT),
         fetching: control::Fetching::default(),
     };
     put(&path(run, "control"), &control)?;

@@ -14,6 +14,7 @@ mod host;
 mod live;
 mod modes;
 mod policy;
+mod seen;
 mod session;
 mod tokens;
 mod websocket;

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::{mpsc, watch};
@@ -119,6 +120,7 @@ struct InFlight {
     /// What the peer holds once it has taken it.
     next: HashMap<String, String>,
     until: Instant,
+    since: Instant,
 }
 
 struct Serving {
@@ -207,8 +209,13 @@ impl Serving {
             version: current.version,
             next: versions(&current),
             until: Instant::now() + ANSWER,
+            since: Instant::now(),
         });
-        Some(difference(&self.held, &current, nonce))
+        let response = difference(&self.held, &current, nonce);
+        if let Some(observer) = self.shared.observer.get() {
+            observer.pushed(response.encoded_len());
+        }
+        Some(response)
     }
 
     fn answer(&mut self, request: DeltaDiscoveryRequest) {
@@ -219,6 +226,9 @@ impl Serving {
         else {
             return;
         };
+        if let Some(observer) = self.shared.observer.get() {
+            observer.answered(flight.since.elapsed(), request.error_detail.is_some());
+        }
         match request.error_detail {
             None => {
                 self.held = flight.next;
