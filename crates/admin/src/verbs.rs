@@ -10,6 +10,7 @@
 //! | control | `desired` | null | [`Desired`], now and after each change, until hung up | |
 //! | control | `can-i` | [`CanI`] | | the answer (`analysis::Answer`) |
 //! | control | `policy` | the target (`analysis::Target`) | | array of what is in force (`analysis::Effective`) |
+//! | control | `snapshots` | null | [`Snapshot`] a node | null |
 //! | control | `metrics` | null | | the text of the metrics |
 //! | control | `report` | [`Report`] | | null |
 //! | up | `ps` | null | | array of [`PodRow`] |
@@ -374,6 +375,18 @@ pub struct Port {
     pub reach: String,
     /// How callers prove who they are.
     pub authentication: String,
+}
+
+/// What a node's proxy is to know. Nothing in it is private, but symmetric keys that a RequestAuthentication holds.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Snapshot {
+    /// The node.
+    pub node: String,
+    /// The version that was published; `None` where it could not be.
+    pub version: Option<u64>,
+    /// The resources, each under the name of its kind (`snapshot::Resource`).
+    pub resources: Vec<Value>,
 }
 
 /// A page of a part: `/metrics`, `/healthz/live` or `/healthz/ready`.

@@ -1,5 +1,8 @@
 //! How a mesh and its parts stand.
 
+pub(crate) mod dump;
 pub(crate) mod info;
 pub(crate) mod proxies;
+mod samples;
 pub(crate) mod status;
+pub(crate) mod top;

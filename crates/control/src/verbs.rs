@@ -6,6 +6,7 @@ mod desired;
 mod get;
 mod kinds;
 mod metrics;
+mod snapshots;
 mod status;
 
 pub(crate) use metrics::Meters;
@@ -100,6 +101,7 @@ impl Handler for Desk {
             "can-i" => ask::can_i(self, call.parse()?).await,
             "policy" => ask::policy(self, call.parse()?).await,
             "desired" => desired::desired(self, &mut call.items).await,
+            "snapshots" => snapshots::snapshots(self, &mut call.items).await,
             "metrics" => Ok(Value::String(self.meters.text())),
             "report" => self.report(call.parse()?).await,
             other => Err(Failure::usage(format!("the control plane has no verb `{other}`"))),

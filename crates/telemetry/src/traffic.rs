@@ -227,6 +227,7 @@ pub(crate) struct Series {
     received: Counter,
     opened: Counter,
     closed: Counter,
+    denied: Counter,
 }
 
 impl Series {
@@ -247,6 +248,7 @@ impl Series {
             received: Counter::default(),
             opened: Counter::default(),
             closed: Counter::default(),
+            denied: Counter::default(),
         }
     }
 
@@ -258,6 +260,12 @@ impl Series {
         if let Some(http) = &event.http {
             self.request_messages.inc_by(http.request_messages);
             self.response_messages.inc_by(http.response_messages);
+        }
+    }
+
+    fn decided(&self, event: &Event) {
+        if event.denied() {
+            self.denied.inc();
         }
     }
 
@@ -336,6 +344,7 @@ impl Traffic {
             EventKind::Request => {
                 if let Some(series) = self.series(event) {
                     series.request(event);
+                    series.decided(event);
                 }
             }
             EventKind::Connection => {
@@ -343,6 +352,7 @@ impl Traffic {
                     series.opened.inc();
                     series.closed.inc();
                     series.bytes((event.bytes_received, event.bytes_sent));
+                    series.decided(event);
                 }
             }
             EventKind::Drop | EventKind::Dns => {}
@@ -374,6 +384,7 @@ impl Traffic {
         drop(flow);
         if let Some(series) = self.series(event) {
             series.closed.inc();
+            series.decided(event);
         }
     }
 
@@ -418,11 +429,11 @@ impl Traffic {
 type Metric = (
     &'static str,
     &'static str,
-    fn(&Labels) -> bool,
+    fn(&Labels, &Series) -> bool,
     fn(&Series) -> &dyn EncodeMetric,
 );
 
-const METRICS: [Metric; 10] = [
+const METRICS: [Metric; 11] = [
     ("istio_requests", "Requests", of_requests, |s| &s.requests),
     (
         "istio_request_duration_milliseconds",
@@ -472,18 +483,28 @@ const METRICS: [Metric; 10] = [
         of_connections,
         |s| &s.closed,
     ),
+    (
+        "meshward_denied",
+        "Requests and connections that were refused",
+        that_were_refused,
+        |s| &s.denied,
+    ),
 ];
 
-fn of_requests(labels: &Labels) -> bool {
+fn of_requests(labels: &Labels, _: &Series) -> bool {
     labels.code.is_some()
 }
 
-fn of_grpc(labels: &Labels) -> bool {
+fn of_grpc(labels: &Labels, _: &Series) -> bool {
     labels.code.is_some() && labels.protocol == "grpc"
 }
 
-fn of_connections(labels: &Labels) -> bool {
+fn of_connections(labels: &Labels, _: &Series) -> bool {
     labels.code.is_none()
+}
+
+fn that_were_refused(_: &Labels, series: &Series) -> bool {
+    series.denied.get() > 0
 }
 
 impl Collector for Traffic {
@@ -497,7 +518,7 @@ impl Collector for Traffic {
                 _ => MetricType::Counter,
             };
             let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
-            for (labels, series) in all.iter().filter(|(labels, _)| concerns(labels)) {
+            for (labels, series) in all.iter().filter(|(labels, series)| concerns(labels, series)) {
                 of(series).encode(metric.encode_family(&**labels)?)?;
             }
         }

@@ -180,3 +180,209 @@ fn a_token_in_a_query_is_in_nobodys_log() {
     let all = mesh.run(&["logs", "--access"]).stdout;
     assert!(!all.contains("hunter2") && !all.contains(jwt), "{all}");
 }
+
+const DENIED: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: denied, namespace: m}
+spec: {action: DENY, rules: [{to: [{operation: {paths: [/denied], ports: ['8000']}}]}]}
+";
+
+#[test]
+fn top_shows_who_calls_whom_and_what_is_refused() {
+    let Some(mesh) = start("top", &["--profile", "istio"]) else {
+        return;
+    };
+    mesh.apply(DENIED);
+    let script = "i=0; while [ $i -lt 40 ]; do curl -s -o /dev/null http://server:8000/ http://server:8000/denied; i=$((i+1)); done";
+    std::thread::scope(|scope| {
+        scope.spawn(|| mesh.exec("m", "client", &["sh", "-c", script]));
+        let flow = (0..20)
+            .map(|_| mesh.json(&["top", "--once", "--interval", "1s"]))
+            .find_map(|told| {
+                let flows = told["flows"].as_array()?.clone();
+                flows
+                    .into_iter()
+                    .find(|flow| flow["sourceWorkload"] == "client" && flow["protocol"] == "http")
+            })
+            .unwrap_or_else(|| panic!("no call is seen"));
+        assert_eq!(
+            flow["destinationService"], "direct.m.svc.cluster.local",
+            "{flow:#}"
+        );
+        assert_eq!(flow["security"], "mutual_tls", "{flow:#}");
+        assert!(flow["requestsPerS"].as_f64().unwrap() > 0.5, "{flow:#}");
+        assert!(flow["deniedPerS"].as_f64().unwrap() > 0.2, "{flow:#}");
+        let (p50, p99) = (flow["p50Ms"].as_f64().unwrap(), flow["p99Ms"].as_f64().unwrap());
+        assert!(p50 > 0.0 && p50 <= p99, "{flow:#}");
+        let text = mesh.run(&["top", "--once", "-n", "m"]);
+        assert!(
+            text.stdout.contains("CALLER") || text.stdout.contains("nothing is called"),
+            "{text:?}"
+        );
+        let none = mesh.json(&["top", "--once", "-n", "nowhere"]);
+        assert_eq!(none["flows"], serde_json::json!([]));
+    });
+}
+
+#[test]
+fn refusals_are_followed_as_they_come() {
+    use std::io::BufRead as _;
+    let Some(mesh) = start("follow", &["--profile", "istio"]) else {
+        return;
+    };
+    mesh.apply(DENIED);
+    let mut follow = Command::new(mesh.program())
+        .args(["logs", "--name", mesh.name(), "--denied", "-f", "-o", "json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (send, lines) = std::sync::mpsc::channel();
+    let out = std::io::BufReader::new(follow.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        out.lines()
+            .map_while(Result::ok)
+            .for_each(|line| drop(send.send(line)))
+    });
+    for _ in 0..3 {
+        assert_eq!(mesh.curl("m", "client", &["http://server:8000/"]).code, 200);
+        assert_eq!(mesh.curl("m", "client", &["http://server:8000/denied"]).code, 403);
+        // Packets that capture drops are refusals too, and come by themselves.
+        let line = std::iter::from_fn(|| lines.recv_timeout(std::time::Duration::from_secs(20)).ok())
+            .map(|line| serde_json::from_str::<Value>(&line).unwrap())
+            .find(|line| line["path"] == "/denied" && line["reporter"] == "destination")
+            .unwrap_or_else(|| panic!("no refusal is told"));
+        assert_eq!(line["decision"], "deny", "{line:#}");
+        assert_eq!(line["policy"]["name"], "denied", "{line:#}");
+    }
+    let _ = follow.kill();
+    let _ = follow.wait();
+}
+
+const SECRETS: &str = r#"
+apiVersion: v1
+kind: Secret
+metadata: {name: db, namespace: m}
+stringData: {password: hunter2-secret}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: app, namespace: m}
+data:
+  key.pem: |
+    -----BEGIN EC PRIVATE KEY-----
+    aHVudGVyMi1wZW0=
+    -----END EC PRIVATE KEY-----
+  password: hunter2-config
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata:
+  name: jwt
+  namespace: m
+  annotations: {meshward.dev/jwt-allow-hmac: "true"}
+spec:
+  jwtRules:
+  - issuer: me
+    jwks: '{"keys":[{"kty":"oct","alg":"HS256","kid":"a","k":"aHVudGVyMi1od2Fj"}]}'
+"#;
+
+#[test]
+fn a_bundle_holds_what_helps_and_no_secret() {
+    let Some(mesh) = start("bundle", &["--profile", "istio"]) else {
+        return;
+    };
+    mesh.run_with(&["apply", "-f", "-"], SECRETS);
+    let jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJodW50ZXIyIn0.aHVudGVyMg";
+    let bearer = format!("authorization: Bearer {jwt}");
+    for words in [
+        vec!["http://server:8000/a?access_token=hunter2-query"],
+        vec!["-H", &bearer, "http://server:8000/b"],
+        vec![
+            "-H",
+            "authorization: Basic aHVudGVyMi1iYXNpYw==",
+            "http://server:8000/c",
+        ],
+    ] {
+        mesh.curl("m", "client", &words);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bundle.tar.gz");
+    let told = mesh.json(&["dump", file.to_str().unwrap()]);
+    assert_eq!(told["errors"], serde_json::json!([]), "{told:#}");
+    let unpacked = Command::new("tar")
+        .args(["-xzf", file.to_str().unwrap(), "--strip-components=1", "-C"])
+        .arg(dir.path())
+        .status()
+        .unwrap();
+    assert!(unpacked.success());
+    for name in [
+        "README.txt",
+        "version.json",
+        "info.json",
+        "ports.json",
+        "pods.json",
+        "status.json",
+        "objects.json",
+        "errors.txt",
+        "proxies/node-0/state.json",
+        "proxies/node-1/access.jsonl",
+        "snapshots/node-0.json",
+        "metrics/control.txt",
+        "metrics/ca.txt",
+        "metrics/proxy-node-0.txt",
+        "health/proxy-node-1.txt",
+        "logs/control.log",
+        "logs/proxy-node-0.log",
+    ] {
+        let found = std::fs::metadata(dir.path().join(name));
+        assert!(found.is_ok_and(|found| found.len() > 0), "no {name}");
+    }
+    // Tokens of the mesh's own, and its keys, as they are on disk.
+    let run = Path::new("/run/meshward").join(mesh.name());
+    let mut own: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(run.join("tokens"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        own.push(std::fs::read_to_string(entry.path()).unwrap().trim().to_owned());
+    }
+    assert!(!own.is_empty() || !run.exists(), "there are tokens to look for");
+    let mut files = vec![dir.path().to_owned()];
+    let mut seen = 0;
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(
+                std::fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        if path == file {
+            continue;
+        }
+        seen += 1;
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.display();
+        for secret in [
+            "hunter2",
+            "PRIVATE KEY",
+            "aHVudGVyMi",
+            "eyJhbGciOi",
+            "Bearer ey",
+            "Basic aH",
+        ] {
+            // What the bundle says of itself may name what it has not.
+            let told = name.to_string().ends_with("README.txt");
+            assert!(told || !text.contains(secret), "{secret} in {name}");
+        }
+        for token in &own {
+            assert!(!text.contains(token.as_str()), "a token of the mesh in {name}");
+        }
+    }
+    assert!(seen > 15, "{seen}");
+    let again = mesh.run(&["dump", file.to_str().unwrap()]);
+    assert_ne!(again.code, 0, "nothing is written over");
+}
