@@ -17,6 +17,7 @@ mod local;
 mod plan;
 mod pool;
 mod tcp;
+pub(crate) mod trace;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::shared::Shared;
 pub(crate) use call::{Call, NoReply, Reply};
 use dial::{Dial, Kernel};
 use event::Record;
+pub(crate) use event::peer_of;
 use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;

@@ -12,6 +12,7 @@ mod mesh;
 mod provider;
 mod resources;
 mod service;
+mod telemetry;
 mod workload;
 
 pub use index::{Answer, Authentication, Destination, Index, IndexError, ServiceTarget, Transport};
@@ -19,4 +20,5 @@ pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
 pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
 pub use resources::{Delta, Resource, ResourceName, Resources};
 pub use service::{ClientTls, Endpoint, Service, ServicePort};
+pub use telemetry::{Tag, Telemetry, TraceProvider, Tracing, WHOLE};
 pub use workload::{Inbound, InboundPort, Workload};

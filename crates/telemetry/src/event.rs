@@ -68,6 +68,9 @@ pub struct Event {
     /// Where it was sent on to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<SocketAddr>,
+    /// Whether it is left out of the access log (Telemetry `accessLogging`). What was refused never is.
+    #[serde(skip)]
+    pub unlogged: bool,
     /// A sentence for people about what went wrong, where something did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Box<str>>,
@@ -105,6 +108,7 @@ impl Event {
             ext_authz: Vec::new(),
             decision_id: None,
             upstream: None,
+            unlogged: false,
             message: None,
         }
     }

@@ -12,10 +12,14 @@ use tokio::sync::{broadcast, mpsc};
 use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::render::{self, Format};
+use crate::trace::{Finished, Span};
 use crate::traffic::{Flow, Progress};
 
 /// How many events may wait for the log writer. Past it they are counted as lost, never waited for.
 pub const LOG_QUEUE: usize = 8192;
+
+/// How many spans may wait to be sent. Past it they are counted as lost.
+pub const SPAN_QUEUE: usize = 4096;
 
 /// How many events are kept for those who ask what has just happened.
 pub const LOG_BACKLOG: usize = 1000;
@@ -53,6 +57,17 @@ struct Inner {
     queue: Option<mpsc::Sender<Entry>>,
     live: broadcast::Sender<Arc<Event>>,
     backlog: Mutex<VecDeque<Arc<Event>>>,
+    spans: mpsc::Sender<Finished>,
+    finished: Mutex<Option<mpsc::Receiver<Finished>>>,
+}
+
+/// What belongs to an event.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// Of a connection that was told to be [`Telemetry::opened`].
+    pub flow: Option<Flow>,
+    /// The span that it completes.
+    pub span: Option<Box<Span>>,
 }
 
 /// What the log's writer is sent.
@@ -104,22 +119,30 @@ impl Telemetry {
             }
         };
         let (live, _) = broadcast::channel(1024);
+        let (spans, finished) = mpsc::channel(SPAN_QUEUE);
         Ok(Self(Arc::new(Inner {
             metrics,
             queue,
             live,
             backlog: Mutex::default(),
+            spans,
+            finished: Mutex::new(Some(finished)),
         })))
     }
 
     /// Takes an event. Never blocks.
     pub fn emit(&self, event: Event) {
-        self.take(event, None);
+        self.take(event, Attached::default());
     }
 
-    /// Takes the event of a connection that was told to be [`Self::opened`].
-    pub fn emit_closed(&self, event: Event, flow: Flow) {
-        self.take(event, Some(flow));
+    /// Takes an event with what belongs to it.
+    pub fn emit_with(&self, event: Event, attached: Attached) {
+        self.take(event, attached);
+    }
+
+    /// Spans that have ended, for whoever sends them: the first who asks gets them.
+    pub fn take_spans(&self) -> Option<mpsc::Receiver<Finished>> {
+        self.0.finished.lock().ok()?.take()
     }
 
     /// A connection is open from now on: it is counted, and so are its bytes as they go by. `None` where there is no room
@@ -128,9 +151,17 @@ impl Telemetry {
         self.0.metrics.opened(event, progress)
     }
 
-    fn take(&self, mut event: Event, flow: Option<Flow>) {
+    fn take(&self, mut event: Event, attached: Attached) {
         event.redact();
-        self.0.metrics.record(&event, flow);
+        if let Some(span) = attached.span
+            && self.0.spans.try_send(span.finish(&event)).is_err()
+        {
+            self.spans_lost(1);
+        }
+        self.0.metrics.record(&event, attached.flow);
+        if event.unlogged && !event.denied() {
+            return;
+        }
         let event = Arc::new(event);
         if let Ok(mut backlog) = self.0.backlog.lock() {
             if backlog.len() >= LOG_BACKLOG {

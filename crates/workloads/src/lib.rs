@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+mod collector;
 mod echo;
 mod ext_authz;
 mod httpbin;
@@ -14,7 +15,15 @@ mod tcp_echo;
 mod websocket;
 
 /// The names of the programs, for messages.
-pub const PROGRAMS: &[&str] = &["httpbin", "echo", "tcp-echo", "ext-authz", "idle", "probe"];
+pub const PROGRAMS: &[&str] = &[
+    "httpbin",
+    "echo",
+    "tcp-echo",
+    "ext-authz",
+    "collector",
+    "idle",
+    "probe",
+];
 
 /// Runs a program until it ends and returns its exit code; 64 for a name or arguments that it does not know.
 pub fn run(program: &str, args: Vec<String>) -> i32 {
@@ -28,6 +37,7 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "echo" => echo::run(&args).await,
             "tcp-echo" => tcp_echo::run(&args).await,
             "ext-authz" => ext_authz::run(&args).await,
+            "collector" => collector::run(&args).await,
             "idle" => idle().await,
             "probe" => probe::run(&args).await,
             other => Err(Exit::usage(format!(

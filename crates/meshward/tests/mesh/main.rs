@@ -17,6 +17,7 @@ mod policy;
 mod seen;
 mod session;
 mod tokens;
+mod tracing;
 mod websocket;
 mod wire;
 mod world;

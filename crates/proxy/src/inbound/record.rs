@@ -10,7 +10,8 @@ use model::{Reason, SpiffeId};
 use policy::{Denial, ExternalAnswer, Permit, PolicyId};
 use snapshot::{Index, Workload};
 use telemetry::{
-    Decision, Event, EventKind, ExtAuthz, Flow, HttpEvent, Peer, PolicyRef, Progress, Reporter, Telemetry,
+    Attached, Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Progress, Reporter, Span,
+    Telemetry,
 };
 
 use super::decide::Refusal;
@@ -30,8 +31,8 @@ pub(super) struct Record {
     received: Arc<AtomicU64>,
     /// Messages of gRPC from the caller so far.
     messages: Option<Arc<AtomicU64>>,
-    /// Of a connection whose bytes are counted while it is open.
-    flow: Option<Flow>,
+    /// What is counted and traced besides.
+    attached: Attached,
     client: SocketAddr,
 }
 
@@ -111,7 +112,7 @@ impl Record {
             began: Instant::now(),
             received: Arc::default(),
             messages: None,
-            flow: None,
+            attached: Attached::default(),
             client,
         }
     }
@@ -126,6 +127,11 @@ impl Record {
         Arc::clone(&self.received)
     }
 
+    /// It completes the span, where there is one.
+    pub(super) fn traced(&mut self, span: Option<Box<Span>>) {
+        self.attached.span = span;
+    }
+
     /// Counts messages of gRPC from the caller.
     pub(super) fn messages(&mut self) -> Arc<AtomicU64> {
         Arc::clone(self.messages.get_or_insert_default())
@@ -133,7 +139,7 @@ impl Record {
 
     /// The connection is carried from now on; its bytes are counted as they go by.
     pub(super) fn opened(&mut self, progress: &Arc<Progress>) {
-        self.flow = self
+        self.attached.flow = self
             .event
             .as_deref()
             .and_then(|event| self.telemetry.opened(event, progress));
@@ -153,6 +159,8 @@ impl Record {
         self.edit(|event| {
             event.destination = Arc::clone(&callee.destination);
             event.service.clone_from(&callee.service);
+            let telemetry = callee.workload.inbound.as_ref().map(|inbound| &inbound.telemetry);
+            event.unlogged = telemetry.is_some_and(|told| told.server_log_off);
             event.port = callee.address.port();
         });
     }
@@ -391,10 +399,8 @@ impl Drop for Record {
                 let decided = self.decided.take().map(|decided| *decided);
                 self.denials.keep(Event::clone(&event), decided);
             }
-            match self.flow.take() {
-                Some(flow) => self.telemetry.emit_closed(*event, flow),
-                None => self.telemetry.emit(*event),
-            }
+            self.telemetry
+                .emit_with(*event, std::mem::take(&mut self.attached));
         }
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use meshward_http::grpc::Tally;
 use meshward_http::{
-    Abort, BodyEnd, Fault, Handler, Protocol as Read, Request, Response, Rewind, ServeOptions, Tap, Unsent,
-    Upgrade, Version, header, version_of,
+    Abort, BodyEnd, Fault, Handler, HeaderMap, Protocol as Read, Request, Response, Rewind, ServeOptions,
+    Tap, Unsent, Upgrade, Version, header, version_of,
 };
 use model::{Protocol, Reason};
 use snapshot::{Destination, Index, PathNormalization};
-use telemetry::HttpEvent;
+use telemetry::{HttpEvent, SpanKind};
 
 use super::answer::Failure;
 use super::event::Record;
@@ -21,6 +21,7 @@ use super::hop::{self, Hop};
 use super::local::{self, Way};
 use super::plan::Kept;
 use super::pool::{Key, Lease, Opened, Speak};
+use super::trace::{self, Whose};
 use super::{Client, Downstream, Outbound, RETRIES};
 use crate::inbound;
 
@@ -164,6 +165,7 @@ impl Outbound {
         }
         let id = headers::outgoing(request.headers_mut(), upgrades, mesh.strict_hosts);
         exchange.record.http(|http| http.request_id = id.into());
+        trace(&index, client, request.headers_mut(), &mut exchange.record);
         let attempts = Attempts {
             client,
             index: &index,
@@ -336,6 +338,23 @@ impl Outbound {
             return self.pool.apart(key, open()).await;
         }
         self.pool.lease(key, open).await
+    }
+}
+
+/// What is told of the caller's traffic, and the request's place in its trace.
+fn trace(index: &Index, client: &Client, headers: &mut HeaderMap, record: &mut Record) {
+    let workload = index.workload(&client.local.uid);
+    let Some(inbound) = workload.and_then(|workload| workload.inbound.as_ref()) else {
+        return;
+    };
+    record.told(&inbound.telemetry);
+    if let Some(tracing) = &inbound.telemetry.tracing {
+        let whose = Whose {
+            mark: client.local.mark,
+            peer: &client.source,
+            kind: SpanKind::Client,
+        };
+        record.traced(trace::begin(headers, tracing, &whose, trace::random()));
     }
 }
 

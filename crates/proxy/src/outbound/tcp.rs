@@ -42,6 +42,12 @@ impl Outbound {
             }
         };
         record.destination(&destination);
+        let inbound = index
+            .workload(&client.local.uid)
+            .and_then(|workload| workload.inbound.as_ref());
+        if let Some(inbound) = inbound {
+            record.told(&inbound.telemetry);
+        }
         let limit = std::time::Duration::from_millis(index.mesh().connect_timeout_ms);
         let mut tried = Vec::new();
         let mut last = None;
