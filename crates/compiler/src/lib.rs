@@ -180,9 +180,11 @@ pub fn compile(world: &World) -> Compiled {
     let services = services::all(&view, &pods, &modes, &rules, &mut report);
     let authz = authz::Authz::new(&view, &mesh, &guardrails, &services.list, &mut report);
     let requests = authn::request::Requests::new(&view, &mut report);
+    let telemetries = settings::telemetry::Telemetries::new(&view, &services.list, &mut report);
     let guards = inbound::Guards {
         authz: &authz,
         requests: &requests,
+        telemetries: &telemetries,
         deny_by_default: mesh.deny_by_default,
     };
     let inbounds = inbound::all(&view, &pods, &modes, &services, guards, &mut report);

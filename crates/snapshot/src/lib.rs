@@ -13,6 +13,7 @@ mod provider;
 mod resources;
 mod service;
 mod set;
+mod telemetry;
 mod workload;
 
 pub use index::{Answer, Authentication, Destination, Index, IndexError, Lacks, ServiceTarget, Transport};
@@ -21,4 +22,5 @@ pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
 pub use resources::{Address, Delta, Resource, ResourceName};
 pub use service::{ClientTls, Endpoint, Service, ServicePort};
 pub use set::Resources;
+pub use telemetry::{Tag, Telemetry, TraceProvider, Tracing, WHOLE};
 pub use workload::{Inbound, InboundPort, Workload};

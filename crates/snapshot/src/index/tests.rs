@@ -432,6 +432,7 @@ fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
         authentications: vec![],
         mtls_decided_by: None,
         path_dialects: Default::default(),
+        telemetry: crate::Telemetry::default(),
     };
     let with = |uid, names| Workload {
         inbound: Some(inbound(names)),
@@ -464,6 +465,7 @@ fn s3_6_workloads_that_read_paths_alike_share_a_set_and_others_do_not() {
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: dialects.parse().unwrap(),
+            telemetry: crate::Telemetry::default(),
         }),
         ..pod(uid, "full", &[], Some(ID))
     };
@@ -510,6 +512,7 @@ fn an_index_that_follows_another_decides_by_its_own_resources() {
                 policies: vec![a.id.clone(), b.id.clone()],
                 mtls_decided_by: None,
                 path_dialects: Default::default(),
+                telemetry: crate::Telemetry::default(),
             }),
             ..pod("a", "full", &[], Some(ID))
         };
@@ -612,6 +615,7 @@ mod authentication {
                 authentications: list.iter().map(|name| id(name)).collect(),
                 mtls_decided_by: None,
                 path_dialects: Default::default(),
+                telemetry: crate::Telemetry::default(),
             }),
             ..pod(uid, "full", &[], Some(ID))
         })

@@ -123,6 +123,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: Default::default(),
+            telemetry: snapshot::Telemetry::default(),
         }),
     }
 }
