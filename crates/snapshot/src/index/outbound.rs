@@ -28,7 +28,8 @@ pub enum Destination {
     /// To one of the Service's endpoints.
     Service(ServiceTarget),
     /// To the very address that was dialled, which the mesh knows. `workload` is the pod that has it; it is
-    /// reached with identity wherever it takes mutual TLS, however it was addressed (O-01).
+    /// reached with identity wherever it takes mutual TLS, however it was addressed (O-01). A pod outside the mesh is
+    /// such a destination only where it serves a headless Service, or all the world is (ALLOW_ANY).
     Direct {
         /// The address that was dialled.
         address: SocketAddr,
@@ -104,7 +105,10 @@ impl Index {
         }
         let workload = self.pod(dialled.ip()).cloned();
         let service = self.serving(namespace, dialled);
-        if workload.is_some() || service.as_ref().is_some_and(|s| s.service.headless) {
+        // A plain pod's address is in no registry, Service of its own or not, unless that is headless (semantics 7.2).
+        let registered = workload.as_ref().is_some_and(|w| w.identity.is_some())
+            || service.as_ref().is_some_and(|s| s.service.headless);
+        if registered || (workload.is_some() && self.mesh().egress == Egress::AllowAny) {
             return Ok(Destination::Direct {
                 address: dialled,
                 workload,

@@ -126,6 +126,7 @@ fn world(mesh: Mesh) -> Index {
         alias("full/loop", "loop.full.svc.cluster.local").into(),
         pod("web-1", "full", &["10.77.0.2", "fd77:1::2"], Some(ID)).into(),
         pod("db-0", "full", &["10.77.0.4", "fd77:1::4"], None).into(),
+        pod("plain", "legacy", &["10.77.0.6"], None).into(),
     ]
     .into_iter()
     .collect();
@@ -236,6 +237,44 @@ fn o_01_a_pod_by_address_is_reached_with_identity() {
         goes(&index, "10.77.0.5:5432", None),
         "10.77.0.5:5432 plain full/db"
     );
+}
+
+#[test]
+fn p_29_a_plain_pods_address_is_in_no_registry() {
+    let served = || vec![endpoint("plain", &["10.77.0.6"], (80, 8080), true)];
+    let unknown = Reason::EgressUnknown.as_str();
+    for egress in [Egress::RegistryOnly, Egress::AllowAny] {
+        let direct = |text: &'static str| match egress {
+            Egress::RegistryOnly => unknown,
+            Egress::AllowAny => text,
+        };
+        let index = world(mesh(true, egress));
+        assert_eq!(
+            goes(&index, "10.77.0.6:8080", None),
+            direct("10.77.0.6:8080 plain -")
+        );
+        // Its Service is reached by the Service's address; the pod's own is another one.
+        let with = |vips: &[&str]| {
+            let resources: Resources = [
+                Resource::from(mesh(true, egress)),
+                service("legacy/web", vips, 80, Protocol::Http, served()).into(),
+                pod("plain", "legacy", &["10.77.0.6"], None).into(),
+            ]
+            .into_iter()
+            .collect();
+            Index::build(&resources).unwrap()
+        };
+        let cluster = with(&["10.96.0.30"]);
+        assert_eq!(goes(&cluster, "10.96.0.30:80", None), "legacy/web:80");
+        assert_eq!(
+            goes(&cluster, "10.77.0.6:8080", None),
+            direct("10.77.0.6:8080 plain legacy/web")
+        );
+        assert_eq!(
+            goes(&with(&[]), "10.77.0.6:8080", None),
+            "10.77.0.6:8080 plain legacy/web"
+        );
+    }
 }
 
 #[test]
