@@ -1,5 +1,6 @@
 //! Programs that answer for well-known container images on a machine without a registry: httpbin,
-//! Istio's echo application, the TCP echo server, an external authorizer, an idle process, and a probe that speaks from inside a pod.
+//! Istio's echo application, the TCP echo server, an external authorizer, an idle process, a probe that speaks from inside a pod,
+//! and a witness that tells what comes to one.
 //!
 //! They stand for other people's software, so they share no code with the proxy and speak plainly.
 
@@ -9,12 +10,21 @@ mod echo;
 mod ext_authz;
 mod httpbin;
 mod probe;
+mod record;
 mod serve;
 mod tcp_echo;
 mod websocket;
 
 /// The names of the programs, for messages.
-pub const PROGRAMS: &[&str] = &["httpbin", "echo", "tcp-echo", "ext-authz", "idle", "probe"];
+pub const PROGRAMS: &[&str] = &[
+    "httpbin",
+    "echo",
+    "tcp-echo",
+    "ext-authz",
+    "idle",
+    "probe",
+    "record",
+];
 
 /// Runs a program until it ends and returns its exit code; 64 for a name or arguments that it does not know.
 pub fn run(program: &str, args: Vec<String>) -> i32 {
@@ -30,6 +40,7 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "ext-authz" => ext_authz::run(&args).await,
             "idle" => idle().await,
             "probe" => probe::run(&args).await,
+            "record" => record::run(&args).await,
             other => Err(Exit::usage(format!(
                 "`{other}` is not a built-in program: {}",
                 PROGRAMS.join(", ")
