@@ -15,6 +15,7 @@ mod live;
 mod modes;
 mod policy;
 mod session;
+mod survey;
 mod tokens;
 mod websocket;
 mod wire;
