@@ -1,5 +1,6 @@
 //! The kinds that are acted on, as types: fields as Kubernetes and Istio name them.
 
+mod egress;
 mod extension;
 mod guardrail;
 mod mesh;
@@ -9,6 +10,10 @@ mod services;
 mod traffic;
 mod workloads;
 
+pub use egress::{
+    EntryEndpoint, EntryPort, EntrySelector, Location, Resolution, ServiceEntry, Sidecar, SidecarEgress,
+    SidecarPolicy,
+};
 pub(crate) use extension::check as check_extensions;
 pub use extension::{ExtAuthz, ExtAuthzHttp, ExtensionFault, ExtensionKind, ExtensionProvider, RequestBody};
 pub use guardrail::Guardrail;
@@ -55,6 +60,8 @@ pub enum Kind {
     RequestAuthentication(Box<RequestAuthentication>),
     Guardrail(Box<Guardrail>),
     DestinationRule(Box<DestinationRule>),
+    ServiceEntry(Box<ServiceEntry>),
+    Sidecar(Box<Sidecar>),
     /// A kind without a body of its own here: [`json`](crate::Object::json) has all there is, [`class`](crate::Object::class) says what becomes of it.
     Other,
 }

@@ -5,6 +5,7 @@
 //! demands more of the caller: a mesh pod before a plain one.
 
 mod authentication;
+mod external;
 mod names;
 mod outbound;
 mod transport;
@@ -49,6 +50,7 @@ pub struct Index {
     /// As `policies`, of RequestAuthentications.
     authentications: HashMap<WorkloadUid, Arc<Authentication>>,
     providers: HashMap<String, Arc<Provider>>,
+    externals: external::Externals,
 }
 
 impl Index {
@@ -84,6 +86,7 @@ impl Index {
             policies: HashMap::new(),
             authentications: HashMap::new(),
             providers: HashMap::new(),
+            externals: external::Externals::default(),
         };
         for (_, resource) in resources.iter() {
             match resource.as_ref() {
@@ -163,6 +166,11 @@ impl Index {
         self.workloads.values()
     }
 
+    /// All that ServiceEntries declare, in no particular order.
+    pub fn externals(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.externals.all()
+    }
+
     /// All Services, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values().flat_map(HashMap::values)
@@ -173,6 +181,9 @@ impl Index {
     }
 
     fn add_service(&mut self, service: &Arc<Service>) {
+        if service.external.is_some() {
+            return self.externals.add(service);
+        }
         for vip in &service.vips {
             self.vips
                 .entry(canonical_ip(*vip))

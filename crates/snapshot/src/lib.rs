@@ -7,6 +7,7 @@
 
 #![warn(missing_docs)]
 
+mod egress;
 mod index;
 mod mesh;
 mod provider;
@@ -14,6 +15,7 @@ mod resources;
 mod service;
 mod workload;
 
+pub use egress::{External, Import, Resolution, Scope};
 pub use index::{Answer, Authentication, Destination, Index, IndexError, ServiceTarget, Transport};
 pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
 pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
