@@ -8,6 +8,7 @@
 
 mod addressing;
 mod clean;
+mod egress;
 mod explain;
 mod external;
 mod host;
