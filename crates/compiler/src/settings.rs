@@ -1,5 +1,6 @@
 //! Settings of the mesh: the profile's defaults, and what MeshConfig says in their place (semantics 14).
 
+mod scopes;
 pub(crate) mod telemetry;
 
 use api::{MeshConfig, OutboundMode, PathNormalization as Written, Problem, ProtocolVersion, Severity};
@@ -19,6 +20,7 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
     let secure = view.secure();
     let empty = MeshConfig::default();
     let config = view.mesh_config.map_or(&empty, |of| of.body);
+    let scopes = scopes::scopes(view, report);
     let mut reader = Reader {
         of: view.mesh_config,
         report,
@@ -70,6 +72,7 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
             Some(ProtocolVersion::Auto) | None => TlsVersion::V1_2,
         },
         http10: false,
+        scopes,
         connect_timeout_ms: reader
             .duration("connectTimeout", config.connect_timeout.as_deref())
             .filter(|ms| *ms > 0)

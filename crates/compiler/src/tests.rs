@@ -4,6 +4,7 @@ mod authn;
 mod authz;
 mod clients;
 mod dialects;
+mod egress;
 mod external;
 mod guardrail;
 mod order;
@@ -54,7 +55,7 @@ impl Scene {
         self.age += 1;
         let version = match kind {
             "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "security.istio.io/v1",
-            "DestinationRule" => "networking.istio.io/v1",
+            "DestinationRule" | "ServiceEntry" | "Sidecar" => "networking.istio.io/v1",
             "Guardrail" => "meshward.dev/v1alpha1",
             "NetworkPolicy" => "networking.k8s.io/v1",
             "EndpointSlice" => "discovery.k8s.io/v1",

@@ -105,6 +105,7 @@ pub(crate) mod tests {
             min_tls: TlsVersion::V1_3,
             http10: false,
             connect_timeout_ms: 10_000,
+            scopes: std::collections::BTreeMap::new(),
         }
     }
 

@@ -7,6 +7,7 @@
 
 #![warn(missing_docs)]
 
+mod egress;
 mod index;
 mod mesh;
 mod provider;
@@ -16,6 +17,7 @@ mod set;
 mod telemetry;
 mod workload;
 
+pub use egress::{External, Import, Resolution, Scope};
 pub use index::{Answer, Authentication, Destination, Index, IndexError, Lacks, ServiceTarget, Transport};
 pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
 pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};

@@ -1,11 +1,14 @@
 //! Settings of the whole mesh.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{Profile, TrustDomain};
 use policy::path::Mode;
 use policy::{Compat, Context};
 use serde::{Deserialize, Serialize};
+
+use crate::Scope;
 
 /// MeshConfig and profile, resolved: every proxy holds exactly one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -48,12 +51,26 @@ pub struct Mesh {
     pub http10: bool,
     /// `meshConfig.connectTimeout` in milliseconds, 10 s by default.
     pub connect_timeout_ms: u64,
+    /// What client namespaces know of the registry; the empty name stands for those that are not there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scopes: BTreeMap<String, Scope>,
 }
 
 impl Mesh {
     /// The time that sniffing may take.
     pub fn protocol_detection_timeout(&self) -> Option<Duration> {
         self.protocol_detection_timeout_ms.map(Duration::from_millis)
+    }
+
+    /// What workloads of the namespace know, where a Sidecar says so.
+    pub fn scope(&self, namespace: &str) -> Option<&Scope> {
+        self.scopes.get(namespace).or_else(|| self.scopes.get(""))
+    }
+
+    /// What happens to traffic of the namespace that leaves the registry.
+    pub fn egress_of(&self, namespace: &str) -> Egress {
+        let own = self.scope(namespace).and_then(|scope| scope.egress);
+        own.unwrap_or(self.egress)
     }
 
     /// How paths are normalised, for [`policy::path::normalize`].

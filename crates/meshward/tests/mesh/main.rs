@@ -10,6 +10,7 @@
 mod addressing;
 mod change;
 mod clean;
+mod egress;
 mod explain;
 mod external;
 mod host;
@@ -19,6 +20,7 @@ mod policy;
 mod seen;
 mod session;
 mod strangers;
+mod survey;
 mod tokens;
 mod tracing;
 mod websocket;

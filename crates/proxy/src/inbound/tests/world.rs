@@ -69,6 +69,7 @@ pub(super) fn mesh() -> Mesh {
         min_tls: TlsVersion::V1_3,
         http10: false,
         connect_timeout_ms: 1_000,
+        scopes: std::collections::BTreeMap::new(),
     }
 }
 
