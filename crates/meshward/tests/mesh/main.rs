@@ -2,11 +2,13 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test stops where it fails"
 )]
 
 mod addressing;
+mod change;
 mod clean;
 mod egress;
 mod explain;
@@ -16,6 +18,7 @@ mod live;
 mod modes;
 mod policy;
 mod session;
+mod strangers;
 mod survey;
 mod tokens;
 mod websocket;

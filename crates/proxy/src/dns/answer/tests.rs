@@ -21,6 +21,7 @@ fn endpoint(hostname: Option<&str>, address: &str, ready: bool) -> Endpoint {
         identity: None,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         hostname: hostname.map(str::to_owned),
     }
 }
@@ -76,6 +77,7 @@ fn pod(name: &str, address: &str) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: None,
     }
 }
