@@ -217,6 +217,7 @@ impl<'a> Ground<'_, 'a> {
                 plaintext_ports: Vec::new(),
                 mtls_ports: Vec::new(),
                 hostname: None,
+                hbone: false,
             },
         }
     }
