@@ -10,11 +10,13 @@ mod config;
 mod csr;
 mod keys;
 mod own;
+mod plugged;
 mod root;
 mod serve;
 mod sign;
 
 pub use config::{CaError, Config};
+pub use plugged::{Files, check};
 pub use root::Root;
 pub use serve::run;
 pub use sign::{Issued, MAX_LIFETIME, MAX_REQUEST, SignError, sign};

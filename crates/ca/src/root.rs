@@ -22,9 +22,15 @@ const LIFETIME: Duration = Duration::days(3650);
 const KEY: &str = "ca-key.pem";
 const CERTIFICATE: &str = "root-cert.pem";
 
-/// A root key and certificate.
+/// The certificate and key that sign: a root of our own, or a CA that was plugged in ([`Root::plugged`]).
 pub struct Root {
     pem: String,
+    /// What leads from a leaf to the root, PEM, the signer first; empty where the root itself signs.
+    chain: Vec<String>,
+    /// Revocation lists, PEM.
+    lists: String,
+    /// Whether leaves can name the signer's key.
+    has_key_id: bool,
     not_after: OffsetDateTime,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -126,12 +132,49 @@ impl Root {
         let issuer = Issuer::from_ca_cert_pem(pem, key).map_err(|e| e.to_string())?;
         Ok(Self {
             pem: pem.to_owned(),
+            chain: Vec::new(),
+            lists: String::new(),
+            has_key_id: true,
             not_after,
             issuer,
         })
     }
 
-    /// The certificate, PEM.
+    /// A signer that was not made here.
+    pub(crate) fn foreign(
+        roots: String,
+        chain: Vec<String>,
+        lists: String,
+        has_key_id: bool,
+        not_after: OffsetDateTime,
+        issuer: Issuer<'static, KeyPair>,
+    ) -> Self {
+        Self {
+            pem: roots,
+            chain,
+            lists,
+            has_key_id,
+            not_after,
+            issuer,
+        }
+    }
+
+    /// What stands between a leaf and the root, PEM, the signer first.
+    pub fn chain(&self) -> &[String] {
+        &self.chain
+    }
+
+    /// What everybody is to believe: the roots, and the revocation lists beside them.
+    pub fn bundle(&self) -> String {
+        format!("{}{}", self.pem, self.lists)
+    }
+
+    /// Whether leaves can name the signer's key, as the signer's certificate does.
+    pub(crate) fn has_key_id(&self) -> bool {
+        self.has_key_id
+    }
+
+    /// The root's certificate, PEM; of a CA that was plugged in all its roots.
     pub fn pem(&self) -> &str {
         &self.pem
     }

@@ -31,6 +31,7 @@ use tower_service::Service as _;
 use crate::config::{CaError, Config};
 use crate::keys::Keys;
 use crate::own::Own;
+use crate::plugged::Files;
 use crate::root::{self, Root};
 use crate::sign::{MAX_LIFETIME, SignError, sign};
 
@@ -60,9 +61,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), CaError> {
     let lifetime = lifetime(&config)?;
     let now = OffsetDateTime::now_utc();
-    let root = match &config.dir {
-        Some(dir) => Root::load_or_generate(dir, &config.trust_domain, now)?,
-        None => Root::generate(&config.trust_domain, now)?,
+    let root = match (&config.cacerts, &config.dir) {
+        (Some(dir), _) => Root::plugged(&Files::of(dir)?, &config.trust_domain, now)?,
+        (None, Some(dir)) => Root::load_or_generate(dir, &config.trust_domain, now)?,
+        (None, None) => Root::generate(&config.trust_domain, now)?,
     };
     let root = Arc::new(root);
     let keys = Arc::new(Keys::new(&config)?);
@@ -87,7 +89,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         tracing::info!(%address, "certificate service");
         listeners.spawn(accept(listener, Arc::clone(&server)));
     }
-    root::publish(&config.root_out, root.pem())?;
+    root::publish(&config.root_out, &root.bundle())?;
     shutdown.await;
     Ok(())
 }
@@ -251,7 +253,9 @@ impl Signer {
                     %id, peer = %caller.peer, pod = claims.pod_name, pod_uid = claims.pod_uid, node = claims.node,
                     serial = issued.serial, key = issued.key, not_after = %issued.not_after, "certificate issued"
                 );
-                Ok(vec![issued.leaf, issued.root])
+                // The leaf first, the root last (semantics 5.2).
+                let leaf = std::iter::once(issued.leaf);
+                Ok(leaf.chain(issued.chain).chain([issued.root]).collect())
             }
             Err(status) => {
                 tracing::warn!(%id, peer = %caller.peer, why = status.message(), "certificate refused");

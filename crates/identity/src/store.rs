@@ -20,7 +20,7 @@ use crate::clock::{Clock, SystemClock, Time};
 use crate::error::{IssueError, RootsError, TlsError};
 use crate::pki;
 use crate::tls::{self, Accepted, Connected, PeerIdentity};
-use crate::verify::{self, Peers, Trust};
+use crate::verify::{self, Anchors, Peers, Trust};
 use owner::{Command, Owner};
 
 /// Commands that wait for the owner.
@@ -135,19 +135,13 @@ impl Store {
         Self { shared, commands }
     }
 
-    /// Sets the roots that peers are verified against.
+    /// Sets the roots that peers are verified against, and the revocation lists that stand in the same texts.
     ///
     /// # Errors
-    /// A text is not PEM, holds no certificate or an unusable one, or there is none; then nothing changes.
+    /// A text is not PEM or holds no certificate, none of the roots can be used, or a list cannot be read; then nothing
+    /// changes.
     pub fn set_roots(&self, pem: &[String]) -> Result<(), RootsError> {
-        let mut roots = Vec::new();
-        for text in pem {
-            roots.extend(pki::certificates(text).map_err(RootsError)?);
-        }
-        if roots.is_empty() {
-            return Err(RootsError("none given".to_owned()));
-        }
-        let anchors = verify::anchors(&roots).map_err(RootsError)?;
+        let anchors = Arc::new(Anchors::from_pem(pem)?);
         self.change(|trust| trust.anchors = Arc::clone(&anchors));
         Ok(())
     }

@@ -13,12 +13,12 @@ use rustls::pki_types::UnixTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
-use webpki::KeyUsage;
 
 use super::{Current, Published, Shared};
 use crate::authority::{CertificateAuthority, TokenFile};
 use crate::error::IssueError;
-use crate::{pki, verify};
+use crate::pki;
+use crate::verify::Purpose;
 
 /// The most identities of one store.
 const MAX_IDENTITIES: usize = 4096;
@@ -295,15 +295,16 @@ async fn issue(
     let lifetime = shared.options.lifetime;
     let pem = authority.sign(&request.csr_pem, &bearer, lifetime).await?;
     let mut chain = Vec::new();
-    for text in pem.iter().take(MAX_CHAIN + 1) {
+    // The roots come last and peers have them: they are not sent.
+    let sent = match pem.split_last() {
+        Some((_, sent)) if !sent.is_empty() => sent,
+        _ => &pem,
+    };
+    for text in sent.iter().take(MAX_CHAIN + 1) {
         chain.extend(pki::certificates(text).map_err(IssueError::Answer)?);
     }
     if chain.len() > MAX_CHAIN {
         return Err(IssueError::Answer("the chain is too long".to_owned()));
-    }
-    // The root comes last and peers have it: it is not sent.
-    if chain.len() > 1 {
-        chain.pop();
     }
     let (leaf, intermediates) = chain
         .split_first()
@@ -318,7 +319,9 @@ async fn issue(
     let trust = shared.trust.load_full();
     if !trust.anchors.is_empty() {
         let now = UnixTime::since_unix_epoch(shared.options.clock.now());
-        verify::chain(&trust.anchors, leaf, intermediates, now, KeyUsage::client_auth())
+        trust
+            .anchors
+            .verify_identity(leaf, intermediates, now, Purpose::Client)
             .map_err(|e| IssueError::Answer(format!("its chain: {e}")))?;
     }
     let certified = request.certify(chain).map_err(IssueError::Answer)?;

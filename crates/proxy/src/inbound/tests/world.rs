@@ -414,6 +414,8 @@ impl CertificateAuthority for Authority {
                 rcgen::ExtendedKeyUsagePurpose::ServerAuth,
                 rcgen::ExtendedKeyUsagePurpose::ClientAuth,
             ];
+            request.params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+            request.params.use_authority_key_identifier_extension = true;
             let leaf = request.signed_by(&self.0).unwrap();
             Ok(vec![leaf.pem(), self.0.pem()])
         })
