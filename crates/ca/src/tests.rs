@@ -44,6 +44,8 @@ impl Mesh {
             token_issuer: "test".to_owned(),
             token_audience: AUDIENCE.to_owned(),
             root_out: dir.path().join("root.pem"),
+            socket: None,
+            holders: Vec::new(),
         };
         tokio::spawn(crate::run(config, std::future::pending()));
         let root = dir.path().join("root.pem");

@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use model::Profile;
 
 use crate::ask::args::{CanI, Eval, Explain, Why};
+use crate::inspect::ca::Ca;
 use crate::{Ask, Command, Down, MAX_NODES, Part, Up};
 
 const CONVENTIONS: &str = "Exit codes: 0 yes, 1 no (denied, findings, not there), 2 could not decide or reach,
@@ -47,9 +49,9 @@ enum Verb {
     },
     #[command(flatten)]
     Ask(Asked),
-    /// Be a certificate authority
-    #[command(hide = true)]
-    Ca(PartWords),
+    /// Say how the roots of the mesh stand, or replace them
+    #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+    Ca(CaWords),
     /// Be a control plane
     #[command(hide = true)]
     Control(PartWords),
@@ -103,6 +105,17 @@ pub(crate) enum Asked {
     Lint(Lint),
     /// Print the version
     Version(Plain),
+    #[command(skip)]
+    Ca(Ca),
+}
+
+#[derive(Args, Debug)]
+struct CaWords {
+    /// Be a certificate authority, by this configuration
+    #[arg(long, value_name = "FILE", hide = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    asked: Option<Ca>,
 }
 
 #[derive(Args, Debug)]
@@ -407,7 +420,21 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
             name: words.name,
             all,
         }),
-        Verb::Ca(part) => Command::Part(Part::Ca, part.config),
+        Verb::Ca(CaWords {
+            config: Some(config), ..
+        }) => Command::Part(Part::Ca, config),
+        Verb::Ca(CaWords {
+            asked: Some(asked), ..
+        }) => Command::Ask(Ask {
+            name: words.name,
+            colour: words.color,
+            asked: Asked::Ca(asked),
+        }),
+        Verb::Ca(_) => {
+            return Err(
+                Words::command().error(ErrorKind::MissingSubcommand, "`ca` wants `status` or `rotate`")
+            );
+        }
         Verb::Control(part) => Command::Part(Part::Control, part.config),
         Verb::Proxy(part) => Command::Part(Part::Proxy, part.config),
         Verb::Workload { words } => {
@@ -461,7 +488,7 @@ fn milliseconds(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is no duration: write for example `60s` or `1m30s`"))
 }
 
-fn wait(text: &str) -> Result<u64, String> {
+pub(crate) fn wait(text: &str) -> Result<u64, String> {
     match text {
         "false" => Ok(0),
         "true" => milliseconds("60s"),
@@ -480,6 +507,5 @@ fn image(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 pub(crate) fn definition() -> clap::Command {
-    use clap::CommandFactory as _;
     Words::command()
 }

@@ -166,6 +166,7 @@ async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
         },
         Asked::Eval(asked) => ask::eval::eval(asked, out).await,
         Asked::Lint(asked) => lint::lint(asked, out).await,
+        Asked::Ca(asked) => inspect::ca::ca(mesh, asked, out).await,
         Asked::Version(asked) => inspect::info::version(*asked, out),
     }
 }

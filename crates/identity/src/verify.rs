@@ -27,6 +27,7 @@ use rustls::{
 };
 
 use crate::error::PeerProblem;
+use crate::pki::Fingerprint;
 
 pub use path::{Anchors, Purpose};
 pub use revocation::ListStatus;
@@ -69,6 +70,8 @@ pub(crate) fn versions(v12: bool) -> &'static [&'static SupportedProtocolVersion
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Trust {
     pub(crate) anchors: Arc<Anchors>,
+    /// The roots by their fingerprints, in the order of the bundle: the CA signs by the first.
+    pub(crate) roots: Arc<[Fingerprint]>,
     /// The mesh's trust domain and its aliases; empty believes nobody.
     pub(crate) domains: BTreeSet<TrustDomain>,
     pub(crate) v12: bool,

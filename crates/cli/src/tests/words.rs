@@ -135,6 +135,20 @@ fn parts_and_workloads_are_handed_back() {
 }
 
 #[test]
+fn ca_is_a_part_or_a_question_and_never_both() {
+    assert!(matches!(asked("ca status -o json"), Asked::Ca(_)));
+    assert!(matches!(asked("ca rotate --wait 5m"), Asked::Ca(_)));
+    for words in [
+        "ca",
+        "ca --config x.json status",
+        "ca rotate --wait soon",
+        "ca mint",
+    ] {
+        assert_eq!(read(words).unwrap_err(), 64, "{words}");
+    }
+}
+
+#[test]
 fn exec_keeps_the_words_of_the_command() {
     let Asked::Exec(exec) = asked("exec -n full sleep -it -c main -- curl -s --name x") else {
         panic!("not exec");

@@ -2,11 +2,13 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test stops where it fails"
 )]
 
 mod addressing;
+mod change;
 mod clean;
 mod explain;
 mod external;

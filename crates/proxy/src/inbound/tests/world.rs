@@ -181,6 +181,7 @@ impl World {
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
             telemetry,
+            standing: Arc::new(crate::shared::Standing::new()),
             draining,
         });
         let world = Self {

@@ -223,6 +223,7 @@ impl World {
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
             telemetry,
+            standing: Arc::new(crate::shared::Standing::new()),
             draining,
         });
         let servers = Arc::new(Servers {
