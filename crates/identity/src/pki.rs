@@ -62,6 +62,22 @@ impl Request {
     }
 }
 
+/// Joins a chain, leaf first, with its key, PEM.
+///
+/// # Errors
+/// The key is not PEM, of an unknown kind, or not the leaf's.
+pub(crate) fn certified(chain: Vec<CertificateDer<'static>>, key: &str) -> Result<CertifiedKey, String> {
+    let mut der =
+        PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("the key is not PEM: {e}"))?;
+    let key = any_supported_type(&der);
+    der.zeroize();
+    let certified = CertifiedKey::new(chain, key.map_err(|e| e.to_string())?);
+    certified
+        .keys_match()
+        .map_err(|_| "the key is not the certificate's".to_owned())?;
+    Ok(certified)
+}
+
 /// All certificates of a PEM text.
 ///
 /// # Errors
