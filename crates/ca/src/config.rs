@@ -17,6 +17,10 @@ pub struct Config {
     /// The directory of the root key (mode 0700, files 0600); `None` keeps it in memory.
     #[serde(default)]
     pub dir: Option<PathBuf>,
+    /// The directory of a CA that signs instead of a root of our own: Istio's `cacerts` (semantics 5.4). `dir` is not
+    /// looked at then.
+    #[serde(default)]
+    pub cacerts: Option<PathBuf>,
     /// The lifetime of a leaf, seconds; 3600 by default. A request may ask for less.
     #[serde(default = "hour")]
     pub leaf_lifetime_s: u64,

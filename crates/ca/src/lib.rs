@@ -12,6 +12,7 @@ mod files;
 mod keys;
 mod ledger;
 mod own;
+mod plugged;
 mod root;
 mod roots;
 mod rotation;
@@ -20,6 +21,7 @@ mod sign;
 mod state;
 
 pub use config::{CaError, Config, Holder};
+pub use plugged::{Files, check};
 pub use root::Root;
 pub use serve::run;
 pub use sign::{Issued, MAX_LIFETIME, MAX_REQUEST, SignError, sign};

@@ -68,7 +68,11 @@ impl Own {
         let issued =
             certify(&root, &self.id, &[DNS], &proven, lifetime, now.into()).map_err(|e| e.to_string())?;
         tracing::info!(id = %self.id, serial = issued.serial, not_after = %issued.not_after, "own certificate");
-        let key = Arc::new(request.certify(pki::certificates(&issued.leaf)?)?);
+        let mut chain = pki::certificates(&issued.leaf)?;
+        for pem in &issued.chain {
+            chain.extend(pki::certificates(pem)?);
+        }
+        let key = Arc::new(request.certify(chain)?);
         *current = Some(Made {
             at: now,
             by: root.fingerprint(),

@@ -25,11 +25,17 @@ pub(crate) const KEY: &str = "ca-key.pem";
 /// Its certificate.
 pub(crate) const CERTIFICATE: &str = "root-cert.pem";
 
-/// A root key and certificate.
+/// The certificate and key that sign: a root of our own, or a CA that was plugged in ([`Root::plugged`]).
 pub struct Root {
     pem: String,
     fingerprint: Fingerprint,
     not_before: OffsetDateTime,
+    /// What leads from a leaf to the root, PEM, the signer first; empty where the root itself signs.
+    chain: Vec<String>,
+    /// Revocation lists, PEM.
+    lists: String,
+    /// Whether leaves can name the signer's key.
+    has_key_id: bool,
     not_after: OffsetDateTime,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -146,12 +152,53 @@ impl Root {
             pem: pem.to_owned(),
             fingerprint,
             not_before,
+            chain: Vec::new(),
+            lists: String::new(),
+            has_key_id: true,
             not_after,
             issuer,
         })
     }
 
-    /// The certificate, PEM.
+    /// A signer that was not made here.
+    pub(crate) fn foreign(
+        roots: String,
+        chain: Vec<String>,
+        lists: String,
+        has_key_id: bool,
+        not_after: OffsetDateTime,
+        issuer: Issuer<'static, KeyPair>,
+    ) -> Self {
+        let first = identity::pki::certificates(&roots).ok();
+        let first = first.as_ref().and_then(|all| all.first());
+        Self {
+            fingerprint: Fingerprint::of(first.map(|der| der.as_ref()).unwrap_or_default()),
+            not_before: not_after,
+            pem: roots,
+            chain,
+            lists,
+            has_key_id,
+            not_after,
+            issuer,
+        }
+    }
+
+    /// What stands between a leaf and the root, PEM, the signer first.
+    pub fn chain(&self) -> &[String] {
+        &self.chain
+    }
+
+    /// What everybody is to believe: the roots, and the revocation lists beside them.
+    pub fn bundle(&self) -> String {
+        format!("{}{}", self.pem, self.lists)
+    }
+
+    /// Whether leaves can name the signer's key, as the signer's certificate does.
+    pub(crate) fn has_key_id(&self) -> bool {
+        self.has_key_id
+    }
+
+    /// The root's certificate, PEM; of a CA that was plugged in all its roots.
     pub fn pem(&self) -> &str {
         &self.pem
     }
@@ -161,7 +208,7 @@ impl Root {
         self.not_after
     }
 
-    /// SHA-256 of the certificate's DER.
+    /// SHA-256 of the certificate's DER; of several roots of the first.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }

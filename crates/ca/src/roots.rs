@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::config::{CaError, Config};
+use crate::plugged::Files;
 use crate::root::Root;
 use crate::state::{Stage, State};
 use directory::Directory;
@@ -26,6 +27,8 @@ pub(crate) struct Roots {
     changing: Mutex<()>,
     /// Whether they were there before this process was.
     found: bool,
+    /// Whether they are somebody else's, who alone replaces them.
+    plugged: bool,
 }
 
 /// The roots at one time.
@@ -51,6 +54,10 @@ impl Roots {
     /// As [`Root::load_or_generate`]; or what is written of a rotation cannot be used.
     pub(crate) fn open(config: &Config, now: OffsetDateTime) -> Result<Self, CaError> {
         let longest = i64::try_from(config.leaf_lifetime_s).unwrap_or(i64::MAX);
+        if let Some(dir) = &config.cacerts {
+            let root = Root::plugged(&Files::of(dir)?, &config.trust_domain, now)?;
+            return Ok(Self::one(config, root, longest, now, true));
+        }
         let (directory, held, found) = match &config.dir {
             Some(dir) => {
                 let (directory, held, found) = Directory::open(dir, &config.trust_domain, longest, now)?;
@@ -58,13 +65,7 @@ impl Roots {
             }
             None => {
                 let root = Root::generate(&config.trust_domain, now)?;
-                let state = State::steady(root.pem().to_owned(), longest, now.unix_timestamp());
-                let held = Held {
-                    state,
-                    signing: Arc::new(root),
-                    next: None,
-                };
-                (None, held, false)
+                return Ok(Self::one(config, root, longest, now, false));
             }
         };
         Ok(Self {
@@ -73,7 +74,24 @@ impl Roots {
             held: watch::Sender::new(Arc::new(held)),
             changing: Mutex::new(()),
             found,
+            plugged: false,
         })
+    }
+
+    /// A root that nothing is written of.
+    fn one(config: &Config, root: Root, longest: i64, now: OffsetDateTime, plugged: bool) -> Self {
+        Self {
+            directory: None,
+            trust_domain: config.trust_domain.clone(),
+            held: watch::Sender::new(Arc::new(Held {
+                state: State::steady(root.bundle(), longest, now.unix_timestamp()),
+                signing: Arc::new(root),
+                next: None,
+            })),
+            changing: Mutex::new(()),
+            found: plugged,
+            plugged,
+        }
     }
 
     /// One root, in memory.
@@ -90,7 +108,13 @@ impl Roots {
             })),
             changing: Mutex::new(()),
             found: false,
+            plugged: false,
         }
+    }
+
+    /// Whether they are somebody else's: nothing is rotated here then.
+    pub(crate) fn plugged(&self) -> bool {
+        self.plugged
     }
 
     /// As they are now.
@@ -120,7 +144,7 @@ impl Roots {
     pub(crate) fn begin(&self, now: OffsetDateTime) -> Result<bool, CaError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.now();
-        if held.state.stage != Stage::Steady {
+        if held.state.stage != Stage::Steady || self.plugged {
             return Ok(false);
         }
         let next = Root::generate(&self.trust_domain, now)?;

@@ -112,7 +112,7 @@ impl Rotation {
         self.publish()?;
         self.ledger.forget(now.unix_timestamp().saturating_sub(SKEW));
         if self.roots.now().state.stage == Stage::Steady {
-            if self.roots.signing().is_old(now) {
+            if !self.roots.plugged() && self.roots.signing().is_old(now) {
                 tracing::warn!(
                     "the root ends at {}: it is rotated",
                     self.roots.signing().not_after()

@@ -280,7 +280,9 @@ impl Signer {
                     %id, peer = %caller.peer, pod = claims.pod_name, pod_uid = claims.pod_uid, node = claims.node,
                     serial = issued.serial, key = issued.key, not_after = %issued.not_after, "certificate issued"
                 );
-                Ok(vec![issued.leaf, issued.root])
+                // The leaf first, the root last (semantics 5.2).
+                let leaf = std::iter::once(issued.leaf);
+                Ok(leaf.chain(issued.chain).chain([issued.root]).collect())
             }
             Err(status) => {
                 tracing::warn!(%id, peer = %caller.peer, why = status.message(), "certificate refused");

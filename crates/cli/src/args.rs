@@ -157,6 +157,13 @@ struct UpWords {
     /// How long certificates of workloads live; an hour where not said
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     leaf_lifetime: Option<u64>,
+    /// Fetch keys of token issuers also from this network, although it is loopback, link-local or a cloud's metadata; may be
+    /// given again
+    #[arg(long, value_name = "CIDR")]
+    jwks_allow: Vec<model::Cidr>,
+    /// A CA that signs instead of one that is made: the files of Istio's secret `cacerts`
+    #[arg(long, value_name = "DIR")]
+    cacerts: Option<PathBuf>,
     /// Print the table at the end as JSON
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Json>,
@@ -458,6 +465,8 @@ impl UpWords {
             json: self.output.is_some(),
             // A lifetime below a second is asked for as one, never as "leave it to the CA".
             leaf_lifetime_s: self.leaf_lifetime.map_or(0, |ms| (ms / 1000).max(1)),
+            jwks_allow: self.jwks_allow,
+            cacerts: self.cacerts,
             quiet: self.quiet,
         }
     }

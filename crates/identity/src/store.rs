@@ -20,7 +20,7 @@ use crate::clock::{Clock, SystemClock, Time};
 use crate::error::{IssueError, RootsError, TlsError};
 use crate::pki::{self, Fingerprint};
 use crate::tls::{self, Accepted, Connected, PeerIdentity};
-use crate::verify::{self, Peers, Trust};
+use crate::verify::{self, Anchors, Peers, Trust};
 use owner::{Command, Owner};
 
 /// Commands that wait for the owner.
@@ -142,20 +142,19 @@ impl Store {
         Self { shared, commands }
     }
 
-    /// Sets the roots that peers are verified against, the one that the CA signs by first: where another becomes the
-    /// first, certificates of other roots are renewed at once, spread over a few seconds.
+    /// Sets the roots that peers are verified against, and the revocation lists that stand in the same texts. The root that
+    /// the CA signs by comes first: where another becomes the first, certificates of other roots are renewed at once,
+    /// spread over a few seconds.
     ///
     /// # Errors
-    /// A text is not PEM, holds no certificate or an unusable one, or there is none; then nothing changes.
+    /// A text is not PEM or holds no certificate, none of the roots can be used, or a list cannot be read; then nothing
+    /// changes.
     pub fn set_roots(&self, pem: &[String]) -> Result<(), RootsError> {
+        let anchors = Arc::new(Anchors::from_pem(pem)?);
         let mut roots = Vec::new();
         for text in pem {
             roots.extend(pki::certificates(text).map_err(RootsError)?);
         }
-        if roots.is_empty() {
-            return Err(RootsError("none given".to_owned()));
-        }
-        let anchors = verify::anchors(&roots).map_err(RootsError)?;
         let fingerprints: Arc<[_]> = roots.iter().map(|root| Fingerprint::of(root)).collect();
         let before = self.shared.trust.load().roots.first().copied();
         self.change(|trust| {

@@ -11,6 +11,7 @@ fn config(dir: &Path) -> Config {
         listen: Vec::new(),
         trust_domain: TrustDomain::default(),
         dir: Some(dir.to_owned()),
+        cacerts: None,
         leaf_lifetime_s: 60,
         token_keys: PathBuf::new(),
         token_issuer: String::new(),

@@ -13,13 +13,12 @@ use rustls::pki_types::UnixTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
-use webpki::KeyUsage;
 
 use super::{Current, Published, Shared};
 use crate::authority::{CertificateAuthority, TokenFile};
 use crate::error::IssueError;
 use crate::pki::{self, Fingerprint};
-use crate::verify;
+use crate::verify::Purpose;
 
 /// The most identities of one store.
 const MAX_IDENTITIES: usize = 4096;
@@ -357,14 +356,23 @@ async fn issue(
     let lifetime = shared.options.lifetime;
     let pem = authority.sign(&request.csr_pem, &bearer, lifetime).await?;
     let mut chain = Vec::new();
-    for text in pem.iter().take(MAX_CHAIN + 1) {
+    // The roots come last and peers have them: they are not sent.
+    let sent = match pem.split_last() {
+        Some((_, sent)) if !sent.is_empty() => sent,
+        _ => &pem,
+    };
+    let root = pem.last().filter(|_| pem.len() > 1).and_then(|text| {
+        pki::certificates(text)
+            .ok()?
+            .first()
+            .map(|root| Fingerprint::of(root))
+    });
+    for text in sent.iter().take(MAX_CHAIN + 1) {
         chain.extend(pki::certificates(text).map_err(IssueError::Answer)?);
     }
     if chain.len() > MAX_CHAIN {
         return Err(IssueError::Answer("the chain is too long".to_owned()));
     }
-    // The root comes last and peers have it: it is not sent.
-    let root = if chain.len() > 1 { chain.pop() } else { None };
     let (leaf, intermediates) = chain
         .split_first()
         .ok_or_else(|| IssueError::Answer("no certificate".to_owned()))?;
@@ -378,14 +386,16 @@ async fn issue(
     let trust = shared.trust.load_full();
     if !trust.anchors.is_empty() {
         let now = UnixTime::since_unix_epoch(shared.options.clock.now());
-        verify::chain(&trust.anchors, leaf, intermediates, now, KeyUsage::client_auth())
+        trust
+            .anchors
+            .verify_identity(leaf, intermediates, now, Purpose::Client)
             .map_err(|e| IssueError::Answer(format!("its chain: {e}")))?;
     }
     let certified = request.certify(chain).map_err(IssueError::Answer)?;
     Ok(Current {
         certified: Arc::new(certified),
         facts,
-        root: root.map(|root| Fingerprint::of(&root)),
+        root,
         configs: ArcSwapOption::empty(),
     })
 }

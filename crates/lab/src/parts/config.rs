@@ -33,6 +33,7 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         listen: listen(CA_PORT),
         trust_domain: site.trust_domain.clone(),
         dir: Some(run.root().join("ca")),
+        cacerts: up.cacerts.as_deref().map(|dir| cacerts(site, dir)).transpose()?,
         leaf_lifetime_s: if up.leaf_lifetime_s == 0 {
             LEAF_LIFETIME
         } else {
@@ -59,7 +60,10 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         roots: run.roots(),
         token: run.token("control"),
         token_keys: run.token_keys(),
-        fetching: control::Fetching::default(),
+        fetching: control::Fetching {
+            allow: up.jwks_allow.clone(),
+            ..control::Fetching::default()
+        },
     };
     put(&path(run, "control"), &control)?;
     for node in &site.nodes {
@@ -102,6 +106,14 @@ fn holders(site: &Site) -> Vec<ca::Holder> {
         socket: site.run.control_socket(),
     };
     proxies.chain([control]).collect()
+}
+
+/// The directory of a CA, which is looked into now: what is wrong with it is said where it was asked for.
+fn cacerts(site: &Site, dir: &Path) -> Result<PathBuf, String> {
+    let dir =
+        std::fs::canonicalize(dir).map_err(|error| format!("--cacerts `{}`: {error}", dir.display()))?;
+    ca::check(&dir, &site.trust_domain).map_err(|error| format!("--cacerts: {error}"))?;
+    Ok(dir)
 }
 
 fn put(path: &Path, config: &impl Serialize) -> Result<(), String> {

@@ -17,6 +17,7 @@ mod live;
 mod modes;
 mod policy;
 mod session;
+mod strangers;
 mod tokens;
 mod websocket;
 mod wire;
