@@ -11,6 +11,7 @@
 //! | control | `can-i` | [`CanI`] | | the answer (`analysis::Answer`) |
 //! | control | `policy` | the target (`analysis::Target`) | | array of what is in force (`analysis::Effective`) |
 //! | control | `report` | [`Report`] | | null |
+//! | control | `report-change` | [`ReportChange`] | | null |
 //! | up | `ps` | null | | array of [`PodRow`] |
 //! | up | `exec` | [`Exec`] with three descriptors | | [`Exited`] |
 //! | up | `logs` | [`Logs`] | a line of text each | null |
@@ -243,6 +244,16 @@ pub struct Desired {
 pub struct Report {
     /// Pods with their status, as Kubernetes would store them.
     pub pods: Vec<Value>,
+}
+
+/// Pods that have changed since the last report.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReportChange {
+    /// New or changed pods with their status, as Kubernetes would store them; each replaces the one of its namespace and name.
+    pub changed: Vec<Value>,
+    /// Pods that are gone, `namespace/name`; one that is not there changes nothing.
+    pub gone: Vec<String>,
 }
 
 /// A line of `ps`.

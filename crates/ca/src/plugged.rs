@@ -9,7 +9,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use identity::{Anchors, Purpose, pki};
+use identity::pki::{self, Fingerprint};
+use identity::{Anchors, Purpose};
 use model::{SpiffeId, TrustDomain};
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::pem::PemObject as _;
@@ -170,6 +171,9 @@ impl Root {
         warn_of_readers(&files.key);
 
         let believed = roots.certificates()?;
+        let Some(first) = believed.first() else {
+            return Err(roots.fail("it holds no certificate"));
+        };
         let mut pool = vec![];
         if let Some(path) = &files.chain {
             pool = Text::read("certificate chain", path)?.certificates()?;
@@ -182,11 +186,11 @@ impl Root {
             .iter()
             .any(|e| matches!(e.parsed_extension(), ParsedExtension::SubjectKeyIdentifier(_)));
         let signer = Self::foreign(
-            pem(&believed).concat(),
+            (pem(&believed).concat(), Fingerprint::of(first)),
             pem(&chain),
             lists.as_ref().map(blocks).transpose()?.unwrap_or_default(),
             has_key_id,
-            not_after,
+            (parsed.validity().not_before.to_datetime(), not_after),
             issuer,
         );
         if now >= not_after {

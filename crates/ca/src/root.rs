@@ -28,14 +28,14 @@ pub(crate) const CERTIFICATE: &str = "root-cert.pem";
 /// The certificate and key that sign: a root of our own, or a CA that was plugged in ([`Root::plugged`]).
 pub struct Root {
     pem: String,
-    fingerprint: Fingerprint,
-    not_before: OffsetDateTime,
     /// What leads from a leaf to the root, PEM, the signer first; empty where the root itself signs.
     chain: Vec<String>,
     /// Revocation lists, PEM.
     lists: String,
     /// Whether leaves can name the signer's key.
     has_key_id: bool,
+    fingerprint: Fingerprint,
+    not_before: OffsetDateTime,
     not_after: OffsetDateTime,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -150,11 +150,11 @@ impl Root {
         let issuer = Issuer::from_ca_cert_pem(pem, key).map_err(|e| e.to_string())?;
         Ok(Self {
             pem: pem.to_owned(),
-            fingerprint,
-            not_before,
             chain: Vec::new(),
             lists: String::new(),
             has_key_id: true,
+            fingerprint,
+            not_before,
             not_after,
             issuer,
         })
@@ -162,22 +162,20 @@ impl Root {
 
     /// A signer that was not made here.
     pub(crate) fn foreign(
-        roots: String,
+        (roots, fingerprint): (String, Fingerprint),
         chain: Vec<String>,
         lists: String,
         has_key_id: bool,
-        not_after: OffsetDateTime,
+        (not_before, not_after): (OffsetDateTime, OffsetDateTime),
         issuer: Issuer<'static, KeyPair>,
     ) -> Self {
-        let first = identity::pki::certificates(&roots).ok();
-        let first = first.as_ref().and_then(|all| all.first());
         Self {
-            fingerprint: Fingerprint::of(first.map(|der| der.as_ref()).unwrap_or_default()),
-            not_before: not_after,
             pem: roots,
             chain,
             lists,
             has_key_id,
+            fingerprint,
+            not_before,
             not_after,
             issuer,
         }
@@ -188,9 +186,14 @@ impl Root {
         &self.chain
     }
 
-    /// What everybody is to believe: the roots, and the revocation lists beside them.
-    pub fn bundle(&self) -> String {
+    /// What everybody is to believe while there is no other root: the roots, and the revocation lists beside them.
+    pub(crate) fn bundle(&self) -> String {
         format!("{}{}", self.pem, self.lists)
+    }
+
+    /// Revocation lists, PEM, that everybody is to know beside the roots.
+    pub(crate) fn lists(&self) -> &str {
+        &self.lists
     }
 
     /// Whether leaves can name the signer's key, as the signer's certificate does.
@@ -208,7 +211,7 @@ impl Root {
         self.not_after
     }
 
-    /// SHA-256 of the certificate's DER; of several roots of the first.
+    /// SHA-256 of the root's DER; of several the first's.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }

@@ -27,7 +27,7 @@ pub(crate) struct Roots {
     changing: Mutex<()>,
     /// Whether they were there before this process was.
     found: bool,
-    /// Whether they are somebody else's, who alone replaces them.
+    /// Whether somebody else made them, who alone can replace them.
     plugged: bool,
 }
 
@@ -54,19 +54,21 @@ impl Roots {
     /// As [`Root::load_or_generate`]; or what is written of a rotation cannot be used.
     pub(crate) fn open(config: &Config, now: OffsetDateTime) -> Result<Self, CaError> {
         let longest = i64::try_from(config.leaf_lifetime_s).unwrap_or(i64::MAX);
-        if let Some(dir) = &config.cacerts {
-            let root = Root::plugged(&Files::of(dir)?, &config.trust_domain, now)?;
-            return Ok(Self::one(config, root, longest, now, true));
-        }
-        let (directory, held, found) = match &config.dir {
-            Some(dir) => {
+        let steady = |root: Root| Held {
+            state: State::steady(root.pem().to_owned(), longest, now.unix_timestamp()),
+            signing: Arc::new(root),
+            next: None,
+        };
+        let (directory, held, found) = match (&config.cacerts, &config.dir) {
+            (Some(dir), _) => {
+                let root = Root::plugged(&Files::of(dir)?, &config.trust_domain, now)?;
+                (None, steady(root), false)
+            }
+            (None, Some(dir)) => {
                 let (directory, held, found) = Directory::open(dir, &config.trust_domain, longest, now)?;
                 (Some(directory), held, found)
             }
-            None => {
-                let root = Root::generate(&config.trust_domain, now)?;
-                return Ok(Self::one(config, root, longest, now, false));
-            }
+            (None, None) => (None, steady(Root::generate(&config.trust_domain, now)?), false),
         };
         Ok(Self {
             directory,
@@ -74,24 +76,8 @@ impl Roots {
             held: watch::Sender::new(Arc::new(held)),
             changing: Mutex::new(()),
             found,
-            plugged: false,
+            plugged: config.cacerts.is_some(),
         })
-    }
-
-    /// A root that nothing is written of.
-    fn one(config: &Config, root: Root, longest: i64, now: OffsetDateTime, plugged: bool) -> Self {
-        Self {
-            directory: None,
-            trust_domain: config.trust_domain.clone(),
-            held: watch::Sender::new(Arc::new(Held {
-                state: State::steady(root.bundle(), longest, now.unix_timestamp()),
-                signing: Arc::new(root),
-                next: None,
-            })),
-            changing: Mutex::new(()),
-            found: plugged,
-            plugged,
-        }
     }
 
     /// One root, in memory.
@@ -112,11 +98,6 @@ impl Roots {
         }
     }
 
-    /// Whether they are somebody else's: nothing is rotated here then.
-    pub(crate) fn plugged(&self) -> bool {
-        self.plugged
-    }
-
     /// As they are now.
     pub(crate) fn now(&self) -> Arc<Held> {
         Arc::clone(&self.held.borrow())
@@ -132,6 +113,17 @@ impl Roots {
         Arc::clone(&self.held.borrow().signing)
     }
 
+    /// Whether they are of a CA that was plugged in: then nothing is rotated here.
+    pub(crate) fn is_plugged(&self) -> bool {
+        self.plugged
+    }
+
+    /// What everybody is to believe, PEM: the roots, the one that signs first, and the revocation lists beside them.
+    pub(crate) fn bundle(&self) -> String {
+        let held = self.now();
+        format!("{}{}", held.state.bundle(), held.signing.lists())
+    }
+
     /// Whether certificates may have been issued of which this process knows nothing.
     pub(crate) fn found(&self) -> bool {
         self.found
@@ -144,7 +136,7 @@ impl Roots {
     pub(crate) fn begin(&self, now: OffsetDateTime) -> Result<bool, CaError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.now();
-        if held.state.stage != Stage::Steady || self.plugged {
+        if held.state.stage != Stage::Steady {
             return Ok(false);
         }
         let next = Root::generate(&self.trust_domain, now)?;

@@ -74,7 +74,7 @@ impl Rotation {
     /// # Errors
     /// It cannot be written; the one before is there still.
     pub(crate) fn publish(&self) -> Result<(), CaError> {
-        let bundle = self.roots.now().state.bundle();
+        let bundle = self.roots.bundle();
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if *written != bundle {
             // One that is there already needs no room: a restart on a full disk serves.
@@ -112,7 +112,7 @@ impl Rotation {
         self.publish()?;
         self.ledger.forget(now.unix_timestamp().saturating_sub(SKEW));
         if self.roots.now().state.stage == Stage::Steady {
-            if !self.roots.plugged() && self.roots.signing().is_old(now) {
+            if self.roots.signing().is_old(now) && !self.roots.is_plugged() {
                 tracing::warn!(
                     "the root ends at {}: it is rotated",
                     self.roots.signing().not_after()

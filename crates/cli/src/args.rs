@@ -58,6 +58,8 @@ enum Verb {
     /// Be a node's proxy
     #[command(hide = true)]
     Proxy(PartWords),
+    /// Be a proxy from files alone, for a machine or a gateway: no control plane, given certificates
+    Standalone(PartWords),
     /// Be a built-in workload program
     #[command(hide = true)]
     Workload {
@@ -437,6 +439,7 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
         }
         Verb::Control(part) => Command::Part(Part::Control, part.config),
         Verb::Proxy(part) => Command::Part(Part::Proxy, part.config),
+        Verb::Standalone(part) => Command::Part(Part::Standalone, part.config),
         Verb::Workload { words } => {
             let mut words = words.into_iter();
             Command::Workload(words.next().unwrap_or_default(), words.collect())

@@ -51,6 +51,8 @@ pub enum Part {
     Control,
     /// A node's proxy.
     Proxy,
+    /// A proxy from files alone.
+    Standalone,
 }
 
 /// `meshward up`.

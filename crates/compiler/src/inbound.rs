@@ -115,7 +115,7 @@ fn word(protocol: Protocol) -> &'static str {
     }
 }
 
-/// The pods as resources: for every node without their inbound side, and with it for their own.
+/// The pods as resources: without their inbound side for whoever asks, and with it for their own node.
 #[derive(Debug)]
 pub(crate) struct Workloads {
     shared: Vec<Arc<Resource>>,
@@ -123,10 +123,14 @@ pub(crate) struct Workloads {
 }
 
 impl Workloads {
-    /// What a node is told; its own pods come last and replace what is shared of them.
-    pub(crate) fn for_node(&self, node: &str) -> impl Iterator<Item = Arc<Resource>> {
-        let own = self.own.get(node).into_iter().flatten();
-        self.shared.iter().chain(own).cloned()
+    /// All of them, without their inbound side.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.shared.iter()
+    }
+
+    /// Those of a node, with it.
+    pub(crate) fn own(&self, node: &str) -> impl Iterator<Item = Arc<Resource>> {
+        self.own.get(node).into_iter().flatten().cloned()
     }
 }
 

@@ -133,7 +133,8 @@ where
         let shared = Arc::clone(&shared);
         hyper::service::service_fn(move |request| {
             let (handler, shared) = (Arc::clone(&handler), Arc::clone(&shared));
-            async move { answer_http1(request, options, handler.as_ref(), &shared).await }
+            // Apart, so that a connection without a request has no room for one.
+            Box::pin(async move { answer_http1(request, options, handler.as_ref(), &shared).await })
         })
     };
     let connection = hyper::server::conn::http1::Builder::new()
@@ -166,7 +167,7 @@ where
 {
     let service = hyper::service::service_fn(move |request| {
         let handler = Arc::clone(&handler);
-        async move { answer_http2(request, handler.as_ref()).await }
+        Box::pin(async move { answer_http2(request, handler.as_ref()).await })
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

@@ -62,6 +62,22 @@ impl Request {
     }
 }
 
+/// Joins a chain, leaf first, with its key, PEM.
+///
+/// # Errors
+/// The key is not PEM, of an unknown kind, or not the leaf's.
+pub(crate) fn certified(chain: Vec<CertificateDer<'static>>, key: &str) -> Result<CertifiedKey, String> {
+    let mut der =
+        PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("the key is not PEM: {e}"))?;
+    let key = any_supported_type(&der);
+    der.zeroize();
+    let certified = CertifiedKey::new(chain, key.map_err(|e| e.to_string())?);
+    certified
+        .keys_match()
+        .map_err(|_| "the key is not the certificate's".to_owned())?;
+    Ok(certified)
+}
+
 /// All certificates of a PEM text.
 ///
 /// # Errors
@@ -76,6 +92,29 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
         1..=MAX_CERTIFICATES => Ok(all),
         _ => Err(format!("more than {MAX_CERTIFICATES} certificates in it")),
     }
+}
+
+/// Reads an X509-SVID and its key out of PEM: the leaf first, then the CAs that lead on from it. Whether they lead to a
+/// root that is believed is not looked at.
+///
+/// # Errors
+/// A text is not PEM, a certificate is not as X509-SVID section 4 has it, or the key is not the leaf's.
+pub fn read_svid(chain: &str, key: &str) -> Result<(SpiffeUri, CertifiedKey), String> {
+    let chain = certificates(chain)?;
+    let id = crate::verify::svid(&chain).map_err(|e| e.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("the key: {e}"))?;
+    let certified = certify(chain, &key)?;
+    Ok((id, certified))
+}
+
+/// Joins a chain with its key.
+fn certify(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<CertifiedKey, String> {
+    let key = any_supported_type(key).map_err(|e| e.to_string())?;
+    let certified = CertifiedKey::new(chain, key);
+    certified
+        .keys_match()
+        .map_err(|_| "the certificate is not for this key".to_owned())?;
+    Ok(certified)
 }
 
 /// SHA-256 of a certificate's DER; shown as lower-case hex.
@@ -105,29 +144,6 @@ impl std::fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(self, f)
     }
-}
-
-/// Reads an X509-SVID and its key out of PEM: the leaf first, then the CAs that lead on from it. Whether they lead to a
-/// root that is believed is not looked at.
-///
-/// # Errors
-/// A text is not PEM, a certificate is not as X509-SVID section 4 has it, or the key is not the leaf's.
-pub fn read_svid(chain: &str, key: &str) -> Result<(SpiffeUri, CertifiedKey), String> {
-    let chain = certificates(chain)?;
-    let id = crate::verify::svid(&chain).map_err(|e| e.to_string())?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("the key: {e}"))?;
-    let certified = certify(chain, &key)?;
-    Ok((id, certified))
-}
-
-/// Joins a chain with its key.
-fn certify(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<CertifiedKey, String> {
-    let key = any_supported_type(key).map_err(|e| e.to_string())?;
-    let certified = CertifiedKey::new(chain, key);
-    certified
-        .keys_match()
-        .map_err(|_| "the certificate is not for this key".to_owned())?;
-    Ok(certified)
 }
 
 /// What a certificate says of itself.

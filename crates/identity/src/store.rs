@@ -2,6 +2,7 @@
 //!
 //! One task owns every identity ([`owner`]); handshakes read what it has published and wait for nothing.
 
+mod given;
 mod owner;
 
 use std::collections::BTreeMap;
@@ -110,6 +111,8 @@ struct Published {
 /// A certificate with its key, and the TLS configurations made from it: made once for each certificate and trust.
 struct Current {
     certified: Arc<CertifiedKey>,
+    /// What it proves, for a caller of this very proxy.
+    peer: PeerIdentity,
     facts: pki::Facts,
     /// The root that the CA gave with it, where it gave one.
     root: Option<Fingerprint>,
@@ -142,9 +145,9 @@ impl Store {
         Self { shared, commands }
     }
 
-    /// Sets the roots that peers are verified against, and the revocation lists that stand in the same texts. The root that
-    /// the CA signs by comes first: where another becomes the first, certificates of other roots are renewed at once,
-    /// spread over a few seconds.
+    /// Sets the roots that peers are verified against, the one that the CA signs by first, and the revocation lists that stand
+    /// in the same texts. Where another root becomes the first, certificates of other roots are renewed at once, spread over
+    /// a few seconds.
     ///
     /// # Errors
     /// A text is not PEM or holds no certificate, none of the roots can be used, or a list cannot be read; then nothing
@@ -306,12 +309,7 @@ impl Store {
     /// # Errors
     /// There is no certificate yet.
     pub fn local_peer(&self, id: &SpiffeId) -> Result<PeerIdentity, TlsError> {
-        let current = self.current(id)?;
-        let leaf = current.certified.cert.first();
-        Ok(PeerIdentity::local(
-            id.clone(),
-            leaf.map(|l| l.as_ref()).unwrap_or_default(),
-        ))
+        Ok(self.current(id)?.peer.clone())
     }
 
     fn current(&self, id: &SpiffeId) -> Result<Arc<Current>, TlsError> {

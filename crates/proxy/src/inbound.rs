@@ -177,13 +177,32 @@ where
 
 /// Takes what was captured on its way to workloads of this node, until told to drain.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+    take(shared, listener, |stream| {
+        capture::socket::mark(stream)
+            .and_then(|mark| capture::socket::original_dst(stream).map(|to| (mark, to)))
+    })
+    .await;
+}
+
+/// Takes what comes to an ordinary listener: all of it is for the workload of that mark, at that address of its own.
+pub(crate) async fn serve_for(shared: Arc<Shared>, listener: TcpListener, mark: u32, to: SocketAddr) {
+    take(shared, listener, move |_| Ok((mark, to))).await;
+}
+
+/// Takes connections; `whose` says to which workload one came, by its mark, and where it wanted to go.
+async fn take(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    whose: impl Fn(&TcpStream) -> std::io::Result<(u32, SocketAddr)>,
+) {
     let mut draining = pin!(told(&shared));
     let open = Arc::new(Open::default());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    tokio::spawn(captured(Arc::clone(&shared), Arc::clone(&open), stream, client));
+                    let known = whose(&stream);
+                    tokio::spawn(taken(Arc::clone(&shared), Arc::clone(&open), stream, client, known));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting captured connections failed");
@@ -203,9 +222,13 @@ fn told(shared: &Shared) -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
-async fn captured(shared: Arc<Shared>, open: Arc<Open>, stream: TcpStream, client: SocketAddr) {
-    let known = capture::socket::mark(&stream)
-        .and_then(|mark| capture::socket::original_dst(&stream).map(|to| (mark, to)));
+async fn taken(
+    shared: Arc<Shared>,
+    open: Arc<Open>,
+    stream: TcpStream,
+    client: SocketAddr,
+    known: std::io::Result<(u32, SocketAddr)>,
+) {
     let _ = stream.set_nodelay(true);
     match known {
         Ok((mark, to)) => {
@@ -262,6 +285,7 @@ async fn accept(
         drop(index);
         return hbone::accept(shared, record, stream, callee, open).await;
     }
+    let mark = callee.local.mark;
     let (mode, protocol) = callee
         .workload
         .inbound
@@ -285,6 +309,8 @@ async fn accept(
         // A probe, say: nobody was refused anything.
         return record.gone("closed before a byte");
     }
+    // Who calls is named in what is told of it; asked while nobody knows yet whether it may.
+    shared.demand.learn_caller(&shared.store, mark, client.ip()).await;
     let plain = Caller {
         peer: None,
         address: client,
@@ -299,6 +325,7 @@ async fn accept(
             .map(|index| record::source(&index, client, None))
             .unwrap_or_default(),
     };
+    record.source(&plain.source);
     match chain {
         Chain::Refused(reason, why) => {
             reset(stream.get_ref());

@@ -102,7 +102,6 @@ impl Locals {
     }
 
     /// These, and no directory.
-    #[cfg(test)]
     pub(crate) fn of(registrations: impl IntoIterator<Item = Registration>) -> Self {
         let locals = Self::default();
         let known = Known::new(registrations.into_iter().map(Arc::new));

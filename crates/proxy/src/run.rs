@@ -2,13 +2,14 @@
 
 mod control;
 mod drops;
+pub mod standalone;
 mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::{CaClient, StoreOptions, TokenFile};
+use identity::{CaClient, CertificateAuthority, StoreOptions, TokenFile};
 use model::SpiffeId;
 use telemetry::{LogTarget, Telemetry, TelemetryOptions};
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::shared::{Shared, Standing};
 use crate::store::Store;
+use crate::store::demand::{self, Demand};
 use crate::{Config, admin, dns, inbound, outbound, web};
 use control::Control;
 use trust::Trust;
@@ -49,13 +51,29 @@ type Tasks = JoinSet<Result<(), String>>;
 /// # Errors
 /// It cannot start, or a part of it broke: one sentence.
 pub async fn run(config: Config) -> Result<(), String> {
+    live(
+        |draining| {
+            let ca_id = own(&config, CA_ACCOUNT)?;
+            let authority = CaClient::new(config.ca, config.roots.clone(), ca_id);
+            share(config, Arc::new(authority), draining)
+        },
+        async |shared, tasks, taking| start(shared, tasks, taking).await,
+    )
+    .await
+}
+
+/// The life of any proxy: made, started, and drained when told to stop.
+async fn live(
+    share: impl FnOnce(watch::Receiver<bool>) -> Result<Shared, String>,
+    start: impl AsyncFnOnce(&Arc<Shared>, &mut Tasks, &mut JoinSet<()>) -> Result<(), String>,
+) -> Result<(), String> {
     // Nobody of the same user, a pod's process least of all, may read our keys or take our sockets.
     nix::sys::prctl::set_dumpable(false)
         .map_err(|error| format!("cannot keep other processes out of this one: {error}"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let (told, draining) = watch::channel(false);
-    let shared = Arc::new(share(config, draining)?);
+    let shared = Arc::new(share(draining)?);
     let mut tasks = Tasks::new();
     let mut taking = JoinSet::new();
     start(&shared, &mut tasks, &mut taking).await?;
@@ -83,7 +101,11 @@ fn own(config: &Config, account: &str) -> Result<SpiffeId, String> {
     SpiffeId::new(config.trust_domain.clone(), SYSTEM_NAMESPACE, account).map_err(|error| error.to_string())
 }
 
-fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, String> {
+fn share(
+    config: Config,
+    authority: Arc<dyn CertificateAuthority>,
+    draining: watch::Receiver<bool>,
+) -> Result<Shared, String> {
     let target = config.access_log.clone().map_or(LogTarget::None, LogTarget::File);
     let options = TelemetryOptions {
         target,
@@ -91,15 +113,15 @@ fn share(config: Config, draining: watch::Receiver<bool>) -> Result<Shared, Stri
     };
     let telemetry =
         Telemetry::start(&options).map_err(|error| format!("the access log cannot be opened: {error}"))?;
-    let authority = CaClient::new(config.ca, config.roots.clone(), own(&config, CA_ACCOUNT)?);
     let options = StoreOptions {
         lifetime: Duration::from_secs(config.leaf_lifetime_s),
         ..StoreOptions::default()
     };
-    let identities = identity::Store::new(Arc::new(authority), options);
+    let identities = identity::Store::new(authority, options);
     identities.set_trust_domains(config.trust_domain.clone(), Vec::new());
     Ok(Shared {
-        store: Store::new(),
+        store: Store::on_demand(),
+        demand: Demand::default(),
         locals: Locals::new(config.workloads.clone()),
         identities,
         registry: Registry::default(),
@@ -143,6 +165,7 @@ async fn start(shared: &Arc<Shared>, tasks: &mut Tasks, taking: &mut JoinSet<()>
         all.registry.follow(&all.store).await;
         Ok(())
     });
+    tasks.spawn(demand::forget(Arc::clone(shared)));
     tasks.spawn(control::follow(Arc::clone(shared), control, trust));
     tasks.spawn(drops::watch(Arc::clone(shared), Arc::clone(&standing)));
     tasks.spawn(started(Arc::clone(shared)));

@@ -8,10 +8,10 @@ use super::*;
 
 fn config(dir: &Path) -> Config {
     Config {
+        cacerts: None,
         listen: Vec::new(),
         trust_domain: TrustDomain::default(),
         dir: Some(dir.to_owned()),
-        cacerts: None,
         leaf_lifetime_s: 60,
         token_keys: PathBuf::new(),
         token_issuer: String::new(),

@@ -4,15 +4,12 @@ use std::sync::{Arc, PoisonError};
 
 use admin::trust::{CaStatus, Holder, RootState};
 use admin::{Call, Failure, Handler};
-use identity::pki::{self, Fingerprint};
 use serde_json::Value;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Asked, Rotation, waits};
-
-/// The word for roots that are somebody else's.
-const PLUGGED: &str = "plugged";
+use crate::roots::fingerprint;
 
 /// Who answers.
 #[derive(Debug)]
@@ -35,9 +32,11 @@ impl Handler for Desk {
 
 impl Desk {
     fn begin(&self) -> Result<(), Failure> {
-        if self.0.roots.plugged() {
-            let why = "the CA was plugged in: give it new files (the old root among the roots, until nobody needs it), and restart it";
-            return Err(Failure::no(why));
+        if self.0.roots.is_plugged() {
+            return Err(Failure::no(
+                "the CA was plugged in: whoever made its root replaces it; then start with the new files"
+                    .to_owned(),
+            ));
         }
         let undecided = |error: crate::CaError| Failure::undecided(format!("no rotation: {error}"));
         if !self.0.roots.begin(OffsetDateTime::now_utc()).map_err(undecided)? {
@@ -63,17 +62,14 @@ impl Desk {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let plugged = self.0.roots.plugged();
-        let all = state
-            .roots
-            .iter()
-            .flat_map(|pem| pki::certificates(pem).unwrap_or_default());
         let status = CaStatus {
-            stage: if plugged { PLUGGED } else { state.stage.as_str() }.to_owned(),
+            stage: state.stage.as_str().to_owned(),
             since: state.since,
-            roots: all
+            roots: state
+                .roots
+                .iter()
                 .enumerate()
-                .map(|(at, der)| root(&der, at == 0 && !plugged, &asked, now))
+                .map(|(at, pem)| root(pem, at == 0, &asked, now))
                 .collect(),
             holders: asked.iter().map(|one| holder(one, now)).collect(),
             waiting_for: waits(&state, &asked, &self.0.ledger, now),
@@ -84,10 +80,12 @@ impl Desk {
     }
 }
 
-fn root(der: &[u8], signs: bool, asked: &[Asked], now: i64) -> RootState {
-    let own = Fingerprint::of(der).to_string();
-    let ends = X509Certificate::from_der(der).ok();
-    let ends = ends.map(|(_, parsed)| parsed.validity().not_after.timestamp());
+fn root(pem: &str, signs: bool, asked: &[Asked], now: i64) -> RootState {
+    let own = fingerprint(pem).map(|f| f.to_string()).unwrap_or_default();
+    let ends = identity::pki::certificates(pem).ok().and_then(|all| {
+        let (_, parsed) = X509Certificate::from_der(all.first()?).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    });
     let holdings = || asked.iter().filter_map(|one| one.said.as_ref().ok());
     let leaves = holdings().flat_map(|holding| &holding.leaves);
     RootState {

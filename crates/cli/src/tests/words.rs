@@ -113,6 +113,7 @@ fn parts_and_workloads_are_handed_back() {
         ("ca", Part::Ca),
         ("control", Part::Control),
         ("proxy", Part::Proxy),
+        ("standalone", Part::Standalone),
     ] {
         let Ok(Command::Part(part, config)) = read(&format!("{word} --config x.json")) else {
             panic!("not a part");

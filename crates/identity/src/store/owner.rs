@@ -18,6 +18,7 @@ use super::{Current, Published, Shared};
 use crate::authority::{CertificateAuthority, TokenFile};
 use crate::error::IssueError;
 use crate::pki::{self, Fingerprint};
+use crate::tls::PeerIdentity;
 use crate::verify::Purpose;
 
 /// The most identities of one store.
@@ -54,6 +55,12 @@ pub(super) enum Command {
     },
     /// The CA signs by another root than before: the first that is trusted.
     Signer,
+    /// A certificate that others see to.
+    Given {
+        id: SpiffeId,
+        current: Box<Current>,
+        taken: Answer,
+    },
 }
 
 type Attempt = Result<Current, IssueError>;
@@ -122,6 +129,17 @@ impl Owner {
                 self.publish(&id, None);
             }
             Command::Signer => self.signer(),
+            Command::Given { id, current, taken } => {
+                let known = self.shared.published.load();
+                if known.len() >= MAX_IDENTITIES && !known.contains_key(&id) {
+                    let _ = taken.send(Err(IssueError::Limit("identities of one store")));
+                    return;
+                }
+                // Whoever asked the CA before asks it no more.
+                self.entries.remove(&id);
+                self.publish(&id, Some(Ok(*current)));
+                let _ = taken.send(Ok(()));
+            }
         }
     }
 
@@ -357,16 +375,13 @@ async fn issue(
     let pem = authority.sign(&request.csr_pem, &bearer, lifetime).await?;
     let mut chain = Vec::new();
     // The roots come last and peers have them: they are not sent.
-    let sent = match pem.split_last() {
-        Some((_, sent)) if !sent.is_empty() => sent,
-        _ => &pem,
+    let (sent, root) = match pem.split_last() {
+        Some((roots, sent)) if !sent.is_empty() => {
+            let roots = pki::certificates(roots).map_err(IssueError::Answer)?;
+            (sent, roots.first().map(|root| Fingerprint::of(root)))
+        }
+        _ => (pem.as_slice(), None),
     };
-    let root = pem.last().filter(|_| pem.len() > 1).and_then(|text| {
-        pki::certificates(text)
-            .ok()?
-            .first()
-            .map(|root| Fingerprint::of(root))
-    });
     for text in sent.iter().take(MAX_CHAIN + 1) {
         chain.extend(pki::certificates(text).map_err(IssueError::Answer)?);
     }
@@ -391,8 +406,10 @@ async fn issue(
             .verify_identity(leaf, intermediates, now, Purpose::Client)
             .map_err(|e| IssueError::Answer(format!("its chain: {e}")))?;
     }
+    let peer = PeerIdentity::local(id, leaf);
     let certified = request.certify(chain).map_err(IssueError::Answer)?;
     Ok(Current {
+        peer,
         certified: Arc::new(certified),
         facts,
         root,

@@ -90,9 +90,7 @@ impl CertificateAuthority for Bench {
                 time::OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap() + self.begin.elapsed();
             params.not_before = now - Duration::from_secs(120);
             params.not_after = now + self.lifetime;
-            params.is_ca = IsCa::ExplicitNoCa;
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-            params.use_authority_key_identifier_extension = true;
             params.extended_key_usages = vec![
                 rcgen::ExtendedKeyUsagePurpose::ServerAuth,
                 rcgen::ExtendedKeyUsagePurpose::ClientAuth,

@@ -95,6 +95,14 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
     Ok(())
 }
 
+/// The directory of a CA, which is looked into now: what is wrong with it is said where it was asked for.
+fn cacerts(site: &Site, dir: &Path) -> Result<PathBuf, String> {
+    let dir =
+        std::fs::canonicalize(dir).map_err(|error| format!("--cacerts `{}`: {error}", dir.display()))?;
+    ca::check(&dir, &site.trust_domain).map_err(|error| format!("--cacerts: {error}"))?;
+    Ok(dir)
+}
+
 /// Who holds certificates, and can be asked of them.
 fn holders(site: &Site) -> Vec<ca::Holder> {
     let proxies = site.nodes.iter().map(|node| ca::Holder {
@@ -106,14 +114,6 @@ fn holders(site: &Site) -> Vec<ca::Holder> {
         socket: site.run.control_socket(),
     };
     proxies.chain([control]).collect()
-}
-
-/// The directory of a CA, which is looked into now: what is wrong with it is said where it was asked for.
-fn cacerts(site: &Site, dir: &Path) -> Result<PathBuf, String> {
-    let dir =
-        std::fs::canonicalize(dir).map_err(|error| format!("--cacerts `{}`: {error}", dir.display()))?;
-    ca::check(&dir, &site.trust_domain).map_err(|error| format!("--cacerts: {error}"))?;
-    Ok(dir)
 }
 
 fn put(path: &Path, config: &impl Serialize) -> Result<(), String> {

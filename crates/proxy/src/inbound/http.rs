@@ -165,10 +165,16 @@ pub(super) async fn request(
         }
     };
     // An authorizer may change what the tokens are in: it is asked first (semantics 2.1).
-    let asking = external::request(shared, &index, (caller, callee), prepared, &mut exchange);
-    let (subject, mut request) = match asking.await {
-        Ok((_, subject, request)) => (subject, request),
-        Err(turned) => return Ok(exchange.answer(turned.status, turned.text, turned.reason).into()),
+    let (subject, mut request) = if prepared.0.asks(&index) {
+        let (subject, request) = prepared;
+        let prepared = (Asked::of(&request), subject, request);
+        let asking = external::request(shared, &index, (caller, callee), prepared, &mut exchange);
+        match asking.await {
+            Ok((_, subject, request)) => (subject, request),
+            Err(turned) => return Ok(exchange.answer(turned.status, turned.text, turned.reason).into()),
+        }
+    } else {
+        prepared
     };
     let asked = match admit(shared, &subject, index, &request, &mut exchange) {
         Ok(asked) => asked,
@@ -295,7 +301,7 @@ fn prepare(
     callee: &Callee,
     mut request: Request,
     exchange: &mut Exchange,
-) -> Result<(Asked, Subject, Request), Reason> {
+) -> Result<(Subject, Request), Reason> {
     let mesh = index.mesh();
     let asks = headers::asks(&request);
     if asks == Asks::Other {
@@ -332,7 +338,7 @@ fn prepare(
     let id = headers::incoming(map, upgrade, mesh.strict_hosts);
     exchange.record.http(|http| http.request_id = id.into());
     // What is decided is what the application gets, and nothing that only the caller says.
-    Ok((Asked::of(&request), Subject::new(caller, callee), request))
+    Ok((Subject::new(caller, callee), request))
 }
 
 /// Which HTTP the application speaks: what its port declares, else what its caller's application does.

@@ -1,13 +1,15 @@
 //! The next hop: which endpoint, by what transport, and who must be there.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::HashMap;
 use model::{Reason, SpiffeId, canonical_ip};
 use routing::balance;
 use snapshot::{ClientTls, Destination, Endpoint, Index, ServiceTarget, Transport};
+
+use super::random;
 
 /// Where one attempt goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -189,9 +191,7 @@ impl<K: Copy + Eq + Hash> Drop for Loaded<K> {
 
 /// 64 random bits; where the system gives none, always the same, which spreads badly and breaks nothing.
 pub(super) fn random() -> u64 {
-    let mut bytes = [0; 8];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    u64::from_ne_bytes(bytes)
+    u64::from_ne_bytes(random::bytes())
 }
 
 #[cfg(test)]

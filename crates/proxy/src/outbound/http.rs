@@ -139,6 +139,7 @@ impl Outbound {
             .map_err(Failure::of)?;
         let (index, destination) = self
             .decide(client, &kept, Some(&authority))
+            .await
             .map_err(Failure::of)?;
         exchange.record.destination(&destination);
         let mesh = index.mesh();
@@ -234,7 +235,8 @@ impl Outbound {
                 if let (Some(_), Some(id)) = (&caller.peer, &callee.local.identity) {
                     record.proven(id);
                 }
-                let answered = inbound::request(&self.shared, &caller, &callee, None, request).await;
+                let deciding = inbound::request(&self.shared, &caller, &callee, None, request);
+                let answered = Box::pin(deciding).await;
                 // The callee's side broke off, as it does on the wire where it refuses plaintext.
                 let response = answered.map_err(|Abort| Failed(Failure::of(Reason::UpstreamReset), None))?;
                 return Ok((response, hold));
@@ -303,7 +305,8 @@ impl Outbound {
         let open = || {
             let (outbound, client, hop) = (Arc::clone(self), Arc::clone(client), hop.clone());
             let callee = callee.clone();
-            async move {
+            // Apart: most requests find a connection.
+            Box::pin(async move {
                 let alpn = speak.alpn();
                 let link = match callee {
                     None => outbound.connect(&client, &hop, alpn, limit).await?,
@@ -325,7 +328,7 @@ impl Outbound {
                     peer: link.peer.map(|peer| peer.id().clone()),
                     late: link.late,
                 })
-            }
+            })
         };
         if speak == Speak::Upgrade {
             return self.pool.apart(key, open()).await;

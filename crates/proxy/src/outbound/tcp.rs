@@ -33,7 +33,7 @@ impl Outbound {
         entry: &Entry,
         stream: Rewind<S>,
     ) {
-        let (index, destination) = match self.decide(&client, kept, None) {
+        let (index, destination) = match self.decide(&client, kept, None).await {
             Ok(decided) => decided,
             Err(reason) => {
                 stream.reset();

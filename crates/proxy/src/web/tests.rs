@@ -27,6 +27,7 @@ fn shared(locals: Locals) -> Arc<Shared> {
     Arc::new(Shared {
         config,
         store: crate::store::Store::new(),
+        demand: crate::store::demand::Demand::default(),
         locals,
         identities: identity::Store::new(Arc::new(Nobody), StoreOptions::default()),
         registry: crate::registry::Registry::default(),

@@ -150,24 +150,36 @@ fn dns_every_form_of_a_name() {
         "Web.Full.Svc.Cluster.Local.",
     ] {
         assert_eq!(
-            index.resolve(name, "full", false),
+            index.resolve(name, "full", false, &Lacks::default()),
             Answer::Addresses(ips(&["10.96.0.20"])),
             "{name}"
         );
         assert_eq!(
-            index.resolve(name, "full", true),
+            index.resolve(name, "full", true, &Lacks::default()),
             Answer::Addresses(ips(&["fd77:96::20"])),
             "{name}"
         );
     }
-    assert_eq!(index.resolve("web", "legacy", false), Answer::NotOurs);
-    assert_eq!(index.resolve("other", "full", true), Answer::NoData);
+    assert_eq!(
+        index.resolve("web", "legacy", false, &Lacks::default()),
+        Answer::NotOurs
+    );
+    assert_eq!(
+        index.resolve("other", "full", true, &Lacks::default()),
+        Answer::NoData
+    );
 }
 
 #[test]
 fn dns_headless_pods_aliases_and_nothing() {
     let index = secure();
-    let check = |name: &str, v6, expect| assert_eq!(index.resolve(name, "full", v6), expect, "{name} {v6}");
+    let check = |name: &str, v6, expect| {
+        assert_eq!(
+            index.resolve(name, "full", v6, &Lacks::default()),
+            expect,
+            "{name} {v6}"
+        )
+    };
     let v4 = Answer::Addresses(ips(&["10.77.0.4"]));
     let v6 = Answer::Addresses(ips(&["fd77:1::4"]));
     check("db", false, v4.clone());

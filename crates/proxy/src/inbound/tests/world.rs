@@ -172,6 +172,7 @@ impl World {
         let shared = Arc::new(Shared {
             config: config(),
             store: crate::store::Store::new(),
+            demand: crate::store::demand::Demand::default(),
             locals: crate::locals::Locals::of([registration]),
             identities,
             registry: crate::registry::Registry::default(),
