@@ -15,7 +15,7 @@ mod service;
 mod workload;
 
 pub use index::{Answer, Authentication, Destination, Index, IndexError, ServiceTarget, Transport};
-pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
+pub use mesh::{Bundle, Egress, Mesh, MeshTls, PathNormalization, TLS12_SUITES, TlsVersion, XfccMode};
 pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
 pub use resources::{Delta, Resource, ResourceName, Resources};
 pub use service::{ClientTls, Endpoint, Service, ServicePort};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use identity::Store;
 use model::TrustDomain;
-use snapshot::{Index, TlsVersion};
+use snapshot::{Index, MeshTls, TlsVersion};
 
 /// How often the bundle is looked for while there is none.
 const ROOTS_POLL: Duration = Duration::from_millis(50);
@@ -29,6 +29,7 @@ struct Believed {
     by_snapshot: bool,
     domains: Option<(TrustDomain, Vec<TrustDomain>)>,
     min_tls: Option<TlsVersion>,
+    tls: MeshTls,
 }
 
 impl Trust {
@@ -60,7 +61,24 @@ impl Trust {
             self.identities.set_min_tls(mesh.min_tls == TlsVersion::V1_3);
             current.min_tls = Some(mesh.min_tls);
         }
+        if current.tls != mesh.tls {
+            self.bounds(&mesh.tls);
+            current.tls.clone_from(&mesh.tls);
+        }
         Ok(())
+    }
+
+    /// Takes suites, and the roots of other trust domains.
+    fn bounds(&self, tls: &MeshTls) {
+        self.identities.set_suites(&tls.cipher_suites);
+        let bundles: Vec<_> = tls
+            .bundles
+            .iter()
+            .map(|bundle| (bundle.trust_domain.clone(), bundle.pem.clone()))
+            .collect();
+        for error in self.identities.set_bundles(&bundles) {
+            tracing::error!("`caCertificates`: left out: {error}");
+        }
     }
 
     /// Takes the bundle, unless a snapshot had roots. Whether it did, so that the bundle counts no more.
