@@ -13,6 +13,7 @@ mod external;
 mod host;
 mod live;
 mod modes;
+mod pki;
 mod policy;
 mod session;
 mod tokens;
