@@ -19,8 +19,8 @@ pub(crate) use extension::check as check_extensions;
 pub use extension::{ExtAuthz, ExtAuthzHttp, ExtensionFault, ExtensionKind, ExtensionProvider, RequestBody};
 pub use guardrail::Guardrail;
 pub use mesh::{
-    AccessLogEncoding, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode, PathNormalization,
-    ProtocolVersion,
+    AccessLogEncoding, CaCertificate, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode,
+    PathNormalization, ProtocolVersion,
 };
 pub use meta::{Meta, OwnerReference};
 pub use security::{

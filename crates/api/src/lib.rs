@@ -21,9 +21,9 @@ mod yaml;
 
 pub use forms::durations::duration_ms;
 pub use kinds::{
-    AccessLogEncoding, Action, AuthorizationPolicy, Capabilities, ClientTls, Condition, ConfigKeyRef,
-    ConfigMap, Container, ContainerPort, CustomTag, DefaultProviders, DestinationRule, Endpoint,
-    EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints,
+    AccessLogEncoding, Action, AuthorizationPolicy, CaCertificate, Capabilities, ClientTls, Condition,
+    ConfigKeyRef, ConfigMap, Container, ContainerPort, CustomTag, DefaultProviders, DestinationRule,
+    Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints,
     EntryEndpoint, EntryPort, EntrySelector, EnvFrom, EnvVar, EnvVarSource, ExtAuthz, ExtAuthzHttp,
     ExtensionFault, ExtensionKind, ExtensionProvider, FieldRef, From, Guardrail, IntOrString, Job, JwtHeader,
     JwtRule, Kind, LabelSelector, LabelSelectorRequirement, Location, MeshConfig, MeshMtls, Meta, Mode,

@@ -217,7 +217,6 @@ impl<'a> Ground<'_, 'a> {
                 plaintext_ports: Vec::new(),
                 mtls_ports: Vec::new(),
                 hostname: None,
-                hbone: false,
             },
         }
     }

@@ -16,6 +16,7 @@ mod external;
 mod host;
 mod live;
 mod modes;
+mod pki;
 mod policy;
 mod seen;
 mod session;

@@ -29,6 +29,7 @@ fn mesh(strict_hosts: bool, egress: Egress) -> Mesh {
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
         min_tls: TlsVersion::V1_3,
+        tls: crate::MeshTls::default(),
         http10: false,
         connect_timeout_ms: 10_000,
         scopes: std::collections::BTreeMap::new(),
