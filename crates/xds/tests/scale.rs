@@ -99,6 +99,8 @@ impl Connect for Dial {
 
 fn mesh() -> Mesh {
     Mesh {
+        scopes: Default::default(),
+        tls: Default::default(),
         profile: Profile::Secure,
         trust_domain: "cluster.local".parse().unwrap(),
         trust_domain_aliases: vec![],
@@ -134,6 +136,7 @@ fn service(number: usize) -> Service {
     let endpoint = |n: usize| {
         let pod = number * ENDPOINTS + n;
         Endpoint {
+            hbone: false,
             uid: WorkloadUid::new(&format!("9b1deb4d-3b7d-4bad-9bdd-{pod:012}")),
             workload: Some(WorkloadId::new("full", &format!("deployment-{number}"))),
             addresses: vec![address(10, pod)],
@@ -147,6 +150,7 @@ fn service(number: usize) -> Service {
         }
     };
     Service {
+        external: None,
         name: ServiceName::new("full", &format!("service-{number}")),
         host: format!("service-{number}.full.svc.cluster.local")
             .parse()
@@ -170,6 +174,7 @@ fn workload(pod: usize) -> Workload {
     let number = pod / ENDPOINTS;
     let name = format!("deployment-{number}");
     Workload {
+        hbone: false,
         uid: WorkloadUid::new(&format!("9b1deb4d-3b7d-4bad-9bdd-{pod:012}")),
         pod: WorkloadId::new("full", &format!("{name}-6d5f8-{pod}")),
         workload: WorkloadId::new("full", &name),

@@ -407,17 +407,23 @@ fn an_entry_with_endpoints_is_named_by_its_own_addresses() {
         Reason::EgressUnknown.as_str()
     );
     assert_eq!(
-        index.resolve("ext.example.com.", "full", false),
+        index.resolve("ext.example.com.", "full", false, &Lacks::default()),
         Answer::Addresses(ips(&["10.96.7.7"]))
     );
-    assert_eq!(index.resolve("other.example.com", "full", false), Answer::NotOurs);
+    assert_eq!(
+        index.resolve("other.example.com", "full", false, &Lacks::default()),
+        Answer::NotOurs
+    );
     // It is not exported to this client.
     let hidden = with_entries(mesh(true, Egress::RegistryOnly), vec![own]);
     assert_eq!(
         goes(&hidden, "10.96.7.7:80", None),
         Reason::EgressUnknown.as_str()
     );
-    assert_eq!(hidden.resolve("ext.example.com", "full", false), Answer::NotOurs);
+    assert_eq!(
+        hidden.resolve("ext.example.com", "full", false, &Lacks::default()),
+        Answer::NotOurs
+    );
 }
 
 #[test]

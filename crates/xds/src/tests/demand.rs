@@ -16,6 +16,8 @@ use crate::server::testing::Board;
 
 fn mesh(strict_hosts: bool, egress: Egress) -> Mesh {
     Mesh {
+        scopes: Default::default(),
+        tls: Default::default(),
         profile: Profile::Secure,
         trust_domain: "cluster.local".parse().unwrap(),
         trust_domain_aliases: vec![],
@@ -67,6 +69,7 @@ fn host(service: u8) -> String {
 
 fn service(number: u8, shape: &Shape) -> Service {
     let endpoint = |pod: &u8| Endpoint {
+        hbone: false,
         uid: WorkloadUid::new(&format!("pod-{pod}")),
         workload: None,
         addresses: vec![pod_address(*pod)],
@@ -84,6 +87,7 @@ fn service(number: u8, shape: &Shape) -> Service {
     });
     let is_alias = alias.is_some();
     Service {
+        external: None,
         name: name(number),
         host: host(number).parse().unwrap(),
         vips: match shape.headless || is_alias {
@@ -110,6 +114,7 @@ fn service(number: u8, shape: &Shape) -> Service {
 fn workload(pod: u8) -> Workload {
     let in_mesh = pod.is_multiple_of(2);
     Workload {
+        hbone: false,
         uid: WorkloadUid::new(&format!("pod-{pod}")),
         pod: WorkloadId::new("full", &format!("pod-{pod}")),
         workload: WorkloadId::new("full", "web"),
