@@ -19,7 +19,18 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("capture", 1, &["model"]),
     ("workloads", 1, &[]),
     ("snapshot", 2, &["model", "policy", "jwt", "routing"]),
-    ("ca", 2, &["model", "admin", "proto", "identity", "telemetry"]),
+    (
+        "ca",
+        2,
+        &[
+            "model",
+            "admin",
+            "proto",
+            "identity",
+            "telemetry",
+            "meshward-http",
+        ],
+    ),
     (
         "compiler",
         3,
@@ -97,10 +108,20 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "snapshot",
         ],
     ),
+    ("survey", 5, &["model"]),
     (
         "meshward",
         6,
-        &["cli", "lab", "control", "proxy", "ca", "workloads", "model"],
+        &[
+            "cli",
+            "lab",
+            "survey",
+            "control",
+            "proxy",
+            "ca",
+            "workloads",
+            "model",
+        ],
     ),
     ("xtask", 9, &[]),
 ];

@@ -9,7 +9,7 @@ use model::Profile;
 
 use crate::ask::args::{CanI, Eval, Explain, Why};
 use crate::inspect::ca::Ca;
-use crate::{Ask, Command, Down, MAX_NODES, Part, Up};
+use crate::{Ask, Command, Down, MAX_NODES, Part, Survey, Up};
 
 const CONVENTIONS: &str = "Exit codes: 0 yes, 1 no (denied, findings, not there), 2 could not decide or reach,
 64 usage, 65 bad input, 130 interrupted. With -o json there is one JSON document on standard output and nothing else.";
@@ -47,6 +47,9 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Try a mesh out: each starts one of its own and ends it
+    #[command(subcommand)]
+    Lab(LabWords),
     #[command(flatten)]
     Ask(Asked),
     /// Say how the roots of the mesh stand, or replace them
@@ -67,6 +70,25 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+}
+
+#[derive(Subcommand, Debug)]
+enum LabWords {
+    /// Replay ways into and out of a mesh that surprised people, and say what got through
+    Survey(SurveyWords),
+}
+
+#[derive(Args, Debug)]
+struct SurveyWords {
+    /// Which defaults are in force: `secure`, or `istio` to see what Istio's let through
+    #[arg(long, default_value = "secure", value_name = "PROFILE", value_parser = profile)]
+    profile: Profile,
+    /// Only attempts whose id contains this
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    only: String,
+    /// The form of what is printed
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Json>,
 }
 
 /// What is asked of a running mesh, or done without one.
@@ -93,8 +115,12 @@ pub(crate) enum Asked {
     /// Say how each node's proxy stands: version, certificates, drops
     #[command(visible_alias = "proxy-status")]
     Proxies(Proxies),
-    /// Print the metrics of each node's proxy
+    /// Print the metrics of each node's proxy, the control plane and the certificate authority
     Metrics(Metrics),
+    /// Show who calls whom, how often, how fast, and what is refused
+    Top(Top),
+    /// Write a support bundle, without secrets, into a file
+    Dump(Dump),
     /// Say whether a caller may do something, and why: in files, or in the running mesh
     CanI(Box<CanI>),
     /// Say why a call was refused
@@ -377,9 +403,50 @@ pub(crate) struct Proxies {
 /// `metrics`.
 #[derive(Clone, Args, Debug)]
 pub(crate) struct Metrics {
-    /// One node; all where none is said, each a text of its own
+    /// One node, `control` or `ca`; all where none is said, each a text of its own
+    #[arg(value_name = "NODE|control|ca")]
     pub(crate) node: Option<String>,
-    /// The form of what is printed: the texts by node
+    /// The form of what is printed: the texts by node, `control` and `ca`
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Json>,
+}
+
+/// `top`.
+#[derive(Clone, Args, Debug)]
+pub(crate) struct Top {
+    /// Only calls from or to the namespace
+    #[arg(short, long, value_name = "NS")]
+    pub(crate) namespace: Option<String>,
+    /// Look once, and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How long between two looks
+    #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = milliseconds)]
+    pub(crate) interval: u64,
+    /// What comes first
+    #[arg(long, value_enum, default_value_t = Sort::Rate, value_name = "BY")]
+    pub(crate) sort: Sort,
+    /// The form of what is printed; without --once one JSON document a line
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Json>,
+}
+
+/// What `top` puts first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Sort {
+    Rate,
+    Denied,
+    Errors,
+    P99,
+    Bytes,
+}
+
+/// `dump`.
+#[derive(Clone, Args, Debug)]
+pub(crate) struct Dump {
+    /// The file, which must not be there yet; `meshward-MESH-TIME.tar.gz` where none is said
+    pub(crate) file: Option<PathBuf>,
+    /// The form of what is printed
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Json>,
 }
@@ -437,6 +504,11 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
                 Words::command().error(ErrorKind::MissingSubcommand, "`ca` wants `status` or `rotate`")
             );
         }
+        Verb::Lab(LabWords::Survey(words)) => Command::Survey(Survey {
+            profile: words.profile,
+            json: words.output.is_some(),
+            only: words.only,
+        }),
         Verb::Control(part) => Command::Part(Part::Control, part.config),
         Verb::Proxy(part) => Command::Part(Part::Proxy, part.config),
         Verb::Standalone(part) => Command::Part(Part::Standalone, part.config),

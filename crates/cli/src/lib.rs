@@ -34,6 +34,8 @@ pub enum Command {
     Up(Up),
     /// End one, or clear the remains of one.
     Down(Down),
+    /// Replay the survey against a mesh of its own.
+    Survey(Survey),
     /// Be a part of a mesh, by its configuration file.
     Part(Part, PathBuf),
     /// Be a built-in workload program.
@@ -99,6 +101,17 @@ pub struct Down {
     pub all: bool,
 }
 
+/// `meshward lab survey`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Survey {
+    /// `--profile`.
+    pub profile: Profile,
+    /// `-o json`.
+    pub json: bool,
+    /// `--only`: only attempts whose id contains it; all where empty.
+    pub only: String,
+}
+
 /// Everything else.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -160,6 +173,8 @@ async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
         Asked::Ports(asked) => inspect::info::ports(mesh, *asked, out).await,
         Asked::Proxies(asked) => inspect::proxies::proxies(mesh, asked, out).await,
         Asked::Metrics(asked) => inspect::proxies::metrics(mesh, asked, out).await,
+        Asked::Top(asked) => inspect::top::top(mesh, asked, out).await,
+        Asked::Dump(asked) => inspect::dump::dump(mesh, asked, out).await,
         Asked::CanI(asked) => ask::can_i::can_i(mesh, asked, out).await,
         Asked::Why(asked) => ask::why::why(mesh, asked, out).await,
         Asked::Explain(asked) => match &asked.what {

@@ -5,7 +5,11 @@ mod ask;
 mod desired;
 mod get;
 mod kinds;
+mod metrics;
+mod snapshots;
 mod status;
+
+pub(crate) use metrics::Meters;
 
 use std::sync::Arc;
 
@@ -34,6 +38,7 @@ pub(crate) struct Desk {
     server: Server,
     watchers: Semaphore,
     gate: Option<Arc<Gate>>,
+    meters: Arc<Meters>,
 }
 
 impl Desk {
@@ -41,6 +46,7 @@ impl Desk {
         commands: mpsc::Sender<Command>,
         view: watch::Receiver<Arc<View>>,
         server: Server,
+        meters: Arc<Meters>,
     ) -> Self {
         Self {
             commands,
@@ -48,6 +54,7 @@ impl Desk {
             server,
             watchers: Semaphore::new(MAX_WATCHERS),
             gate: None,
+            meters,
         }
     }
 
@@ -118,6 +125,8 @@ impl Handler for Desk {
             "policy" => ask::policy(self, call.parse()?).await,
             "desired" => desired::desired(self, &mut call.items).await,
             "trust" => encode(&self.gate.as_ref().map(|gate| gate.holding()).unwrap_or_default()),
+            "snapshots" => snapshots::snapshots(self, &mut call.items).await,
+            "metrics" => Ok(Value::String(self.meters.text())),
             "report" => self.report(call.parse()?).await,
             "report-change" => self.report_change(call.parse()?).await,
             other => Err(Failure::usage(format!("the control plane has no verb `{other}`"))),

@@ -17,7 +17,7 @@ const MAX_PROBLEMS: usize = 10_000;
 /// There is more than is told.
 const TOO_MANY: &str = "MW0605";
 /// A snapshot cannot be published.
-const UNPUBLISHED: &str = "MW0606";
+pub(crate) const UNPUBLISHED: &str = "MW0606";
 /// A kind that is not acted on; told by the reader once a file.
 pub(crate) const NOT_ACTED_ON: &str = "MW0105";
 

@@ -19,6 +19,7 @@ mod plan;
 mod pool;
 mod random;
 mod tcp;
+pub(crate) mod trace;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use crate::shared::Shared;
 pub(crate) use call::{Call, NoReply, Reply};
 use dial::{Dial, Kernel, Plain};
 use event::Record;
+pub(crate) use event::peer_of;
 use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;

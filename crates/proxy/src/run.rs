@@ -2,6 +2,7 @@
 
 mod control;
 mod drops;
+mod spans;
 pub mod standalone;
 mod trust;
 
@@ -86,6 +87,7 @@ async fn live(
     }
     told.send_replace(true);
     drain(&shared).await;
+    shared.telemetry.flush();
     Ok(())
 }
 
@@ -168,6 +170,9 @@ async fn start(shared: &Arc<Shared>, tasks: &mut Tasks, taking: &mut JoinSet<()>
     tasks.spawn(demand::forget(Arc::clone(shared)));
     tasks.spawn(control::follow(Arc::clone(shared), control, trust));
     tasks.spawn(drops::watch(Arc::clone(shared), Arc::clone(&standing)));
+    if let Some(finished) = shared.telemetry.take_spans() {
+        tasks.spawn(spans::export(Arc::clone(shared), finished));
+    }
     tasks.spawn(started(Arc::clone(shared)));
     tasks.spawn(admin::serve(Arc::clone(shared), standing));
     for listener in outbound {

@@ -2,11 +2,12 @@
 
 mod board;
 mod catalogue;
+mod observe;
 mod stream;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http2;
@@ -24,6 +25,7 @@ use crate::wire::{MAX_MESSAGE, MAX_RESOURCES};
 use board::Board;
 
 pub use board::Update;
+pub use observe::Observe;
 
 /// How many connections are served at once; the next one waits in the listen queue.
 pub const MAX_CONNECTIONS: usize = 4096;
@@ -97,6 +99,7 @@ impl fmt::Debug for Server {
 struct Shared {
     board: Mutex<Board>,
     status: watch::Sender<BTreeMap<String, NodeStatus>>,
+    observer: OnceLock<Arc<dyn Observe>>,
 }
 
 /// Why a node's set cannot be published.
@@ -129,6 +132,7 @@ impl Server {
             shared: Arc::new(Shared {
                 board: Mutex::default(),
                 status: watch::Sender::new(BTreeMap::new()),
+                observer: OnceLock::new(),
             }),
         }
     }
@@ -167,6 +171,11 @@ impl Server {
             Some(error) => Err(error),
             None => Ok(published.versions.remove(node).unwrap_or_default()),
         }
+    }
+
+    /// Tells somebody of each response; the first who wants to be told is.
+    pub fn observe(&self, observer: Arc<dyn Observe>) {
+        let _ = self.shared.observer.set(observer);
     }
 
     /// How far every node is that something was published for.

@@ -9,6 +9,7 @@ use super::*;
 fn config(dir: &Path) -> Config {
     Config {
         cacerts: None,
+        metrics: Vec::new(),
         listen: Vec::new(),
         trust_domain: TrustDomain::default(),
         dir: Some(dir.to_owned()),

@@ -132,11 +132,16 @@ impl Board {
             target.insert(ResourceName::http_ports(), Arc::clone(entry));
         }
         // Whom its workloads must ask is needed before anybody can.
-        let providers: Vec<_> = node
+        let providers: BTreeSet<_> = node
             .own
             .values()
             .filter_map(|entry| match entry.resource().as_ref() {
                 Resource::Provider(provider) => Some(ResourceName::service(&provider.service)),
+                // Who gets its spans, too.
+                Resource::Workload(workload) => {
+                    let tracing = workload.inbound.as_ref()?.telemetry.tracing.as_ref()?;
+                    Some(ResourceName::service(&tracing.provider.service))
+                }
                 _ => None,
             })
             .collect();

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use snapshot::ResourceName;
@@ -115,6 +116,7 @@ struct InFlight {
     /// What the peer holds once it has taken it.
     next: Versions,
     until: Instant,
+    since: Instant,
 }
 
 struct Serving {
@@ -262,7 +264,11 @@ impl Serving {
             version,
             next,
             until: Instant::now() + ANSWER,
+            since: Instant::now(),
         });
+        if let Some(observer) = self.shared.observer.get() {
+            observer.pushed(response.encoded_len());
+        }
         Ok(Some(response))
     }
 
@@ -274,6 +280,9 @@ impl Serving {
         else {
             return;
         };
+        if let Some(observer) = self.shared.observer.get() {
+            observer.answered(flight.since.elapsed(), request.error_detail.is_some());
+        }
         match request.error_detail {
             None => {
                 self.held = flight.next;
