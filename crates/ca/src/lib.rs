@@ -10,7 +10,6 @@ mod config;
 mod csr;
 mod files;
 mod keys;
-mod ledger;
 mod meters;
 mod own;
 mod plugged;
@@ -19,7 +18,6 @@ mod roots;
 mod rotation;
 mod serve;
 mod sign;
-mod state;
 
 pub use config::{CaError, Config, Holder};
 pub use plugged::{Files, check};

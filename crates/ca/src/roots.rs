@@ -4,6 +4,7 @@
 //! what is written. A key is in a file of its own, removed as soon as nothing is to be signed by it any more.
 
 mod directory;
+pub(crate) mod state;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,8 +16,9 @@ use tokio::sync::watch;
 use crate::config::{CaError, Config};
 use crate::plugged::Files;
 use crate::root::Root;
-use crate::state::{Stage, State};
+
 use directory::Directory;
+use state::{Stage, State};
 
 /// The roots; read by whoever signs, changed by a rotation alone.
 pub(crate) struct Roots {

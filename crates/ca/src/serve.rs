@@ -32,10 +32,11 @@ use tower_service::Service as _;
 
 use crate::config::{CaError, Config};
 use crate::keys::Keys;
-use crate::ledger::{self, Ledger};
+
 use crate::meters::{Meters, Refused};
 use crate::own::Own;
 use crate::roots::Roots;
+use crate::rotation::ledger::{self, Ledger};
 use crate::rotation::{Desk, Rotation};
 use crate::sign::{MAX_LIFETIME, SignError, sign};
 
