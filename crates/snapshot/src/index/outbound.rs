@@ -117,7 +117,11 @@ impl Index {
             },
             other => other,
         };
-        if self.mesh().strict_hosts {
+        // A Host that is the very address that was dialled says nothing more.
+        let same = matches!(&named, Named::Addresses(list) if list.contains(&dialled.ip()));
+        if by_address.is_err() && same {
+            by_address
+        } else if self.mesh().strict_hosts {
             self.of_one_service(namespace, by_address, &named)
         } else {
             match named {

@@ -272,6 +272,11 @@ fn p_29_a_plain_pods_address_is_in_no_registry() {
             goes(&index, "10.77.0.6:8080", None),
             direct("10.77.0.6:8080 plain -")
         );
+        assert_eq!(
+            goes(&index, "10.77.0.6:8080", Some("10.77.0.6:8080")),
+            direct("10.77.0.6:8080 plain -"),
+            "the reason is where it goes, not what it is called"
+        );
         // Its Service is reached by the Service's address; the pod's own is another one.
         let with = |vips: &[&str]| {
             let resources: Resources = [
