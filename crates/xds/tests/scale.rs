@@ -144,6 +144,7 @@ fn service(number: usize) -> Service {
             plaintext_ports: vec![],
             mtls_ports: vec![],
             hostname: None,
+            hbone: false,
         }
     };
     Service {
@@ -184,6 +185,7 @@ fn workload(pod: usize) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: None,
     }
 }
