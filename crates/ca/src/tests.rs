@@ -216,6 +216,41 @@ async fn id_07_trust_domains() {
 }
 
 #[tokio::test]
+async fn roots_of_another_trust_domain_vouch_for_it_and_for_nobody_else() {
+    let (mesh, partner, evil) = (
+        Mesh::start("td", 3600).await,
+        Mesh::start("partner", 3600).await,
+        Mesh::start("td", 3600).await,
+    );
+    let b = mesh.store("td", "b").await;
+    let idb = id("td", "b");
+    let caller = async |from: &Mesh, td: &str| {
+        let a = from.store(td, "a").await;
+        a.set_roots(&[from.root(), mesh.root()]).unwrap();
+        a.set_trust_domains(td.parse().unwrap(), vec!["td".parse().unwrap()]);
+        let (_, server) = shake((&a, &id(td, "a")), (&b, &idb), std::slice::from_ref(&idb)).await;
+        server.map_err(|e| e.to_string())
+    };
+    assert!(
+        caller(&partner, "partner")
+            .await
+            .unwrap_err()
+            .contains("unknown issuer")
+    );
+    let of = |td: &str, from: &Mesh| (td.parse::<TrustDomain>().unwrap(), from.root());
+    assert!(
+        b.set_bundles(&[of("partner", &partner), of("other", &evil)])
+            .is_empty()
+    );
+    assert_eq!(caller(&partner, "partner").await, Ok(id("partner", "a")));
+    // Its root is known, for another trust domain.
+    assert!(caller(&evil, "td").await.unwrap_err().contains("unknown issuer"));
+    let errors = b.set_bundles(&[("partner".parse().unwrap(), "no PEM".to_owned())]);
+    assert!(errors[0].to_string().contains("partner"), "{errors:?}");
+    assert!(caller(&partner, "partner").await.is_err());
+}
+
+#[tokio::test]
 async fn id_04_a_token_for_others_gets_nothing() {
     let mesh = Mesh::start("cluster.local", 3600).await;
     let store = mesh.empty_store("cluster.local");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use api::{
     AuthorizationPolicy, DestinationRule, EndpointSlice, Endpoints, Guardrail, Kind, MeshConfig, Meta,
-    Object, PeerAuthentication, Pod, RequestAuthentication, Service, Telemetry,
+    Object, PeerAuthentication, Pod, RequestAuthentication, Service, ServiceEntry, Sidecar, Telemetry,
 };
 use jwt::Jwks;
 use model::Profile;
@@ -71,6 +71,8 @@ pub(crate) struct View<'a> {
     pub(crate) request_authentications: Vec<Of<'a, RequestAuthentication>>,
     pub(crate) destination_rules: Vec<Of<'a, DestinationRule>>,
     pub(crate) telemetries: Vec<Of<'a, Telemetry>>,
+    pub(crate) service_entries: Vec<Of<'a, ServiceEntry>>,
+    pub(crate) sidecars: Vec<Of<'a, Sidecar>>,
     /// By source.
     pub(crate) jwks: &'a BTreeMap<String, Arc<Jwks>>,
     /// Of security kinds that are not acted on.
@@ -103,6 +105,8 @@ impl<'a> View<'a> {
             request_authentications: Vec::new(),
             destination_rules: Vec::new(),
             telemetries: Vec::new(),
+            service_entries: Vec::new(),
+            sidecars: Vec::new(),
             jwks: &world.jwks,
             unsupported: Vec::new(),
             mesh_config: None,
@@ -152,6 +156,8 @@ impl<'a> View<'a> {
             Kind::Guardrail(body) => self.guardrails.push(Of { object, body }),
             Kind::DestinationRule(body) => self.destination_rules.push(Of { object, body }),
             Kind::Telemetry(body) => self.telemetries.push(Of { object, body }),
+            Kind::ServiceEntry(body) => self.service_entries.push(Of { object, body }),
+            Kind::Sidecar(body) => self.sidecars.push(Of { object, body }),
             Kind::ConfigMap(_, Some(body)) if meta.namespace == SYSTEM_NAMESPACE => {
                 self.mesh_config = Some(Of { object, body });
             }
