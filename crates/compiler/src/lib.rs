@@ -226,7 +226,7 @@ pub fn compile(world: &World) -> Compiled {
         .collect();
     let (problems, effects) = report.finish();
     Compiled {
-        shared,
+        shared: base,
         nodes,
         problems,
         effects,

@@ -18,7 +18,6 @@ pub(crate) struct Store {
 
 impl Store {
     /// A store of whole meshes: what is not there does not exist.
-    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self {
             on_demand: false,

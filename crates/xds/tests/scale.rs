@@ -147,6 +147,7 @@ fn service(number: usize) -> Service {
             plaintext_ports: vec![],
             mtls_ports: vec![],
             hostname: None,
+            hbone: false,
         }
     };
     Service {
@@ -189,6 +190,7 @@ fn workload(pod: usize) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: None,
     }
 }

@@ -80,6 +80,7 @@ fn service(number: u8, shape: &Shape) -> Service {
         plaintext_ports: vec![],
         mtls_ports: vec![],
         hostname: shape.headless.then(|| format!("h{pod}")),
+        hbone: false,
     };
     let alias: Option<Host> = shape.alias.map(|to| match to % 9 {
         8 => "example.com".parse().unwrap(),
@@ -129,6 +130,7 @@ fn workload(pod: u8) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: None,
     }
 }
