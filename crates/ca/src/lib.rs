@@ -11,8 +11,6 @@ mod csr;
 mod files;
 mod keys;
 mod ledger;
-mod meters;
-mod own;
 mod plugged;
 mod root;
 mod roots;
