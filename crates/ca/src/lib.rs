@@ -10,8 +10,6 @@ mod config;
 mod csr;
 mod files;
 mod keys;
-mod meters;
-mod own;
 mod plugged;
 mod root;
 mod roots;

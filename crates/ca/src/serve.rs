@@ -2,6 +2,9 @@
 //!
 //! A caller is authenticated by its token before any byte of its request's body is read.
 
+mod meters;
+mod own;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -32,13 +35,12 @@ use tower_service::Service as _;
 
 use crate::config::{CaError, Config};
 use crate::keys::Keys;
-
-use crate::meters::{Meters, Refused};
-use crate::own::Own;
 use crate::roots::Roots;
 use crate::rotation::ledger::{self, Ledger};
 use crate::rotation::{Desk, Rotation};
 use crate::sign::{MAX_LIFETIME, SignError, sign};
+use meters::{Meters, Refused};
+use own::Own;
 
 /// Connections at one time, handshakes included; the next one waits in the listen queue.
 const MAX_CONNECTIONS: usize = 512;

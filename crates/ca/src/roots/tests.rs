@@ -9,7 +9,6 @@ use super::*;
 fn config(dir: &Path) -> Config {
     Config {
         cacerts: None,
-        metrics: Vec::new(),
         listen: Vec::new(),
         trust_domain: TrustDomain::default(),
         dir: Some(dir.to_owned()),
@@ -18,6 +17,7 @@ fn config(dir: &Path) -> Config {
         token_issuer: String::new(),
         token_audience: String::new(),
         root_out: PathBuf::new(),
+        metrics: Vec::new(),
         socket: None,
         holders: Vec::new(),
     }
