@@ -62,7 +62,9 @@ impl Known {
         let pod = &found.workload.pod;
         let (Some(inbound), Some(set)) = (&found.workload.inbound, &found.policies) else {
             if found.workload.identity.is_some() {
-                return answer.unknown(format!("{pod} is in the mesh, and on no node that is known"));
+                return answer.unknown(format!(
+                    "{pod} is in the mesh on no node that is known, or stands behind a proxy that is none of ours"
+                ));
             }
             answer.step("capture", || {
                 format!("{pod} is outside the mesh: no proxy stands before it, nothing is refused")

@@ -17,6 +17,10 @@ pub struct Config {
     /// The directory of the root key (mode 0700, files 0600); `None` keeps it in memory.
     #[serde(default)]
     pub dir: Option<PathBuf>,
+    /// The directory of a CA that signs instead of a root of our own: Istio's `cacerts` (semantics 5.4). `dir` is not
+    /// looked at then.
+    #[serde(default)]
+    pub cacerts: Option<PathBuf>,
     /// The lifetime of a leaf, seconds; 3600 by default. A request may ask for less.
     #[serde(default = "hour")]
     pub leaf_lifetime_s: u64,
@@ -28,8 +32,24 @@ pub struct Config {
     /// `aud` of tokens; `istio-ca` by default.
     #[serde(default = "audience")]
     pub token_audience: String,
-    /// Where the root bundle is written, PEM, mode 0644.
+    /// Where the root bundle is written, PEM, mode 0644; the root that signs comes first.
     pub root_out: PathBuf,
+    /// Where the command line reaches us; nowhere where absent, and then the root is rotated by itself alone.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+    /// Who is asked, while the root is rotated, what they trust and hold.
+    #[serde(default)]
+    pub holders: Vec<Holder>,
+}
+
+/// Whoever holds certificates and can be asked of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Holder {
+    /// The node that its token names, or its service account where that names none.
+    pub name: String,
+    /// Its socket.
+    pub socket: PathBuf,
 }
 
 fn hour() -> u64 {

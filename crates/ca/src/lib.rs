@@ -8,13 +8,20 @@
 
 mod config;
 mod csr;
+mod files;
 mod keys;
+mod ledger;
 mod own;
+mod plugged;
 mod root;
+mod roots;
+mod rotation;
 mod serve;
 mod sign;
+mod state;
 
-pub use config::{CaError, Config};
+pub use config::{CaError, Config, Holder};
+pub use plugged::{Files, check};
 pub use root::Root;
 pub use serve::run;
 pub use sign::{Issued, MAX_LIFETIME, MAX_REQUEST, SignError, sign};

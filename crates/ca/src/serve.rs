@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -30,8 +31,10 @@ use tower_service::Service as _;
 
 use crate::config::{CaError, Config};
 use crate::keys::Keys;
+use crate::ledger::{self, Ledger};
 use crate::own::Own;
-use crate::root::{self, Root};
+use crate::roots::Roots;
+use crate::rotation::{Desk, Rotation};
 use crate::sign::{MAX_LIFETIME, SignError, sign};
 
 /// Connections at one time, handshakes included; the next one waits in the listen queue.
@@ -60,18 +63,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), CaError> {
     let lifetime = lifetime(&config)?;
     let now = OffsetDateTime::now_utc();
-    let root = match &config.dir {
-        Some(dir) => Root::load_or_generate(dir, &config.trust_domain, now)?,
-        None => Root::generate(&config.trust_domain, now)?,
+    let roots = Arc::new(Roots::open(&config, now)?);
+    // What an earlier process issued has ended by then.
+    let unknown = match roots.found() {
+        true => now
+            .unix_timestamp()
+            .saturating_add(roots.now().state.longest_leaf_s),
+        false => 0,
     };
-    let root = Arc::new(root);
+    let ledger = Arc::new(Ledger::new(unknown));
+    let rotation = Arc::new(Rotation::new(&config, Arc::clone(&roots), Arc::clone(&ledger)));
     let keys = Arc::new(Keys::new(&config)?);
-    let own = Own::new(Arc::clone(&root), &config.trust_domain).map_err(CaError::Crypto)?;
+    let own = Own::new(Arc::clone(&roots), &config.trust_domain).map_err(CaError::Crypto)?;
     let server = Arc::new(Server {
         acceptor: acceptor(own)?,
         places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         signer: Signer {
-            root: Arc::clone(&root),
+            roots,
+            ledger,
             keys,
             trust_domain: config.trust_domain.clone(),
             lifetime,
@@ -87,9 +96,24 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         tracing::info!(%address, "certificate service");
         listeners.spawn(accept(listener, Arc::clone(&server)));
     }
-    root::publish(&config.root_out, root.pem())?;
-    shutdown.await;
-    Ok(())
+    rotation.publish()?;
+    let desk = desk(config.socket, Arc::clone(&rotation));
+    tokio::select! {
+        () = shutdown => Ok(()),
+        () = rotation.run() => Ok(()),
+        error = desk => Err(error),
+    }
+}
+
+/// Answers the command line, where there is a socket for it.
+async fn desk(socket: Option<PathBuf>, rotation: Arc<Rotation>) -> CaError {
+    let Some(socket) = socket else {
+        return std::future::pending().await;
+    };
+    match admin::serve(&socket, Arc::new(Desk(rotation))).await {
+        Ok(()) => CaError::Serve("the socket is not served any more".to_owned()),
+        Err(error) => CaError::file("socket", socket, error),
+    }
 }
 
 fn lifetime(config: &Config) -> Result<time::Duration, CaError> {
@@ -205,7 +229,8 @@ struct Caller {
 
 #[derive(Clone)]
 struct Signer {
-    root: Arc<Root>,
+    roots: Arc<Roots>,
+    ledger: Arc<Ledger>,
     keys: Arc<Keys>,
     trust_domain: model::TrustDomain,
     lifetime: time::Duration,
@@ -240,18 +265,24 @@ impl Signer {
         .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let now = OffsetDateTime::now_utc();
         let asked = request.validity_duration;
-        let issued = sign(&self.root, &id, &request.csr, asked, self.lifetime, now).map_err(|e| match e {
+        let root = self.roots.signing();
+        let issued = sign(&root, &id, &request.csr, asked, self.lifetime, now).map_err(|e| match e {
             SignError::Request(_) | SignError::Lifetime { .. } => Status::invalid_argument(e.to_string()),
             SignError::RootExpired => Status::failed_precondition(e.to_string()),
             SignError::Internal(_) => Status::internal(e.to_string()),
         });
         match issued {
             Ok(issued) => {
+                let end = issued.not_after.unix_timestamp();
+                self.ledger
+                    .record(ledger::holder(claims), root.fingerprint(), end);
                 tracing::info!(
                     %id, peer = %caller.peer, pod = claims.pod_name, pod_uid = claims.pod_uid, node = claims.node,
                     serial = issued.serial, key = issued.key, not_after = %issued.not_after, "certificate issued"
                 );
-                Ok(vec![issued.leaf, issued.root])
+                // The leaf first, the root last (semantics 5.2).
+                let leaf = std::iter::once(issued.leaf);
+                Ok(leaf.chain(issued.chain).chain([issued.root]).collect())
             }
             Err(status) => {
                 tracing::warn!(%id, peer = %caller.peer, why = status.message(), "certificate refused");

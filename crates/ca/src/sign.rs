@@ -48,6 +48,8 @@ pub enum SignError {
 pub struct Issued {
     /// The leaf, PEM.
     pub leaf: String,
+    /// What stands between the leaf and the root, PEM, the signer first.
+    pub chain: Vec<String>,
     /// The root, PEM.
     pub root: String,
     /// The serial number, hex.
@@ -111,7 +113,7 @@ pub(crate) fn certify(
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
-    params.use_authority_key_identifier_extension = true;
+    params.use_authority_key_identifier_extension = root.has_key_id();
     let mut serial = [0; SERIAL];
     aws_lc_rs::rand::fill(&mut serial).map_err(|_| failed(&"no random numbers"))?;
     // Positive, and of one length.
@@ -125,6 +127,7 @@ pub(crate) fn certify(
         .map_err(|e| failed(&e))?;
     Ok(Issued {
         leaf: leaf.pem(),
+        chain: root.chain().to_vec(),
         root: root.pem().to_owned(),
         serial: serial.iter().map(|b| format!("{b:02x}")).collect(),
         not_after,

@@ -22,6 +22,11 @@ fn id(td: &str, sa: &str) -> SpiffeId {
 
 impl Mesh {
     async fn start(td: &str, leaf_lifetime_s: u64) -> Self {
+        Self::signed_by(td, leaf_lifetime_s, None).await
+    }
+
+    /// With a CA that was plugged in, if one is given.
+    async fn signed_by(td: &str, leaf_lifetime_s: u64, cacerts: Option<PathBuf>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let issuer = Issuer::new("test").unwrap();
         std::fs::write(dir.path().join("jwks"), issuer.jwks()).unwrap();
@@ -33,11 +38,14 @@ impl Mesh {
             listen: vec![free],
             trust_domain: td.parse().unwrap(),
             dir: None,
+            cacerts,
             leaf_lifetime_s,
             token_keys: dir.path().join("jwks"),
             token_issuer: "test".to_owned(),
             token_audience: AUDIENCE.to_owned(),
             root_out: dir.path().join("root.pem"),
+            socket: None,
+            holders: Vec::new(),
         };
         tokio::spawn(crate::run(config, std::future::pending()));
         let root = dir.path().join("root.pem");
@@ -221,4 +229,68 @@ async fn id_04_a_token_for_others_gets_nothing() {
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("it is for"), "{refused}");
+}
+
+/// The serial number of a store's only certificate.
+fn serial(store: &Store) -> Vec<u8> {
+    let hex = store.status().remove(0).serial.unwrap();
+    hex.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_plugged_in_intermediate_signs_and_its_lists_bind_both_sides() {
+    use crate::plugged::tests as made;
+    let root = made::root(100);
+    let ca = made::intermediate(&root, 50);
+    let dir = made::directory(&root, &ca);
+    let mesh = Mesh::signed_by("cluster.local", 3600, Some(dir.path().to_owned())).await;
+    let (a, b) = (
+        mesh.store("cluster.local", "a").await,
+        mesh.store("cluster.local", "b").await,
+    );
+    let (ida, idb) = (id("cluster.local", "a"), id("cluster.local", "b"));
+    let both = |(client, server): (Result<SpiffeId, TlsError>, Result<SpiffeId, TlsError>)| {
+        (
+            client.map_err(|e| e.to_string()),
+            server.map_err(|e| e.to_string()),
+        )
+    };
+    let fine = both(shake((&a, &ida), (&b, &idb), std::slice::from_ref(&idb)).await);
+    assert_eq!(fine, (Ok(idb.clone()), Ok(ida.clone())));
+
+    let bundle = |list: String| vec![mesh.root(), format!("{}{list}", root.pem())];
+    let day = time::Duration::days(1);
+    // The server refuses a caller that was revoked, and says so by alert.
+    b.set_roots(&bundle(made::list(&ca, Some(&serial(&a)), day)))
+        .unwrap();
+    let (client, server) = shake((&a, &ida), (&b, &idb), std::slice::from_ref(&idb)).await;
+    assert!(
+        matches!(server, Err(TlsError::Peer(PeerProblem::Revoked))),
+        "{server:?}"
+    );
+    assert!(
+        matches!(client, Err(TlsError::Alert(AlertDescription::CertificateRevoked))),
+        "{client:?}"
+    );
+    // So does a client.
+    b.set_roots(&[mesh.root()]).unwrap();
+    a.set_roots(&bundle(made::list(&ca, Some(&serial(&b)), day)))
+        .unwrap();
+    let (client, server) = shake((&a, &ida), (&b, &idb), std::slice::from_ref(&idb)).await;
+    assert!(
+        matches!(client, Err(TlsError::Peer(PeerProblem::Revoked))),
+        "{client:?}"
+    );
+    assert!(
+        matches!(server, Err(TlsError::Alert(AlertDescription::CertificateRevoked))),
+        "{server:?}"
+    );
+    // A list that is past its end closes, and says why.
+    a.set_roots(&bundle(made::list(&ca, None, -day))).unwrap();
+    let (client, _) = shake((&a, &ida), (&b, &idb), std::slice::from_ref(&idb)).await;
+    let why = client.unwrap_err().to_string();
+    assert!(why.contains("revocation list of its issuer has expired"), "{why}");
 }

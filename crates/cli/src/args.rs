@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use model::Profile;
 
 use crate::ask::args::{CanI, Eval, Explain, Why};
+use crate::inspect::ca::Ca;
 use crate::{Ask, Command, Down, MAX_NODES, Part, Up};
 
 const CONVENTIONS: &str = "Exit codes: 0 yes, 1 no (denied, findings, not there), 2 could not decide or reach,
@@ -47,9 +49,9 @@ enum Verb {
     },
     #[command(flatten)]
     Ask(Asked),
-    /// Be a certificate authority
-    #[command(hide = true)]
-    Ca(PartWords),
+    /// Say how the roots of the mesh stand, or replace them
+    #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+    Ca(CaWords),
     /// Be a control plane
     #[command(hide = true)]
     Control(PartWords),
@@ -105,6 +107,17 @@ pub(crate) enum Asked {
     Lint(Lint),
     /// Print the version
     Version(Plain),
+    #[command(skip)]
+    Ca(Ca),
+}
+
+#[derive(Args, Debug)]
+struct CaWords {
+    /// Be a certificate authority, by this configuration
+    #[arg(long, value_name = "FILE", hide = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    asked: Option<Ca>,
 }
 
 #[derive(Args, Debug)]
@@ -146,6 +159,13 @@ struct UpWords {
     /// How long certificates of workloads live; an hour where not said
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     leaf_lifetime: Option<u64>,
+    /// Fetch keys of token issuers also from this network, although it is loopback, link-local or a cloud's metadata; may be
+    /// given again
+    #[arg(long, value_name = "CIDR")]
+    jwks_allow: Vec<model::Cidr>,
+    /// A CA that signs instead of one that is made: the files of Istio's secret `cacerts`
+    #[arg(long, value_name = "DIR")]
+    cacerts: Option<PathBuf>,
     /// Print the table at the end as JSON
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Json>,
@@ -402,7 +422,21 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
             name: words.name,
             all,
         }),
-        Verb::Ca(part) => Command::Part(Part::Ca, part.config),
+        Verb::Ca(CaWords {
+            config: Some(config), ..
+        }) => Command::Part(Part::Ca, config),
+        Verb::Ca(CaWords {
+            asked: Some(asked), ..
+        }) => Command::Ask(Ask {
+            name: words.name,
+            colour: words.color,
+            asked: Asked::Ca(asked),
+        }),
+        Verb::Ca(_) => {
+            return Err(
+                Words::command().error(ErrorKind::MissingSubcommand, "`ca` wants `status` or `rotate`")
+            );
+        }
         Verb::Control(part) => Command::Part(Part::Control, part.config),
         Verb::Proxy(part) => Command::Part(Part::Proxy, part.config),
         Verb::Standalone(part) => Command::Part(Part::Standalone, part.config),
@@ -434,6 +468,8 @@ impl UpWords {
             json: self.output.is_some(),
             // A lifetime below a second is asked for as one, never as "leave it to the CA".
             leaf_lifetime_s: self.leaf_lifetime.map_or(0, |ms| (ms / 1000).max(1)),
+            jwks_allow: self.jwks_allow,
+            cacerts: self.cacerts,
             quiet: self.quiet,
         }
     }
@@ -455,7 +491,7 @@ fn milliseconds(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is no duration: write for example `60s` or `1m30s`"))
 }
 
-fn wait(text: &str) -> Result<u64, String> {
+pub(crate) fn wait(text: &str) -> Result<u64, String> {
     match text {
         "false" => Ok(0),
         "true" => milliseconds("60s"),
@@ -474,6 +510,5 @@ fn image(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 pub(crate) fn definition() -> clap::Command {
-    use clap::CommandFactory as _;
     Words::command()
 }

@@ -82,6 +82,10 @@ pub struct Up {
     pub json: bool,
     /// `--leaf-lifetime`, seconds; 0 leaves it to the CA (an hour).
     pub leaf_lifetime_s: u64,
+    /// `--jwks-allow`: networks that keys of token issuers are fetched from although they would be refused.
+    pub jwks_allow: Vec<model::Cidr>,
+    /// `--cacerts`: the directory of a CA that signs instead of one that is made (Istio's secret `cacerts`).
+    pub cacerts: Option<PathBuf>,
     /// `--quiet`: no progress lines.
     pub quiet: bool,
 }
@@ -164,6 +168,7 @@ async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
         },
         Asked::Eval(asked) => ask::eval::eval(asked, out).await,
         Asked::Lint(asked) => lint::lint(asked, out).await,
+        Asked::Ca(asked) => inspect::ca::ca(mesh, asked, out).await,
         Asked::Version(asked) => inspect::info::version(*asked, out),
     }
 }

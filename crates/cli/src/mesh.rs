@@ -66,6 +66,13 @@ impl Mesh {
             .await
     }
 
+    /// Asks the certificate authority.
+    pub(crate) async fn ca(&self, verb: &str) -> Result<Answer, Stop> {
+        let path = self.dir.ca_socket();
+        self.call(&path, "the certificate authority", verb, &(), Vec::new())
+            .await
+    }
+
     /// Asks a node's proxy.
     pub(crate) async fn proxy(&self, node: &str, verb: &str, body: &impl Serialize) -> Result<Answer, Stop> {
         let path = self.dir.proxy_socket(node);

@@ -160,7 +160,7 @@ pub(crate) fn workloads(
 }
 
 fn workload(pod: &PodFacts<'_>, modes: &Effective) -> Workload {
-    let (plaintext_ports, mtls_ports) = if pod.in_mesh {
+    let (plaintext_ports, mtls_ports) = if pod.identity.is_some() {
         modes.for_clients()
     } else {
         (Vec::new(), Vec::new())
@@ -186,6 +186,7 @@ fn workload(pod: &PodFacts<'_>, modes: &Effective) -> Workload {
         ready: pod.ready,
         plaintext_ports,
         mtls_ports,
+        hbone: pod.is_hbone(),
         inbound: None,
     }
 }

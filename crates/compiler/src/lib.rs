@@ -12,6 +12,7 @@ mod authz;
 mod destination;
 mod inbound;
 mod injection;
+mod outsider;
 mod pods;
 mod report;
 mod services;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::{Resource, Resources};
 
 pub use injection::{InjectionPolicy, PodLabels, injected};
+pub use outsider::{Outsider, outsider};
 
 /// All that is compiled, frozen.
 #[derive(Clone, Debug, Default)]

@@ -8,6 +8,7 @@ use model::{SpiffeId, WorkloadId, WorkloadUid, canonical_ip};
 use snapshot::Mesh;
 
 use crate::injection::{PodLabels, injected};
+use crate::outsider::{Outsider, outsider};
 use crate::report::{Report, code};
 use crate::view::View;
 
@@ -20,7 +21,9 @@ pub(crate) struct PodFacts<'a> {
     /// What owns it, or itself.
     pub(crate) owner: WorkloadId,
     pub(crate) in_mesh: bool,
-    /// Of a pod in the mesh.
+    /// The transport of a pod outside the mesh that brings a proxy of its own.
+    pub(crate) outsider: Option<Outsider>,
+    /// Of a pod in the mesh, and of one that brings a proxy of its own.
     pub(crate) identity: Option<SpiffeId>,
     /// IPv4 first.
     pub(crate) addresses: Vec<IpAddr>,
@@ -40,6 +43,11 @@ impl<'a> PodFacts<'a> {
 
     pub(crate) fn node(&self) -> &'a str {
         &self.pod.spec.node_name
+    }
+
+    /// Whether it is reached by HBONE.
+    pub(crate) fn is_hbone(&self) -> bool {
+        self.outsider == Some(Outsider::Hbone)
     }
 
     /// The first of these labels that is set.
@@ -93,6 +101,7 @@ fn facts<'a>(
         },
         &view.options.injection,
     );
+    let outsider = outsider(&meta.labels, &meta.annotations).filter(|_| !in_mesh);
     let mut addresses: Vec<_> = pod.status.addresses().into_iter().map(canonical_ip).collect();
     addresses.sort_by_key(IpAddr::is_ipv6);
     let live = !matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
@@ -102,7 +111,10 @@ fn facts<'a>(
         id: WorkloadId::new(&meta.namespace, &meta.name),
         owner: WorkloadId::new(&meta.namespace, owner(pod)),
         in_mesh,
-        identity: in_mesh.then(|| identity(mesh, pod, report)).flatten(),
+        outsider,
+        identity: (in_mesh || outsider.is_some())
+            .then(|| identity(mesh, pod, report))
+            .flatten(),
         addresses,
         live,
         ready: live && pod.status.ready(),

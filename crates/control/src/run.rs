@@ -118,6 +118,7 @@ pub(crate) async fn start(
         tokio::join!(following, passing);
         Err("the sources are not followed any more".to_owned())
     });
+    let own_gate = Arc::clone(&gate);
     let (own, mut rooted) = (Arc::clone(&gate), views.clone());
     tasks.spawn(async move {
         // Without roots the certificate authority cannot be known; asking would only put the next attempt off.
@@ -132,7 +133,7 @@ pub(crate) async fn start(
             Err("discovery is not served any more".to_owned())
         });
     }
-    let desk = Arc::new(Desk::new(commands, views, server));
+    let desk = Arc::new(Desk::new(commands, views, server).with_gate(own_gate));
     let socket = config.socket.clone();
     tasks.spawn(async move {
         let ended = admin::serve(&socket, desk).await;

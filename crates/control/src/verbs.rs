@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use xds::server::Server;
 
 use crate::plane::{Answer, Command, Done};
+use crate::tls::Gate;
 use crate::view::View;
 use crate::world::Reported;
 
@@ -31,6 +32,7 @@ pub(crate) struct Desk {
     view: watch::Receiver<Arc<View>>,
     server: Server,
     watchers: Semaphore,
+    gate: Option<Arc<Gate>>,
 }
 
 impl Desk {
@@ -44,7 +46,14 @@ impl Desk {
             view,
             server,
             watchers: Semaphore::new(MAX_WATCHERS),
+            gate: None,
         }
+    }
+
+    /// With our own certificate, to be asked for it.
+    pub(crate) fn with_gate(mut self, gate: Arc<Gate>) -> Self {
+        self.gate = Some(gate);
+        self
     }
 
     fn view(&self) -> Arc<View> {
@@ -94,6 +103,7 @@ impl Handler for Desk {
             "can-i" => ask::can_i(self, call.parse()?).await,
             "policy" => ask::policy(self, call.parse()?).await,
             "desired" => desired::desired(self, &mut call.items).await,
+            "trust" => encode(&self.gate.as_ref().map(|gate| gate.holding()).unwrap_or_default()),
             "report" => self.report(call.parse()?).await,
             other => Err(Failure::usage(format!("the control plane has no verb `{other}`"))),
         }

@@ -142,11 +142,16 @@ impl Body {
 
     /// Reads until more than `limit` bytes are there, or all: at most one frame above the limit is held. How a sender cuts
     /// it into frames costs nothing: many small ones, or empty ones. Whoever reads the body that comes back reads it from
-    /// its beginning; those who watched it before are told of nothing twice.
+    /// its beginning; those who watched it before are told of nothing twice. `room` is asked before bytes are held, with
+    /// how many come besides those held already; where it refuses, the body is stopped.
     ///
     /// # Errors
-    /// It broke off.
-    pub async fn read_ahead(mut self, limit: usize) -> Result<Ahead, BodyError> {
+    /// It broke off, or there was no room for it.
+    pub async fn read_ahead(
+        mut self,
+        limit: usize,
+        mut room: impl FnMut(usize) -> bool,
+    ) -> Result<Ahead, BodyError> {
         let mut bytes = BytesMut::new();
         let mut trailers = None;
         let mut whole = true;
@@ -154,7 +159,11 @@ impl Body {
             poll_fn(|context| http_body::Body::poll_frame(Pin::new(&mut self), context)).await
         {
             match frame?.into_data() {
-                Ok(data) => bytes.extend_from_slice(&data),
+                Ok(data) if room(data.len()) => bytes.extend_from_slice(&data),
+                Ok(_) => {
+                    self.finish(BodyEnd::Stopped);
+                    return Err(BodyError::Stopped);
+                }
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
             if bytes.len() > limit {
@@ -355,7 +364,7 @@ mod tests {
             let (tell, told) = channel();
             let ahead = Body::from("hello")
                 .tapped(Told(tell.clone(), false))
-                .read_ahead(limit)
+                .read_ahead(limit, |_| true)
                 .await
                 .unwrap();
             assert_eq!(
@@ -372,7 +381,7 @@ mod tests {
             told.sort();
             assert_eq!(told, ["5", "5", "Whole", "Whole"]);
         }
-        let none = Body::empty().read_ahead(10).await.unwrap();
+        let none = Body::empty().read_ahead(10, |_| true).await.unwrap();
         assert!(none.whole && none.bytes.is_empty() && none.body.is_over());
     }
 
@@ -397,12 +406,28 @@ mod tests {
         let asked = sender.send_request(http::Request::new(Body::empty()));
         let ((), answered) = tokio::join!(answer, asked);
         let body = Body::from(answered.unwrap().into_body());
-        let ahead = body.read_ahead(2000).await.unwrap();
+        let ahead = body.read_ahead(2000, |_| true).await.unwrap();
         assert_eq!((ahead.bytes.len(), ahead.whole), (1000, true));
         let mut body = ahead.body;
         let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(first.len(), 1000);
         assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_body_without_room_is_not_held() {
+        let (tell, told) = channel();
+        let mut asked = Vec::new();
+        let read = Body::from("hello")
+            .tapped(Told(tell, false))
+            .read_ahead(100, |bytes| {
+                asked.push(bytes);
+                false
+            })
+            .await;
+        assert!(matches!(read, Err(BodyError::Stopped)));
+        assert_eq!(asked, [5]);
+        assert_eq!(told.iter().last().as_deref(), Some("Stopped"));
     }
 
     #[tokio::test]

@@ -15,15 +15,18 @@ pub mod limits;
 mod rewind;
 mod server;
 pub mod sniff;
+mod tunnel;
 mod upgrade;
 
 pub use body::{Ahead, Body, BodyEnd, BodyError, Tap};
 pub use client::{ClientError, Sender, Unsent, handshake};
 pub use fault::Fault;
 pub use front::Front;
+pub use http::uri::Authority;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 pub use rewind::Rewind;
 pub use server::{Abort, Handler, Protocol, ServeError, ServeOptions, serve};
+pub use tunnel::{Connect, Tunnel, TunnelError, Tunnels, open_tunnel, serve_tunnels};
 pub use upgrade::{Upgrade, UpgradeError, Upgraded, take_upgrade};
 
 /// A request. Its target is always in origin form (or `*`), and its authority is always in `host`, in both versions.

@@ -16,6 +16,10 @@ pub const MAX_TRAILERS: usize = 8 * 1024;
 pub const MAX_BUFFER: usize = 64 * 1024;
 /// Streams that one HTTP/2 connection may have open.
 pub const MAX_STREAMS: u32 = 100;
+/// Tunnels that one connection may have open.
+pub const MAX_TUNNELS: u32 = 100;
+/// Bytes of the head of a request for a tunnel.
+pub const MAX_TUNNEL_HEAD: u32 = 16 * 1024;
 /// Bytes of one HTTP/2 stream that may be under way before the reader takes them.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// Bytes of one HTTP/2 connection that may be under way.

@@ -16,10 +16,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::SpiffeId;
 use proto::istio::v1::auth::IstioCertificateRequest;
 use proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
-use rustls::client::WebPkiServerVerifier;
+use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -28,8 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{SystemClock, Time};
 use crate::error::{IssueError, TlsError};
-use crate::pki;
-use crate::verify::{self, Peers};
+use crate::verify::{self, Anchors, Named, Peers};
 
 /// How long one exchange with the CA may take, from connecting to the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -181,22 +179,14 @@ impl CaClient {
         let bundle = read(&self.root_file, MAX_BUNDLE)
             .map_err(|e| IssueError::Unreachable(format!("root bundle `{file}`: {e}")))?;
         let untrusted = |e: String| IssueError::Untrusted(format!("root bundle `{file}`: {e}"));
-        let roots = pki::certificates(&bundle).map_err(untrusted)?;
+        let anchors = Arc::new(Anchors::from_pem(&[bundle]).map_err(|e| untrusted(e.to_string()))?);
         let verifier: Arc<dyn ServerCertVerifier> = match &self.server {
             CaName::Spiffe(id) => Arc::new(Peers {
-                anchors: verify::anchors(&roots).map_err(untrusted)?,
+                anchors,
                 domains: None,
                 expected: Some(Arc::from([id.clone()])),
             }),
-            CaName::Dns(_) => {
-                let mut store = RootCertStore::empty();
-                for root in roots {
-                    store.add(root).map_err(|e| untrusted(e.to_string()))?;
-                }
-                WebPkiServerVerifier::builder_with_provider(Arc::new(store), verify::crypto())
-                    .build()
-                    .map_err(|e| untrusted(e.to_string()))?
-            }
+            CaName::Dns(_) => Arc::new(Named(anchors)),
         };
         let time = Arc::new(Time(Arc::new(SystemClock)));
         // Istio's CA may speak 1.2 only to old clients; 1.3 is what it speaks to us.

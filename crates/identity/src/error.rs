@@ -69,6 +69,12 @@ pub enum PeerProblem {
     /// It is for other purposes: a CA's, or without the extended key usage that is needed.
     #[error("not for this purpose")]
     Purpose,
+    /// Its issuer has revoked it, or a CA between it and the root was revoked.
+    #[error("revoked")]
+    Revoked,
+    /// There is a revocation list of an issuer that cannot be relied on, so that nothing of this issuer can be.
+    #[error("the revocation list of its issuer {0}")]
+    RevocationList(String),
     /// A signature is wrong.
     #[error("bad signature")]
     Signature,
@@ -100,6 +106,7 @@ impl From<PeerProblem> for Error {
             PeerProblem::NotYetValid => CertificateError::NotValidYet,
             PeerProblem::UnknownIssuer => CertificateError::UnknownIssuer,
             PeerProblem::Purpose => CertificateError::InvalidPurpose,
+            PeerProblem::Revoked => CertificateError::Revoked,
             PeerProblem::Signature => CertificateError::BadSignature,
             PeerProblem::Malformed => CertificateError::BadEncoding,
             other => CertificateError::Other(OtherError(Arc::new(other))),
@@ -116,6 +123,7 @@ impl From<&CertificateError> for PeerProblem {
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
                 Self::Purpose
             }
+            CertificateError::Revoked => Self::Revoked,
             CertificateError::BadSignature => Self::Signature,
             CertificateError::BadEncoding => Self::Malformed,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::Name,

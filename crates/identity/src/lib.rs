@@ -24,4 +24,4 @@ pub use clock::{Clock, SystemClock};
 pub use error::{IssueError, PeerProblem, RootsError, TlsError};
 pub use store::{CertificateStatus, Store, StoreOptions};
 pub use tls::{Accepted, ClientStream, Connected, PeerIdentity};
-pub use verify::crypto;
+pub use verify::{Anchors, ListStatus, Purpose, crypto};

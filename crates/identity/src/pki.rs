@@ -1,6 +1,6 @@
 //! Keys, signing requests and PEM, for clients of a CA and for the CA itself.
 
-use model::SpiffeId;
+use model::{SpiffeId, SpiffeUri};
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -56,13 +56,9 @@ impl Request {
     /// The leaf is not for this key.
     pub fn certify(&self, chain: Vec<CertificateDer<'static>>) -> Result<CertifiedKey, String> {
         let mut der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let key = any_supported_type(&der);
+        let certified = certify(chain, &der);
         der.zeroize();
-        let certified = CertifiedKey::new(chain, key.map_err(|e| e.to_string())?);
         certified
-            .keys_match()
-            .map_err(|_| "the certificate is not for the key that was sent".to_owned())?;
-        Ok(certified)
     }
 }
 
@@ -95,6 +91,58 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
         0 => Err("no certificate in it".to_owned()),
         1..=MAX_CERTIFICATES => Ok(all),
         _ => Err(format!("more than {MAX_CERTIFICATES} certificates in it")),
+    }
+}
+
+/// Reads an X509-SVID and its key out of PEM: the leaf first, then the CAs that lead on from it. Whether they lead to a
+/// root that is believed is not looked at.
+///
+/// # Errors
+/// A text is not PEM, a certificate is not as X509-SVID section 4 has it, or the key is not the leaf's.
+pub fn read_svid(chain: &str, key: &str) -> Result<(SpiffeUri, CertifiedKey), String> {
+    let chain = certificates(chain)?;
+    let id = crate::verify::svid(&chain).map_err(|e| e.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("the key: {e}"))?;
+    let certified = certify(chain, &key)?;
+    Ok((id, certified))
+}
+
+/// Joins a chain with its key.
+fn certify(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<CertifiedKey, String> {
+    let key = any_supported_type(key).map_err(|e| e.to_string())?;
+    let certified = CertifiedKey::new(chain, key);
+    certified
+        .keys_match()
+        .map_err(|_| "the certificate is not for this key".to_owned())?;
+    Ok(certified)
+}
+
+/// SHA-256 of a certificate's DER; shown as lower-case hex.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of a certificate.
+    pub fn of(der: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+        bytes
+            .iter_mut()
+            .zip(digest.as_ref())
+            .for_each(|(to, from)| *to = *from);
+        Self(bytes)
+    }
+}
+
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
     }
 }
 
@@ -136,23 +184,9 @@ pub enum FactsError {
 /// The certificate is malformed, or names no workload identity.
 pub fn facts(der: &[u8]) -> Result<Facts, FactsError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| FactsError::Malformed)?;
-    let sans = certificate
-        .subject_alternative_name()
-        .map_err(|_| FactsError::Malformed)?;
-    let mut uris = Vec::new();
-    for name in sans.iter().flat_map(|s| &s.value.general_names) {
-        match name {
-            GeneralName::URI(uri) => uris.push(*uri),
-            // What cannot be read may be a URI as well.
-            GeneralName::Invalid(..) => return Err(FactsError::Malformed),
-            _ => {}
-        }
-    }
-    let id = match uris.as_slice() {
-        [] => return Err(FactsError::NoUri),
-        [uri] => uri.parse().map_err(|_| FactsError::NotAnIdentity)?,
-        _ => return Err(FactsError::SeveralUris),
-    };
+    let id = uri(&certificate)?
+        .parse()
+        .map_err(|_| FactsError::NotAnIdentity)?;
     let validity = certificate.validity();
     Ok(Facts {
         id,
@@ -165,4 +199,25 @@ pub fn facts(der: &[u8]) -> Result<Facts, FactsError> {
             .map(|b| format!("{b:02x}"))
             .collect(),
     })
+}
+
+/// The one URI of a certificate's subject alternative names.
+pub(crate) fn uri<'a>(certificate: &X509Certificate<'a>) -> Result<&'a str, FactsError> {
+    let sans = certificate
+        .subject_alternative_name()
+        .map_err(|_| FactsError::Malformed)?;
+    let mut uris = Vec::new();
+    for name in sans.iter().flat_map(|s| &s.value.general_names) {
+        match name {
+            GeneralName::URI(uri) => uris.push(*uri),
+            // What cannot be read may be a URI as well.
+            GeneralName::Invalid(..) => return Err(FactsError::Malformed),
+            _ => {}
+        }
+    }
+    match uris.as_slice() {
+        [] => Err(FactsError::NoUri),
+        [uri] => Ok(uri),
+        _ => Err(FactsError::SeveralUris),
+    }
 }

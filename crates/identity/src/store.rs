@@ -19,9 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::authority::{CertificateAuthority, TokenFile};
 use crate::clock::{Clock, SystemClock, Time};
 use crate::error::{IssueError, RootsError, TlsError};
-use crate::pki;
+use crate::pki::{self, Fingerprint};
 use crate::tls::{self, Accepted, Connected, PeerIdentity};
-use crate::verify::{self, Peers, Trust};
+use crate::verify::{self, Anchors, Peers, Trust};
 use owner::{Command, Owner};
 
 /// Commands that wait for the owner.
@@ -77,8 +77,12 @@ pub struct CertificateStatus {
     pub serial: Option<String>,
     /// Unix seconds.
     pub not_after: Option<i64>,
+    /// The root that it chains to: the fingerprint of what the CA gave as its root, hex.
+    pub root: Option<String>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+    /// How many attempts have failed since the last that did not.
+    pub failures: u32,
 }
 
 /// The store. Cheap to clone; all clones are one. Its task ends with the last of them.
@@ -101,6 +105,7 @@ pub(crate) struct Shared {
 struct Published {
     current: Option<Arc<Current>>,
     error: Option<IssueError>,
+    failures: u32,
 }
 
 /// A certificate with its key, and the TLS configurations made from it: made once for each certificate and trust.
@@ -109,6 +114,8 @@ struct Current {
     /// What it proves, for a caller of this very proxy.
     peer: PeerIdentity,
     facts: pki::Facts,
+    /// The root that the CA gave with it, where it gave one.
+    root: Option<Fingerprint>,
     configs: ArcSwapOption<Configs>,
 }
 
@@ -138,21 +145,43 @@ impl Store {
         Self { shared, commands }
     }
 
-    /// Sets the roots that peers are verified against.
+    /// Sets the roots that peers are verified against, the one that the CA signs by first, and the revocation lists that stand
+    /// in the same texts. Where another root becomes the first, certificates of other roots are renewed at once, spread over
+    /// a few seconds.
     ///
     /// # Errors
-    /// A text is not PEM, holds no certificate or an unusable one, or there is none; then nothing changes.
+    /// A text is not PEM or holds no certificate, none of the roots can be used, or a list cannot be read; then nothing
+    /// changes.
     pub fn set_roots(&self, pem: &[String]) -> Result<(), RootsError> {
+        let anchors = Arc::new(Anchors::from_pem(pem)?);
         let mut roots = Vec::new();
         for text in pem {
             roots.extend(pki::certificates(text).map_err(RootsError)?);
         }
-        if roots.is_empty() {
-            return Err(RootsError("none given".to_owned()));
+        let fingerprints: Arc<[_]> = roots.iter().map(|root| Fingerprint::of(root)).collect();
+        let before = self.shared.trust.load().roots.first().copied();
+        self.change(|trust| {
+            trust.anchors = Arc::clone(&anchors);
+            trust.roots = Arc::clone(&fingerprints);
+        });
+        if before.is_some() && before != fingerprints.first().copied() {
+            self.tell(Command::Signer);
         }
-        let anchors = verify::anchors(&roots).map_err(RootsError)?;
-        self.change(|trust| trust.anchors = Arc::clone(&anchors));
         Ok(())
+    }
+
+    /// The roots in force, by their fingerprints, hex, in the order of the bundle.
+    pub fn roots(&self) -> Vec<String> {
+        let trust = self.shared.trust.load();
+        trust.roots.iter().map(ToString::to_string).collect()
+    }
+
+    /// Tells the owner, now or as soon as it has room.
+    fn tell(&self, command: Command) {
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
+            let commands = self.commands.clone();
+            tokio::spawn(async move { commands.send(command).await });
+        }
     }
 
     /// Sets whose peers are believed: those of the mesh's trust domain and its aliases (ID-07). Until then, nobody.
@@ -198,11 +227,7 @@ impl Store {
 
     /// Drops an identity and ends its renewal, as soon as the store's task comes to it.
     pub fn forget(&self, id: &SpiffeId) {
-        let command = Command::Forget { id: id.clone() };
-        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
-            let commands = self.commands.clone();
-            tokio::spawn(async move { commands.send(command).await });
-        }
+        self.tell(Command::Forget { id: id.clone() });
     }
 
     /// Whether there is a certificate that is valid now.
@@ -224,6 +249,12 @@ impl Store {
                     ready: facts.is_some_and(|f| now < f.not_after),
                     serial: facts.map(|f| f.serial.clone()),
                     not_after: facts.map(|f| f.not_after),
+                    root: published
+                        .current
+                        .as_ref()
+                        .and_then(|c| c.root)
+                        .map(|root| root.to_string()),
+                    failures: published.failures,
                     error: published.error.as_ref().map(ToString::to_string),
                 }
             })

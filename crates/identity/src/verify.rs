@@ -1,4 +1,12 @@
-//! Whose certificates are believed: chains to the mesh's roots, one SPIFFE id, the mesh's trust domains.
+//! Whose certificates are believed: paths to the mesh's roots, one SPIFFE id, the mesh's trust domains.
+
+mod certificate;
+mod constraints;
+mod path;
+mod revocation;
+mod svid;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -8,7 +16,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
@@ -17,10 +25,13 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
     SupportedProtocolVersion,
 };
-use webpki::KeyUsage;
 
 use crate::error::PeerProblem;
-use crate::pki;
+use crate::pki::Fingerprint;
+
+pub use path::{Anchors, Purpose};
+pub use revocation::ListStatus;
+pub(crate) use svid::read as svid;
 
 /// The algorithms of the mesh: X25519MLKEM768 first, then X25519, P-256 and P-384; for TLS 1.2 only forward-secret
 /// AEAD suites (semantics 1.7).
@@ -58,44 +69,12 @@ pub(crate) fn versions(v12: bool) -> &'static [&'static SupportedProtocolVersion
 /// What the mesh believes.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Trust {
-    pub(crate) anchors: Arc<[TrustAnchor<'static>]>,
+    pub(crate) anchors: Arc<Anchors>,
+    /// The roots by their fingerprints, in the order of the bundle: the CA signs by the first.
+    pub(crate) roots: Arc<[Fingerprint]>,
     /// The mesh's trust domain and its aliases; empty believes nobody.
     pub(crate) domains: BTreeSet<TrustDomain>,
     pub(crate) v12: bool,
-}
-
-/// Reads roots.
-pub(crate) fn anchors(roots: &[CertificateDer<'_>]) -> Result<Arc<[TrustAnchor<'static>]>, String> {
-    roots
-        .iter()
-        .map(|root| {
-            webpki::anchor_from_trusted_cert(root)
-                .map(|anchor| anchor.to_owned())
-                .map_err(|e| e.to_string())
-        })
-        .collect()
-}
-
-/// Whether the chain leads from the leaf to a root, now and for this purpose.
-pub(crate) fn chain(
-    anchors: &[TrustAnchor<'_>],
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    now: UnixTime,
-    usage: KeyUsage,
-) -> Result<(), PeerProblem> {
-    let end = webpki::EndEntityCert::try_from(leaf).map_err(problem)?;
-    end.verify_for_usage(
-        crypto().signature_verification_algorithms.all,
-        anchors,
-        intermediates,
-        now,
-        usage,
-        None,
-        None,
-    )
-    .map_err(problem)?;
-    Ok(())
 }
 
 fn problem(error: webpki::Error) -> PeerProblem {
@@ -116,7 +95,7 @@ fn problem(error: webpki::Error) -> PeerProblem {
 /// Judges the peers of one side of one connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
-    pub(crate) anchors: Arc<[TrustAnchor<'static>]>,
+    pub(crate) anchors: Arc<Anchors>,
     /// `None` where `expected` alone says who may be there.
     pub(crate) domains: Option<BTreeSet<TrustDomain>>,
     /// `None` where anyone of the trust domains may be there: who it is, is for policy to judge.
@@ -129,10 +108,12 @@ impl Peers {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        usage: KeyUsage,
+        purpose: Purpose,
     ) -> Result<(), PeerProblem> {
-        chain(&self.anchors, leaf, intermediates, now, usage)?;
-        let id = pki::facts(leaf).map_err(PeerProblem::Identity)?.id;
+        let id = self
+            .anchors
+            .verify_identity(leaf, intermediates, now, purpose)?
+            .id;
         // Whole components are compared: `td` never stands for `td.evil` (ID-07).
         if self
             .domains
@@ -165,7 +146,7 @@ impl ClientCertVerifier for Peers {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(leaf, intermediates, now, KeyUsage::client_auth())?;
+        self.judge(leaf, intermediates, now, Purpose::Client)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -202,7 +183,47 @@ impl ServerCertVerifier for Peers {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(leaf, intermediates, now, KeyUsage::server_auth())?;
+        self.judge(leaf, intermediates, now, Purpose::Server)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, leaf, signed, &algorithms())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signed, &algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+/// Judges a server outside the mesh's identities: by its DNS name or address.
+#[derive(Clone, Debug)]
+pub(crate) struct Named(pub(crate) Arc<Anchors>);
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.0.verify_name(leaf, intermediates, now, server_name)?;
         Ok(ServerCertVerified::assertion())
     }
 

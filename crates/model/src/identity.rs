@@ -70,6 +70,74 @@ impl fmt::Debug for TrustDomain {
     }
 }
 
+/// The longest SPIFFE id that is read, bytes (SPIFFE-ID section 2.3).
+const MAX_SPIFFE_ID: usize = 2048;
+
+/// Any SPIFFE id, of whatever path: `spiffe://TRUSTDOMAIN[/SEGMENT..]` (SPIFFE-ID section 2). That it is one says
+/// nothing of the mesh; [`SpiffeId`] is the form that proves a workload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpiffeUri {
+    trust_domain: TrustDomain,
+    path: String,
+}
+
+impl SpiffeUri {
+    /// The trust domain.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The path, empty or beginning with `/`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl FromStr for SpiffeUri {
+    type Err = SpiffeIdError;
+
+    /// Scheme and trust domain are lower case; the path has no empty segment, none that is `.` or `..`, and nothing is
+    /// percent-encoded.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > MAX_SPIFFE_ID {
+            return Err(SpiffeIdError {
+                text: "(too long)".to_owned(),
+                why: "longer than 2048 bytes",
+            });
+        }
+        let fail = |why| SpiffeIdError {
+            text: text.to_owned(),
+            why,
+        };
+        let rest = text
+            .strip_prefix("spiffe://")
+            .ok_or_else(|| fail("no spiffe:// scheme"))?;
+        let mut parts = rest.split('/');
+        let trust_domain = parts
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .map_err(|_| fail("the trust domain is malformed"))?;
+        let mut path = String::new();
+        for part in parts {
+            if !is_segment(part) {
+                return Err(fail(
+                    "a segment of the path is empty, a dot, or has a character that is not allowed",
+                ));
+            }
+            path.push('/');
+            path.push_str(part);
+        }
+        Ok(Self { trust_domain, path })
+    }
+}
+
+impl fmt::Display for SpiffeUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spiffe://{}{}", self.trust_domain, self.path)
+    }
+}
+
 /// `spiffe://TRUSTDOMAIN/ns/NAMESPACE/sa/SERVICEACCOUNT`, parsed into its components once.
 ///
 /// Policy compares components and never text, so that no value can match more than it says
@@ -143,21 +211,9 @@ impl FromStr for SpiffeId {
     type Err = SpiffeIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fail = |why| SpiffeIdError {
-            text: text.to_owned(),
-            why,
-        };
-        if text.len() > 2048 {
-            return Err(SpiffeIdError {
-                text: "(too long)".to_owned(),
-                why: "longer than 2048 bytes",
-            });
-        }
-        let rest = text
-            .strip_prefix("spiffe://")
-            .ok_or_else(|| fail("no spiffe:// scheme"))?;
-        let mut parts = rest.split('/');
-        let (Some(td), Some("ns"), Some(ns), Some("sa"), Some(sa), None) = (
+        let uri: SpiffeUri = text.parse()?;
+        let mut parts = uri.path.split('/');
+        let (Some(""), Some("ns"), Some(ns), Some("sa"), Some(sa), None) = (
             parts.next(),
             parts.next(),
             parts.next(),
@@ -165,10 +221,12 @@ impl FromStr for SpiffeId {
             parts.next(),
             parts.next(),
         ) else {
-            return Err(fail("the path is not /ns/NAMESPACE/sa/SERVICEACCOUNT"));
+            return Err(SpiffeIdError {
+                text: text.to_owned(),
+                why: "the path is not /ns/NAMESPACE/sa/SERVICEACCOUNT",
+            });
         };
-        let trust_domain = td.parse().map_err(|_| fail("the trust domain is malformed"))?;
-        Self::new(trust_domain, ns, sa).map_err(|e| fail(e.why))
+        Self::new(uri.trust_domain, ns, sa)
     }
 }
 

@@ -14,7 +14,7 @@ mod reason;
 
 pub use cidr::{Cidr, CidrError, canonical_ip};
 pub use host::{Host, HostError, split_authority};
-pub use identity::{SpiffeId, SpiffeIdError, TrustDomain, TrustDomainError};
+pub use identity::{SpiffeId, SpiffeIdError, SpiffeUri, TrustDomain, TrustDomainError};
 pub use name::{ServiceName, WorkloadId, WorkloadUid};
 pub use protocol::{MtlsMode, Profile, Protocol};
 pub use reason::Reason;

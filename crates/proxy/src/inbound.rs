@@ -11,7 +11,9 @@ mod denials;
 mod exchange;
 mod external;
 mod fields;
+mod hbone;
 mod http;
+mod metadata;
 mod open;
 mod record;
 mod sniff;
@@ -38,6 +40,7 @@ use crate::outbound::headers::{self, Asks};
 use crate::relay::Relayed;
 use crate::shared::Shared;
 use chain::{Chain, Inside};
+use metadata::Told;
 use record::Record;
 
 pub(crate) use app::Apps;
@@ -236,7 +239,7 @@ async fn taken(
                 return record.refuse(Reason::LimitReached);
             };
             let local = shared.locals.by_mark(mark).await;
-            accept(shared, stream, local, client, to).await;
+            accept(shared, open, stream, local, client, to).await;
         }
         Err(error) => tracing::debug!(%error, "a captured connection was gone before it was looked at"),
     }
@@ -246,8 +249,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(canonical_ip(address.ip()), address.port())
 }
 
-/// Whether the port is one that only captured connections may arrive at (MT-24, MT-25), or one of other meshes' tunnels,
-/// which are not ended here (MT-26, MT-27).
+/// Whether the port is one that only captured connections may arrive at (MT-24, MT-25), or that of tunnels, to which none
+/// leads.
 fn is_reserved(port: u16) -> bool {
     [
         capture::OUTBOUND_PORT,
@@ -261,6 +264,7 @@ fn is_reserved(port: u16) -> bool {
 /// Carries one captured connection, whatever it turns out to be.
 async fn accept(
     shared: Arc<Shared>,
+    open: Arc<Open>,
     stream: TcpStream,
     local: Option<Arc<Registration>>,
     client: SocketAddr,
@@ -277,6 +281,10 @@ async fn accept(
     };
     record.callee(&callee);
     record.source(&record::source(&index, client, None));
+    if to.port() == capture::HBONE_PORT {
+        drop(index);
+        return hbone::accept(shared, record, stream, callee, open).await;
+    }
     let (mode, protocol) = callee
         .workload
         .inbound
@@ -351,11 +359,8 @@ fn find(
     if !local.addresses.iter().any(|own| canonical_ip(*own) == to.ip()) {
         return Err(Reason::UnknownWorkload);
     }
-    if is_reserved(to.port()) {
-        record.message(match to.port() {
-            capture::HBONE_PORT => "tunnels of HBONE are not ended here",
-            _ => "a port of capture is no destination",
-        });
+    if is_reserved(to.port()) && to.port() != capture::HBONE_PORT {
+        record.message("a port of capture is no destination");
         return Err(Reason::CapturePort);
     }
     let index = shared.store.current().ok_or(Reason::NotReady)?;
@@ -401,6 +406,7 @@ async fn mesh(
         wire: Wire::MutualTls,
     };
     record.caller(&caller);
+    let tells = accepted.alpn.as_deref() == Some(metadata::ALPN);
     match inside {
         Inside::Http => {
             let read = match accepted.alpn.as_deref() {
@@ -416,7 +422,19 @@ async fn mesh(
                 restored: first.offers(b"istio-http/1.1").then_some(Version::Http1),
                 http10,
             };
-            connection.serve(record, accepted.stream, read).await;
+            if tells {
+                connection.serve(record, Told::new(accepted.stream), read).await;
+            } else {
+                connection.serve(record, accepted.stream, read).await;
+            }
+        }
+        Inside::Tcp if tells => {
+            record.discard();
+            let mut stream = Told::new(accepted.stream);
+            let relayed = tcp::carry(&shared, &caller, &callee, &mut stream).await;
+            if relayed.reason.is_some() {
+                reset(stream.get_ref().get_ref().0.get_ref());
+            }
         }
         Inside::Tcp => {
             record.discard();

@@ -10,6 +10,7 @@ mod call;
 mod dial;
 mod event;
 mod exchange;
+mod hbone;
 pub(crate) mod headers;
 mod hop;
 mod http;

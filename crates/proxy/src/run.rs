@@ -129,6 +129,7 @@ fn share(
         tokens: Arc::default(),
         authorizers: inbound::Authorizers::default(),
         telemetry,
+        standing: Arc::new(Standing::new()),
         draining,
         config,
     })
@@ -136,7 +137,7 @@ fn share(
 
 /// Starts everything; `taking` are those that end when told to drain.
 async fn start(shared: &Arc<Shared>, tasks: &mut Tasks, taking: &mut JoinSet<()>) -> Result<(), String> {
-    let standing = Arc::new(Standing::new());
+    let standing = Arc::clone(&shared.standing);
     let trust = Arc::new(Trust::new(shared.identities.clone()));
     let own_id = own(&shared.config, NODE_ACCOUNT)?;
     let token = TokenFile(shared.config.token.clone());

@@ -1,5 +1,7 @@
 //! What all tasks of a proxy share.
 
+pub(crate) mod staleness;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) authorizers: Authorizers,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
+    /// The link to the control plane, and what capture drops.
+    pub(crate) standing: Arc<Standing>,
     /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.
     pub(crate) draining: watch::Receiver<bool>,
 }
@@ -87,6 +91,12 @@ impl Standing {
     pub(crate) fn control_silent(&self) -> Option<Duration> {
         let control = *locked(&self.control);
         (!control.connected).then(|| control.heard.elapsed())
+    }
+
+    /// Whether there is a connection to the control plane, and how long ago something was heard of it.
+    pub(crate) fn link(&self) -> (bool, Duration) {
+        let control = *locked(&self.control);
+        (control.connected, control.heard.elapsed())
     }
 
     /// Replaces the counts of dropped packets by reason.

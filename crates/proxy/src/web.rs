@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::shared::Shared;
+use crate::shared::{Shared, staleness};
 
 /// How many connections are served at once; the next one waits.
 const MAX_CONNECTIONS: usize = 64;
@@ -103,7 +103,7 @@ impl Handler for Pages {
         };
         Ok(match request.uri().path() {
             "/metrics" | "/stats/prometheus" => {
-                page(StatusCode::OK, METRICS, self.0.telemetry.metrics_text(), head)
+                page(StatusCode::OK, METRICS, staleness::metrics(&self.0), head)
             }
             "/healthz/live" => page(StatusCode::OK, TEXT, "live\n".to_owned(), head),
             "/healthz/ready" => match missing(&self.0) {

@@ -84,16 +84,25 @@ pub struct Endpoint {
     pub ready: bool,
     /// The node it runs on, where known.
     pub node: Option<String>,
-    /// Its identity, where it is in the mesh. `None` is a plain endpoint (CM-02).
+    /// Its identity, where it is in the mesh or brings a proxy of Istio's (CM-11). `None` is a plain endpoint (CM-02).
     pub identity: Option<SpiffeId>,
     /// Workload ports on which its effective mode is DISABLE, so that auto-mTLS must not be used (CM-03).
     /// `0` stands for every port that `mtls_ports` does not name.
     pub plaintext_ports: Vec<u16>,
     /// Workload ports that are not DISABLE although `plaintext_ports` holds `0`.
     pub mtls_ports: Vec<u16>,
+    /// Whether it is reached by HBONE, at its port 15008: a pod behind a proxy of Istio's ambient mode. That takes mutual
+    /// TLS for every port, whatever its modes (semantics 1.8).
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub hbone: bool,
     /// The name by which a headless Service's DNS knows it: `HOSTNAME.SERVICE.NAMESPACE.svc…`.
     #[serde(default)]
     pub hostname: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+pub(crate) fn is_not(flag: &bool) -> bool {
+    !flag
 }
 
 /// Whether a workload port takes mutual TLS of the mesh, from the two lists that endpoints and workloads carry.
@@ -104,7 +113,8 @@ pub(crate) fn takes_mtls(plaintext_ports: &[u16], mtls_ports: &[u16], port: u16)
 impl Endpoint {
     /// Whether the endpoint accepts mutual TLS of the mesh on the workload port (semantics 1.6 step 3).
     pub fn accepts_mtls(&self, workload_port: u16) -> bool {
-        self.identity.is_some() && takes_mtls(&self.plaintext_ports, &self.mtls_ports, workload_port)
+        let takes = self.hbone || takes_mtls(&self.plaintext_ports, &self.mtls_ports, workload_port);
+        self.identity.is_some() && takes
     }
 
     /// The address of the wished family, else any.

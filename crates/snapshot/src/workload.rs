@@ -7,7 +7,7 @@ use policy::PolicyId;
 use policy::path::Dialects;
 use serde::{Deserialize, Serialize};
 
-use crate::service::takes_mtls;
+use crate::service::{is_not, takes_mtls};
 
 /// One pod.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct Workload {
     pub node: String,
     /// Its service account.
     pub service_account: String,
-    /// Its identity, where it is in the mesh; `None` for a plain pod.
+    /// Its identity, where it is in the mesh or brings a proxy of Istio's (CM-11); `None` for a plain pod.
     pub identity: Option<SpiffeId>,
     /// Whether it may receive new connections.
     pub ready: bool,
@@ -44,6 +44,9 @@ pub struct Workload {
     /// As [`crate::Endpoint::mtls_ports`].
     #[serde(default)]
     pub mtls_ports: Vec<u16>,
+    /// As [`crate::Endpoint::hbone`].
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub hbone: bool,
     /// What may come in, sent only to the proxy that stands before it.
     pub inbound: Option<Inbound>,
 }
@@ -51,7 +54,8 @@ pub struct Workload {
 impl Workload {
     /// Whether it accepts mutual TLS of the mesh on the workload port (semantics 1.6 step 3).
     pub fn accepts_mtls(&self, workload_port: u16) -> bool {
-        self.identity.is_some() && takes_mtls(&self.plaintext_ports, &self.mtls_ports, workload_port)
+        let takes = self.hbone || takes_mtls(&self.plaintext_ports, &self.mtls_ports, workload_port);
+        self.identity.is_some() && takes
     }
 }
 

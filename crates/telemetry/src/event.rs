@@ -152,6 +152,8 @@ impl Reporter {
 pub enum Wire {
     /// Mutual TLS of the mesh.
     MutualTls,
+    /// A tunnel within mutual TLS of the mesh (HBONE).
+    Hbone,
     /// Handed over inside one proxy after the same checks, between two proven identities.
     Local,
     /// TLS of the application's own, carried as it is: encrypted, and nothing proven to us (semantics 1.9).

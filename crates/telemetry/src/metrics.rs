@@ -85,7 +85,7 @@ impl Labels {
     fn security(&self) -> &'static str {
         match (self.reporter, self.wire) {
             (Reporter::Source, _) => "unknown",
-            (_, Wire::MutualTls | Wire::Local) => "mutual_tls",
+            (_, Wire::MutualTls | Wire::Hbone | Wire::Local) => "mutual_tls",
             (_, Wire::Plaintext | Wire::Foreign) => "none",
         }
     }

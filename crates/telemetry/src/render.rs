@@ -52,6 +52,7 @@ pub fn text(event: &Event) -> String {
     }
     let wire = match event.wire {
         Wire::MutualTls => "mtls",
+        Wire::Hbone => "hbone",
         Wire::Local => "local",
         Wire::Foreign => "foreign tls",
         Wire::Plaintext => "plaintext",

@@ -1,5 +1,6 @@
 //! Programs that answer for well-known container images on a machine without a registry: httpbin,
-//! Istio's echo application, the TCP echo server, an external authorizer, an idle process, and a probe that speaks from inside a pod.
+//! Istio's echo application, the TCP echo server, an external authorizer, an idle process, a probe that speaks from inside a pod,
+//! and a steady load that is counted at both ends.
 //!
 //! They stand for other people's software, so they share no code with the proxy and speak plainly.
 
@@ -11,10 +12,19 @@ mod httpbin;
 mod probe;
 mod serve;
 mod tcp_echo;
+mod traffic;
 mod websocket;
 
 /// The names of the programs, for messages.
-pub const PROGRAMS: &[&str] = &["httpbin", "echo", "tcp-echo", "ext-authz", "idle", "probe"];
+pub const PROGRAMS: &[&str] = &[
+    "httpbin",
+    "echo",
+    "tcp-echo",
+    "ext-authz",
+    "idle",
+    "probe",
+    "traffic",
+];
 
 /// Runs a program until it ends and returns its exit code; 64 for a name or arguments that it does not know.
 pub fn run(program: &str, args: Vec<String>) -> i32 {
@@ -29,6 +39,7 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "tcp-echo" => tcp_echo::run(&args).await,
             "ext-authz" => ext_authz::run(&args).await,
             "idle" => idle().await,
+            "traffic" => traffic::run(&args).await,
             "probe" => probe::run(&args).await,
             other => Err(Exit::usage(format!(
                 "`{other}` is not a built-in program: {}",

@@ -173,6 +173,10 @@ impl Fake {
         serve(&self.run.control_socket(), desk).await
     }
 
+    pub(super) async fn ca(&self, desk: Desk) -> Arc<Desk> {
+        serve(&self.run.ca_socket(), desk).await
+    }
+
     pub(super) async fn proxy(&self, node: &str, desk: Desk) -> Arc<Desk> {
         serve(&self.run.proxy_socket(node), desk).await
     }

@@ -77,11 +77,13 @@ fn up_and_its_defaults() {
         images: Vec::new(),
         json: false,
         leaf_lifetime_s: 0,
+        jwks_allow: Vec::new(),
+        cacerts: None,
         quiet: false,
     };
     assert_eq!(up, wanted);
     let line = "up --name two -R --nodes 3 --profile istio --detach --wait 1m30s --local-tls --log-format text \
-                --image a/b=run --leaf-lifetime 10s -o json -q x";
+                --image a/b=run --leaf-lifetime 10s --jwks-allow 127.0.0.0/8 --cacerts c -o json -q x";
     let Ok(Command::Up(up)) = read(line) else {
         panic!("not up");
     };
@@ -98,6 +100,8 @@ fn up_and_its_defaults() {
         images: vec![("a/b".to_owned(), "run".to_owned())],
         json: true,
         leaf_lifetime_s: 10,
+        jwks_allow: vec!["127.0.0.0/8".parse().unwrap()],
+        cacerts: Some("c".into()),
         quiet: true,
     };
     assert_eq!(up, wanted);
@@ -129,6 +133,20 @@ fn parts_and_workloads_are_handed_back() {
         all: true,
     };
     assert_eq!(down, wanted);
+}
+
+#[test]
+fn ca_is_a_part_or_a_question_and_never_both() {
+    assert!(matches!(asked("ca status -o json"), Asked::Ca(_)));
+    assert!(matches!(asked("ca rotate --wait 5m"), Asked::Ca(_)));
+    for words in [
+        "ca",
+        "ca --config x.json status",
+        "ca rotate --wait soon",
+        "ca mint",
+    ] {
+        assert_eq!(read(words).unwrap_err(), 64, "{words}");
+    }
 }
 
 #[test]

@@ -199,6 +199,7 @@ impl<'a> Ground<'_, 'a> {
                 identity: None,
                 plaintext_ports: Vec::new(),
                 mtls_ports: Vec::new(),
+                hbone: false,
                 hostname: listed.hostname.map(str::to_owned),
             },
         };
@@ -222,7 +223,7 @@ impl<'a> Ground<'_, 'a> {
         hostname: Option<&str>,
     ) -> Endpoint {
         let (plaintext_ports, mtls_ports) = match self.modes.get(index) {
-            Some(modes) if pod.in_mesh => modes.for_clients(),
+            Some(modes) if pod.identity.is_some() => modes.for_clients(),
             _ => (Vec::new(), Vec::new()),
         };
         Endpoint {
@@ -235,6 +236,7 @@ impl<'a> Ground<'_, 'a> {
             identity: pod.identity.clone(),
             plaintext_ports,
             mtls_ports,
+            hbone: pod.is_hbone(),
             hostname: hostname.map(str::to_owned),
         }
     }

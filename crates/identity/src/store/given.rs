@@ -35,6 +35,7 @@ impl Store {
             peer: PeerIdentity::local(id.clone(), leaf),
             certified: Arc::new(pki::certified(chain, key)?),
             facts,
+            root: None,
             configs: ArcSwapOption::empty(),
         };
         let (taken, told) = oneshot::channel();

@@ -33,6 +33,7 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         listen: listen(CA_PORT),
         trust_domain: site.trust_domain.clone(),
         dir: Some(run.root().join("ca")),
+        cacerts: up.cacerts.as_deref().map(|dir| cacerts(site, dir)).transpose()?,
         leaf_lifetime_s: if up.leaf_lifetime_s == 0 {
             LEAF_LIFETIME
         } else {
@@ -42,6 +43,8 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         token_issuer: identity::token::ISSUER.to_owned(),
         token_audience: identity::token::AUDIENCE.to_owned(),
         root_out: run.roots(),
+        socket: Some(run.ca_socket()),
+        holders: holders(site),
     };
     put(&path(run, "ca"), &ca)?;
     let control = control::Config {
@@ -57,7 +60,10 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         roots: run.roots(),
         token: run.token("control"),
         token_keys: run.token_keys(),
-        fetching: control::Fetching::default(),
+        fetching: control::Fetching {
+            allow: up.jwks_allow.clone(),
+            ..control::Fetching::default()
+        },
     };
     put(&path(run, "control"), &control)?;
     for node in &site.nodes {
@@ -87,6 +93,27 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         put(&path(run, &format!("proxy-{}", node.name)), &proxy)?;
     }
     Ok(())
+}
+
+/// The directory of a CA, which is looked into now: what is wrong with it is said where it was asked for.
+fn cacerts(site: &Site, dir: &Path) -> Result<PathBuf, String> {
+    let dir =
+        std::fs::canonicalize(dir).map_err(|error| format!("--cacerts `{}`: {error}", dir.display()))?;
+    ca::check(&dir, &site.trust_domain).map_err(|error| format!("--cacerts: {error}"))?;
+    Ok(dir)
+}
+
+/// Who holds certificates, and can be asked of them.
+fn holders(site: &Site) -> Vec<ca::Holder> {
+    let proxies = site.nodes.iter().map(|node| ca::Holder {
+        name: node.name.clone(),
+        socket: site.run.proxy_socket(&node.name),
+    });
+    let control = ca::Holder {
+        name: control::OWN_ACCOUNT.to_owned(),
+        socket: site.run.control_socket(),
+    };
+    proxies.chain([control]).collect()
 }
 
 fn put(path: &Path, config: &impl Serialize) -> Result<(), String> {

@@ -47,7 +47,9 @@ fn blocking_attach(site: &Site, pod: &Pod) -> Result<Arc<Netns>, String> {
     }
     let fail = |error: capture::Error| with_source(&error);
     let netns = Netns::create(&pod.netns).map_err(fail)?;
-    if pod.identity.is_some() {
+    // A pod that brings a proxy of its own has a token, as every pod has that Istio's injector has seen.
+    let outsider = compiler::outsider(&pod.meta.labels, &pod.meta.annotations).is_some();
+    if pod.identity.is_some() || outsider {
         site.tokens.for_pod(Claims {
             namespace: pod.meta.namespace.clone(),
             service_account: pod.spec.service_account().to_owned(),

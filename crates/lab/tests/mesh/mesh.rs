@@ -45,6 +45,8 @@ pub(crate) fn parse(words: &[String]) -> cli::Up {
             .collect(),
         json: false,
         leaf_lifetime_s: 0,
+        jwks_allow: Vec::new(),
+        cacerts: None,
         quiet: false,
     }
 }

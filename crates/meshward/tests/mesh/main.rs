@@ -2,11 +2,13 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test stops where it fails"
 )]
 
 mod addressing;
+mod change;
 mod clean;
 mod explain;
 mod external;
@@ -15,6 +17,7 @@ mod live;
 mod modes;
 mod policy;
 mod session;
+mod strangers;
 mod tokens;
 mod websocket;
 mod wire;

@@ -10,6 +10,7 @@ use model::{MtlsMode, Reason, SpiffeId, WorkloadUid};
 use policy::path::Mode;
 use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, PolicySet, authorize, authorize_with};
 use snapshot::{Index, PathNormalization};
+use telemetry::Wire;
 
 use super::denials::Decided;
 use super::external::Answers;
@@ -24,6 +25,8 @@ pub(super) struct Subject {
     source: SocketAddr,
     to: SocketAddr,
     sni: Option<Arc<str>>,
+    /// Whether it came by a tunnel, which has mutual TLS of its own.
+    tunnelled: bool,
     /// What external authorizers have said of it.
     answers: Option<Arc<Answers>>,
 }
@@ -97,6 +100,7 @@ impl Subject {
             source: caller.address,
             to: callee.address,
             sni: caller.sni.clone(),
+            tunnelled: caller.wire == Wire::Hbone,
             answers: None,
         }
     }
@@ -234,8 +238,9 @@ impl Subject {
         if self.peer.is_none() && mode == MtlsMode::Strict {
             return Err(Refusal::Floor(Reason::PlaintextRefused));
         }
-        if self.peer.is_some() && mode == MtlsMode::Disable {
-            // Mutual TLS is not terminated there: over the wire its bytes would be no protocol (MT-10).
+        if self.peer.is_some() && mode == MtlsMode::Disable && !self.tunnelled {
+            // Mutual TLS is not terminated there: over the wire its bytes would be no protocol (MT-10). Tunnels always have it,
+            // and DISABLE means nothing to them (semantics 1.8).
             return Err(Refusal::Floor(Reason::NoFilterChain));
         }
         Ok(())

@@ -12,10 +12,10 @@ use extauthz::{Answer, Changes, Connection, Denied, Party, SeenBody};
 use meshward_http::{
     Body, BodyEnd, BodyError, HeaderMap, HeaderValue, Method, Request, StatusCode, Tap, header, version_of,
 };
-use model::Reason;
+use model::{Reason, WorkloadUid};
 use policy::{External, ExternalAnswer};
 use snapshot::{Index, Provider, ProviderKind};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::decide::{self, Asked, Refusal, Subject};
 use super::exchange::Exchange;
@@ -170,7 +170,7 @@ async fn asked_about(
             && seen.is_none()
         {
             let wanted = wanted(index, &subject, &asked, body.max_bytes);
-            let (again, ahead) = read_ahead(shared, request, wanted).await?;
+            let (again, ahead) = read_ahead(shared, &asking.callee.local.uid, request, wanted).await?;
             request = again;
             seen = Some(ahead);
         }
@@ -332,7 +332,7 @@ struct Ahead {
 }
 
 /// Room for a body that is held, until it has gone by.
-struct Held(#[expect(dead_code, reason = "held, and given back when dropped")] OwnedSemaphorePermit);
+struct Held(#[expect(dead_code, reason = "held, and given back when dropped")] guard::Room);
 
 impl Tap for Held {
     fn data(&mut self, _: usize) {}
@@ -340,24 +340,31 @@ impl Tap for Held {
     fn end(self: Box<Self>, _: BodyEnd) {}
 }
 
-async fn read_ahead(shared: &Shared, request: Request, limit: u32) -> Result<(Request, Ahead), Turned> {
+async fn read_ahead(
+    shared: &Shared,
+    workload: &WorkloadUid,
+    request: Request,
+    limit: u32,
+) -> Result<(Request, Ahead), Turned> {
     let (head, body) = request.into_parts();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let length = head.headers.get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    let room = if body.is_over() {
-        0
-    } else {
-        length.unwrap_or(limit).min(limit)
+    let mut held = shared.authorizers.room(workload);
+    let mut full = false;
+    let room = |bytes: usize| {
+        // Once as it is, once in the question.
+        full = !held.take(bytes.saturating_mul(2));
+        !full
     };
-    let held = shared.authorizers.hold(room).ok_or(Turned {
-        status: 503,
-        text: "too many bodies are held",
-        reason: Reason::LimitReached,
-    })?;
-    let read = tokio::time::timeout(BODY_TIMEOUT, body.read_ahead(limit)).await;
+    let read = tokio::time::timeout(BODY_TIMEOUT, body.read_ahead(limit, room)).await;
     let ahead = match read {
         Ok(Ok(ahead)) => ahead,
+        Ok(Err(_)) if full => {
+            return Err(Turned {
+                status: 503,
+                text: "too many bodies are held",
+                reason: Reason::LimitReached,
+            });
+        }
         Ok(Err(BodyError::Broken(_) | BodyError::Stopped)) => {
             return Err(Turned {
                 status: 400,
@@ -464,21 +471,22 @@ impl Asking<'_> {
                 target,
                 http2,
                 limit,
+                until: Instant::now() + provider.timeout(),
             };
-            match tokio::time::timeout(provider.timeout(), outbound.call(call, request)).await {
-                Ok(Ok(reply)) => {
+            match outbound.call(call, request).await {
+                Ok(reply) => {
                     pass.reached();
                     Ok(reply)
                 }
-                Ok(Err(NoReply { reached, why })) => {
-                    if reached {
-                        pass.reached()
-                    } else {
-                        pass.missed()
-                    };
+                Err(NoReply::Failed(why)) => {
+                    pass.reached();
                     Err(why)
                 }
-                Err(_) => {
+                Err(NoReply::Unreached(why)) => {
+                    pass.missed();
+                    Err(why)
+                }
+                Err(NoReply::Late) => {
                     pass.missed();
                     Err(format!("not within {} ms", provider.timeout_ms))
                 }

@@ -4,6 +4,7 @@ mod bytes;
 mod eval;
 mod exchange;
 mod external;
+mod hbone;
 mod http;
 mod limits;
 mod tokens;

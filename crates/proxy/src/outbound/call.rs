@@ -11,6 +11,7 @@ use meshward_http::{HeaderMap, Request, StatusCode, Version};
 use model::Reason;
 use snapshot::{Destination, Index, ServiceTarget};
 use telemetry::Peer;
+use tokio::time::{Instant, timeout_at};
 
 use super::event::Record;
 use super::http::{Attempts, speak};
@@ -32,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) http2: bool,
     /// Bytes of the answer's body that are read; a longer answer is none.
     pub(crate) limit: usize,
+    /// When it is too late for an answer.
+    pub(crate) until: Instant,
 }
 
 /// An answer, whole.
@@ -43,13 +46,15 @@ pub(crate) struct Reply {
     pub(crate) trailers: HeaderMap,
 }
 
-/// Why there is no answer.
+/// Why there is no answer; the words are for people, in the log.
 #[derive(Debug)]
-pub(crate) struct NoReply {
-    /// Whether the other side was reached.
-    pub(crate) reached: bool,
-    /// For people, in the log.
-    pub(crate) why: String,
+pub(crate) enum NoReply {
+    /// The other side was not reached.
+    Unreached(String),
+    /// It was, and what it said is no answer.
+    Failed(String),
+    /// It did not say enough in time.
+    Late,
 }
 
 /// What [`Outbound::call`] returns. Said as a type, since what it leads to may call again.
@@ -64,10 +69,7 @@ impl Outbound {
     }
 
     async fn called(self: Arc<Self>, call: Call, request: Request) -> Result<Reply, NoReply> {
-        let unreached = |why: &str| NoReply {
-            reached: false,
-            why: why.to_owned(),
-        };
+        let unreached = |why: &str| NoReply::Unreached(why.to_owned());
         let Some(id) = call.local.identity.clone() else {
             return Err(unreached("the workload has no identity"));
         };
@@ -96,28 +98,29 @@ impl Outbound {
             speak,
             upgrade: None,
         };
-        let (response, mut hold) =
-            self.attempts(attempts, &mut record, request)
-                .await
-                .map_err(|failure| NoReply {
-                    reached: false,
-                    why: failure.message.map_or_else(|| words(failure.reason), Into::into),
-                })?;
-        let reached = |why: String| NoReply { reached: true, why };
+        let (response, mut hold) = timeout_at(call.until, self.attempts(attempts, &mut record, request))
+            .await
+            .map_err(|_| NoReply::Late)?
+            .map_err(|failure| {
+                NoReply::Unreached(failure.message.map_or_else(|| words(failure.reason), Into::into))
+            })?;
         let (head, mut body) = response.into_parts();
         let mut bytes = BytesMut::new();
         let mut trailers = HeaderMap::new();
         // Over gRPC the answer is in the body. Otherwise a status that refuses says it, whatever becomes of the body: a refusal
-        // that is too long, or breaks off, is one.
+        // that is too long, breaks off or stands still is one.
         let refuses = !call.http2 && head.status != StatusCode::OK && !head.status.is_server_error();
         let whole = loop {
-            let Some(frame) = body.frame().await else {
-                break true;
+            let frame = match timeout_at(call.until, body.frame()).await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break true,
+                Err(_) if refuses => break false,
+                Err(_) => return Err(NoReply::Late),
             };
             match frame.map(|frame| frame.into_data()) {
-                Err(error) if !refuses => return Err(reached(error.to_string())),
+                Err(error) if !refuses => return Err(NoReply::Failed(error.to_string())),
                 Ok(Ok(data)) if bytes.len() + data.len() > call.limit && !refuses => {
-                    return Err(reached("the answer is too long".to_owned()));
+                    return Err(NoReply::Failed("the answer is too long".to_owned()));
                 }
                 Ok(Ok(data)) if bytes.len() + data.len() <= call.limit => bytes.extend_from_slice(&data),
                 Ok(Err(frame)) => trailers.extend(frame.into_trailers().ok().into_iter().flatten()),

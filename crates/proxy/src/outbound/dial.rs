@@ -118,13 +118,30 @@ impl Outbound {
         alpn: &[&[u8]],
         limit: Duration,
     ) -> Result<Link, Failure> {
-        let dialled = self.dial.dial(Self::source(client, hop), hop.address);
-        let io = match tokio::time::timeout(limit, dialled).await {
-            Ok(Ok(io)) => io,
-            Ok(Err(error)) => return Err(Failure::refused(&error)),
-            Err(_) => return Err(Failure::unreachable(Reason::Timeout, "no answer in time")),
-        };
+        if let Some(tls) = hop.tls.as_ref().filter(|tls| tls.hbone) {
+            let tunnel = tokio::time::timeout(limit, self.tunnel(client, hop, tls, limit));
+            return tunnel
+                .await
+                .unwrap_or_else(|_| Err(Failure::unreachable(Reason::Timeout, "no answer in time")));
+        }
+        let io = self.open(client, hop, hop.address, limit).await?;
         self.secure(client, hop.tls.as_ref(), io, alpn).await
+    }
+
+    /// Opens a TCP connection in the caller's name.
+    pub(super) async fn open(
+        &self,
+        client: &Client,
+        hop: &Hop,
+        to: SocketAddr,
+        limit: Duration,
+    ) -> Result<Box<dyn Io>, Failure> {
+        let dialled = self.dial.dial(Self::source(client, hop), to);
+        match tokio::time::timeout(limit, dialled).await {
+            Ok(Ok(io)) => Ok(io),
+            Ok(Err(error)) => Err(Failure::refused(&error)),
+            Err(_) => Err(Failure::unreachable(Reason::Timeout, "no answer in time")),
+        }
     }
 
     /// Begins mutual TLS on a stream where it is asked for.

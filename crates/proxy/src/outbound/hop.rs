@@ -29,6 +29,8 @@ pub(super) struct Tls {
     pub(super) sni: Arc<str>,
     /// Who is accepted at the other end (CM-14); empty accepts nobody (R28).
     pub(super) expected: Arc<[SpiffeId]>,
+    /// Whether the connection goes by a tunnel at the address's port 15008.
+    pub(super) hbone: bool,
 }
 
 /// Picks the next hop towards a destination that is not among those that were `tried`, while there is one that was not.
@@ -56,16 +58,18 @@ pub(super) fn next(
             service,
         } => {
             let endpoint = || service.as_ref().and_then(|target| endpoint_at(target, *address));
-            let (accepts, identity) = match workload {
-                Some(workload) => (workload.accepts_mtls(address.port()), workload.identity.clone()),
-                None => endpoint().map_or((false, None), |e| {
-                    (e.accepts_mtls(address.port()), e.identity.clone())
+            let port = address.port();
+            let (accepts, identity, hbone) = match workload {
+                Some(own) => (own.accepts_mtls(port), own.identity.clone(), own.hbone),
+                None => endpoint().map_or((false, None, false), |e| {
+                    (e.accepts_mtls(port), e.identity.clone(), e.hbone)
                 }),
             };
             let demanded = service.as_ref().and_then(|target| target.tls);
             let tls = transport(index, demanded, accepts, || Tls {
                 sni: service.as_ref().map_or_else(|| Arc::from(""), sni),
                 expected: identity.into_iter().collect(),
+                hbone,
             })?;
             Ok(Hop {
                 address: *address,
@@ -85,6 +89,7 @@ pub(super) fn next(
             let tls = transport(index, target.tls, accepts, || Tls {
                 sni: sni(target),
                 expected: target.service.identities.as_slice().into(),
+                hbone: endpoint.hbone,
             })?;
             Ok(Hop {
                 address: *address,

@@ -193,6 +193,7 @@ mod tests {
             tls: Some(Tls {
                 sni: Arc::from("outbound_.80_._.web.full.svc.cluster.local"),
                 expected: expected.iter().map(id).collect(),
+                hbone: false,
             }),
             inside: true,
         }

@@ -56,12 +56,13 @@ pub(super) enum Speak {
 }
 
 impl Speak {
-    /// What mutual TLS offers (CM-15).
+    /// What mutual TLS offers: what Istio's sidecars do, so that whoever takes theirs takes ours (CM-15). HTTP/2 where the
+    /// other end may choose is offered to proxies of the mesh alone, who restore what the application speaks.
     pub(super) fn alpn(self) -> &'static [&'static [u8]] {
         match self {
-            Self::Http1 | Self::Upgrade => &[b"istio-http/1.1"],
-            Self::Http2 => &[b"istio-h2"],
-            Self::Either => &[b"istio-h2", b"istio-http/1.1"],
+            Self::Http1 | Self::Upgrade => &[b"istio-http/1.1", b"istio", b"http/1.1"],
+            Self::Http2 => &[b"istio-h2", b"istio", b"h2"],
+            Self::Either => &[b"istio-h2", b"istio-http/1.1", b"istio", b"http/1.1"],
         }
     }
 

@@ -154,6 +154,7 @@ impl Way {
         match (self, &hop.tls) {
             (_, None) => Wire::Plaintext,
             (Self::Here(_), Some(_)) => Wire::Local,
+            (Self::Wire, Some(tls)) if tls.hbone => Wire::Hbone,
             (Self::Looped(_) | Self::Wire, Some(_)) => Wire::MutualTls,
         }
     }

@@ -36,6 +36,7 @@ fn shared(locals: Locals) -> Arc<Shared> {
         tokens: Arc::default(),
         authorizers: crate::inbound::Authorizers::default(),
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
+        standing: Arc::new(crate::shared::Standing::new()),
         draining,
     })
 }

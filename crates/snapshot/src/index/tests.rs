@@ -43,6 +43,7 @@ fn endpoint(uid: &str, address: &[&str], port: (u16, u16), ready: bool) -> Endpo
         identity: None,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         hostname: Some(uid.to_owned()),
     }
 }
@@ -93,6 +94,7 @@ fn pod(uid: &str, namespace: &str, addresses: &[&str], identity: Option<&str>) -
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: None,
     }
 }

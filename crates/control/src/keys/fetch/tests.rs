@@ -360,6 +360,7 @@ fn mesh(target: u16) -> Arc<Index> {
                 identity: None,
                 plaintext_ports: vec![],
                 mtls_ports: vec![],
+                hbone: false,
                 hostname: None,
             })
             .collect(),

@@ -21,6 +21,7 @@ fn endpoint(hostname: Option<&str>, address: &str, ready: bool) -> Endpoint {
         identity: None,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         hostname: hostname.map(str::to_owned),
     }
 }
@@ -75,6 +76,7 @@ fn pod(name: &str, address: &str) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: None,
     }
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use model::WorkloadUid;
 use snapshot::Index;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::outbound::Outbound;
@@ -19,18 +19,36 @@ pub(super) const MAX_FAILURES: u32 = 10;
 /// How long it is then not asked. Afterwards one question tries.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-/// Bytes of bodies that are held for authorizers to see.
+/// Bytes that are held of bodies for authorizers to see, and of the questions that contain them.
 pub(super) const MAX_HELD: usize = 64 * 1024 * 1024;
+
+/// Of these, for requests to one workload: what is sent to it takes nobody else's room.
+pub(super) const MAX_HELD_OF_ONE: usize = MAX_HELD / 8;
 
 /// Authorizers that are counted; those that no snapshot knows any more make room.
 const MAX_KNOWN: usize = 256;
 
 /// External authorizers: how they are reached, and how they do.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Authorizers {
     outbound: OnceLock<Weak<Outbound>>,
     known: Mutex<HashMap<String, Arc<Authorizer>>>,
-    held: Arc<Semaphore>,
+    held: Arc<Mutex<Held>>,
+}
+
+/// How much is held, of all and for each workload that has any.
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    each: HashMap<WorkloadUid, usize>,
+}
+
+/// What is held of one body. Dropped it is given back.
+#[derive(Debug)]
+pub(super) struct Room {
+    held: Arc<Mutex<Held>>,
+    workload: WorkloadUid,
+    bytes: usize,
 }
 
 /// One of them.
@@ -56,16 +74,6 @@ pub(super) struct Pass {
     probe: bool,
 }
 
-impl Default for Authorizers {
-    fn default() -> Self {
-        Self {
-            outbound: OnceLock::new(),
-            known: Mutex::default(),
-            held: Arc::new(Semaphore::new(MAX_HELD)),
-        }
-    }
-}
-
 impl Authorizers {
     /// They are reached by this one. The first counts: where there is one for each family, any of them reaches both.
     pub(crate) fn reached_by(&self, outbound: &Arc<Outbound>) {
@@ -76,10 +84,13 @@ impl Authorizers {
         self.outbound.get()?.upgrade()
     }
 
-    /// Room for a body; `None` where too much is held already.
-    pub(super) fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let bytes = u32::try_from(bytes).ok()?;
-        Arc::clone(&self.held).try_acquire_many_owned(bytes).ok()
+    /// Room for the body of a request to this workload; none is taken yet.
+    pub(super) fn room(&self, workload: &WorkloadUid) -> Room {
+        Room {
+            held: Arc::clone(&self.held),
+            workload: workload.clone(),
+            bytes: 0,
+        }
     }
 
     pub(super) fn authorizer(&self, index: &Index, name: &str) -> Arc<Authorizer> {
@@ -95,6 +106,39 @@ impl Authorizers {
             known.insert(name.to_owned(), Arc::clone(&authorizer));
         }
         authorizer
+    }
+}
+
+impl Room {
+    /// Takes room for so many bytes that have come; false, and none is taken, where too much is held already.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = held.all.saturating_add(bytes);
+        let one = held
+            .each
+            .get(&self.workload)
+            .map_or(0, |one| *one)
+            .saturating_add(bytes);
+        if all > MAX_HELD || one > MAX_HELD_OF_ONE {
+            return false;
+        }
+        held.all = all;
+        held.each.insert(self.workload.clone(), one);
+        self.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.all = held.all.saturating_sub(self.bytes);
+        if let Some(one) = held.each.get_mut(&self.workload) {
+            *one = one.saturating_sub(self.bytes);
+            if *one == 0 {
+                held.each.remove(&self.workload);
+            }
+        }
     }
 }
 
@@ -198,10 +242,22 @@ mod tests {
         assert!(authorizer.enter().is_err());
         drop(held);
         assert!(authorizer.enter().is_ok());
+    }
+
+    #[test]
+    fn a_workload_has_its_part_of_the_room_and_all_have_no_more_than_there_is() {
         let authorizers = Authorizers::default();
-        let held = authorizers.hold(MAX_HELD).unwrap();
-        assert!(authorizers.hold(1).is_none());
-        drop(held);
-        assert!(authorizers.hold(1).is_some());
+        let uid = |n: usize| WorkloadUid::new(&format!("workload-{n}"));
+        let mut first = authorizers.room(&uid(0));
+        assert!(first.take(MAX_HELD_OF_ONE - 1) && first.take(1));
+        assert!(!first.take(1) && !authorizers.room(&uid(0)).take(1));
+        let mut others: Vec<_> = (1..8).map(|n| authorizers.room(&uid(n))).collect();
+        assert!(others.iter_mut().all(|room| room.take(MAX_HELD_OF_ONE)));
+        assert!(!authorizers.room(&uid(9)).take(1), "all of it is taken");
+        drop(first);
+        assert!(authorizers.room(&uid(9)).take(MAX_HELD_OF_ONE));
+        drop(others);
+        let held = authorizers.held.lock().unwrap();
+        assert_eq!((held.all, held.each.len()), (0, 0));
     }
 }

@@ -111,6 +111,7 @@ fn service(target: u16) -> Service {
             identity: None,
             plaintext_ports: vec![],
             mtls_ports: vec![],
+            hbone: false,
             hostname: None,
         }],
         identities: vec![],
@@ -481,6 +482,39 @@ async fn p_59_one_that_says_what_is_no_answer() {
     assert_eq!(
         (got.status, event.reason),
         (403, Some(Reason::DenyCustom)),
+        "{event:#?}"
+    );
+}
+
+/// An answer whose body stands still after its first bytes.
+async fn stalled(status: &'static str) -> Response {
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    let mut sender = meshward_http::handshake(ours, Version::Http1).await.unwrap();
+    tokio::spawn(async move {
+        let _ = theirs.read(&mut [0; 1024]).await;
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: 100\r\n\r\nhalf");
+        theirs.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    });
+    sender.send(get("/", &[])).await.unwrap()
+}
+
+#[tokio::test]
+async fn p_59_one_that_refuses_and_then_stands_still() {
+    let still = |status| move |_: Request| Box::pin(stalled(status)) as Answering;
+    unanswered(still("200 OK"), over_http(HttpCheck::default())).await;
+    unanswered(still("503 Service Unavailable"), over_http(HttpCheck::default())).await;
+    let open = Provider {
+        fail_open: true,
+        timeout_ms: 200,
+        ..over_http(HttpCheck::default())
+    };
+    let policies = vec![ask("ask", "opa"), anybody()];
+    let asking = Asking::new(Protocol::Http, policies, vec![open], still("401 Unauthorized")).await;
+    let (got, event) = asking.get(&[]).await;
+    assert_eq!(
+        (got.status, event.reason),
+        (401, Some(Reason::DenyCustom)),
         "{event:#?}"
     );
 }

@@ -110,6 +110,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: Some(Inbound {
             ports: vec![InboundPort {
                 port,
@@ -180,6 +181,7 @@ impl World {
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
             telemetry,
+            standing: Arc::new(crate::shared::Standing::new()),
             draining,
         });
         let world = Self {
@@ -289,6 +291,7 @@ impl World {
         let local = self.shared.locals.by_mark(0x100).await;
         tokio::spawn(accept(
             Arc::clone(&self.shared),
+            Arc::default(),
             stream,
             local,
             CLIENT.parse().unwrap(),
@@ -412,6 +415,8 @@ impl CertificateAuthority for Authority {
                 rcgen::ExtendedKeyUsagePurpose::ServerAuth,
                 rcgen::ExtendedKeyUsagePurpose::ClientAuth,
             ];
+            request.params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+            request.params.use_authority_key_identifier_extension = true;
             let leaf = request.signed_by(&self.0).unwrap();
             Ok(vec![leaf.pem(), self.0.pem()])
         })

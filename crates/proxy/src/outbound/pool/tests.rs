@@ -106,6 +106,7 @@ async fn nothing_of_another_caller_is_used() {
     let tls = Tls {
         sni: Arc::from("a"),
         expected: Arc::from([own.caller.clone()]),
+        hbone: false,
     };
     for other in [
         key("b", Speak::Http2),

@@ -122,6 +122,7 @@ pub(in crate::outbound) fn pod(name: &str, address: &str, account: Option<&str>)
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: None,
     }
 }
@@ -141,6 +142,7 @@ pub(in crate::outbound) fn endpoint(pod: &Workload, port: u16, target: u16) -> E
         identity: pod.identity.clone(),
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         hostname: None,
     }
 }
@@ -221,6 +223,7 @@ impl World {
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
             telemetry,
+            standing: Arc::new(crate::shared::Standing::new()),
             draining,
         });
         let servers = Arc::new(Servers {
@@ -542,6 +545,8 @@ impl CertificateAuthority for Authority {
                 rcgen::ExtendedKeyUsagePurpose::ServerAuth,
                 rcgen::ExtendedKeyUsagePurpose::ClientAuth,
             ];
+            request.params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+            request.params.use_authority_key_identifier_extension = true;
             let leaf = request.signed_by(&self.0).unwrap();
             Ok(vec![leaf.pem(), self.0.pem()])
         })
