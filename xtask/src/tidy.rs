@@ -19,7 +19,18 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("capture", 1, &["model"]),
     ("workloads", 1, &[]),
     ("snapshot", 2, &["model", "policy", "jwt", "routing"]),
-    ("ca", 2, &["model", "admin", "proto", "identity", "telemetry"]),
+    (
+        "ca",
+        2,
+        &[
+            "model",
+            "admin",
+            "proto",
+            "identity",
+            "telemetry",
+            "meshward-http",
+        ],
+    ),
     (
         "compiler",
         3,

@@ -10,11 +10,15 @@
 //! | control | `desired` | null | [`Desired`], now and after each change, until hung up | |
 //! | control | `can-i` | [`CanI`] | | the answer (`analysis::Answer`) |
 //! | control | `policy` | the target (`analysis::Target`) | | array of what is in force (`analysis::Effective`) |
+//! | control | `snapshots` | null | [`Snapshot`] a node | null |
+//! | control | `metrics` | null | | the text of the metrics |
 //! | control | `report` | [`Report`] | | null |
+//! | control | `report-change` | [`ReportChange`] | | null |
 //! | up | `ps` | null | | array of [`PodRow`] |
 //! | up | `exec` | [`Exec`] with three descriptors | | [`Exited`] |
 //! | up | `logs` | [`Logs`] | a line of text each | null |
 //! | up | `info` | null | | [`Info`] |
+//! | up | `page` | [`Page`] | | [`PageText`] |
 //! | up | `down` | null | a line of text a step | null, when nothing is left |
 //! | proxy | `access` | [`Access`] | [`AccessLine`] | null |
 //! | proxy | `why` | [`Why`] | [`Refused`] each | null |
@@ -245,6 +249,16 @@ pub struct Report {
     pub pods: Vec<Value>,
 }
 
+/// Pods that have changed since the last report.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReportChange {
+    /// New or changed pods with their status, as Kubernetes would store them; each replaces the one of its namespace and name.
+    pub changed: Vec<Value>,
+    /// Pods that are gone, `namespace/name`; one that is not there changes nothing.
+    pub gone: Vec<String>,
+}
+
 /// A line of `ps`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -360,12 +374,50 @@ pub struct Info {
 pub struct Port {
     /// `ca`, `control`, `proxy-NODE`.
     pub part: String,
+    /// The network namespace that it is in.
+    pub netns: String,
+    /// `tcp` or `udp`.
+    pub transport: String,
     /// Where.
     pub address: SocketAddr,
     /// What for.
     pub purpose: String,
-    /// Who may reach it, and how it proves who it is.
+    /// Who may reach it.
+    pub reach: String,
+    /// How callers prove who they are.
     pub authentication: String,
+}
+
+/// What a node's proxy is to know. Nothing in it is private, but symmetric keys that a RequestAuthentication holds.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Snapshot {
+    /// The node.
+    pub node: String,
+    /// The version that was published; `None` where it could not be.
+    pub version: Option<u64>,
+    /// The resources, each under the name of its kind (`snapshot::Resource`).
+    pub resources: Vec<Value>,
+}
+
+/// A page of a part: `/metrics`, `/healthz/live` or `/healthz/ready`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Page {
+    /// As in [`Port::part`].
+    pub part: String,
+    /// The path.
+    pub path: String,
+}
+
+/// What a page says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PageText {
+    /// The HTTP status: 200, or 503 where the part is not ready.
+    pub status: u16,
+    /// The text.
+    pub text: String,
 }
 
 /// Which lines of the access log.

@@ -6,6 +6,7 @@ mod mesh;
 mod meta;
 mod security;
 mod services;
+mod telemetry;
 mod traffic;
 mod workloads;
 
@@ -25,6 +26,10 @@ pub(crate) use security::{DRY_RUN, go_bool};
 pub use services::{
     ConfigMap, Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset,
     Endpoints, IntOrString, Secret, Service, ServiceAccount, ServicePort, ServiceType, SlicePort, TargetPort,
+};
+pub use telemetry::{
+    CustomTag, DefaultProviders, TagName, TagValue, Telemetry, TelemetryLogging, TelemetryMatch,
+    TelemetryMode, TelemetryProvider, TelemetryTracing,
 };
 pub use traffic::{ClientTls, DestinationRule, PortPolicy, PortSelector, Subset, TlsMode, TrafficPolicy};
 pub use workloads::{
@@ -55,6 +60,7 @@ pub enum Kind {
     RequestAuthentication(Box<RequestAuthentication>),
     Guardrail(Box<Guardrail>),
     DestinationRule(Box<DestinationRule>),
+    Telemetry(Box<Telemetry>),
     /// A kind without a body of its own here: [`json`](crate::Object::json) has all there is, [`class`](crate::Object::class) says what becomes of it.
     Other,
 }

@@ -256,7 +256,7 @@ const KINDS: &[KnownKind] = &[
         "Telemetry",
         "telemetries",
         true,
-        NotActedOn,
+        ActedOn,
     ),
     kind(
         "extensions.istio.io",

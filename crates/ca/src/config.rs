@@ -40,6 +40,9 @@ pub struct Config {
     /// Who is asked, while the root is rotated, what they trust and hold.
     #[serde(default)]
     pub holders: Vec<Holder>,
+    /// Where metrics (`/metrics`) and health (`/healthz/ready`) are served, read-only.
+    #[serde(default)]
+    pub metrics: Vec<SocketAddr>,
 }
 
 /// Whoever holds certificates and can be asked of them.

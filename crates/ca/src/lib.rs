@@ -11,6 +11,7 @@ mod csr;
 mod files;
 mod keys;
 mod ledger;
+mod meters;
 mod own;
 mod plugged;
 mod root;

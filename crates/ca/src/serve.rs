@@ -16,6 +16,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::token::Claims;
+use meshward_http::pages;
 use model::SpiffeId;
 use proto::istio::v1::auth::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
@@ -26,12 +27,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tower_service::Service as _;
 
 use crate::config::{CaError, Config};
 use crate::keys::Keys;
 use crate::ledger::{self, Ledger};
+use crate::meters::{Meters, Refused};
 use crate::own::Own;
 use crate::roots::Roots;
 use crate::rotation::{Desk, Rotation};
@@ -75,6 +77,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let rotation = Arc::new(Rotation::new(&config, Arc::clone(&roots), Arc::clone(&ledger)));
     let keys = Arc::new(Keys::new(&config)?);
     let own = Own::new(Arc::clone(&roots), &config.trust_domain).map_err(CaError::Crypto)?;
+    let meters = Arc::new(Meters::new(Arc::clone(&roots)));
     let server = Arc::new(Server {
         acceptor: acceptor(own)?,
         places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
@@ -84,6 +87,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             keys,
             trust_domain: config.trust_domain.clone(),
             lifetime,
+            meters: Arc::clone(&meters),
         },
     });
     let mut listeners = JoinSet::new();
@@ -95,6 +99,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         tracing::info!(%address, "certificate service");
         listeners.spawn(accept(listener, Arc::clone(&server)));
+    }
+    for listener in pages::listen(&config.metrics).await.map_err(CaError::Serve)? {
+        listeners.spawn(pages::answer(listener, Arc::clone(&meters)));
     }
     rotation.publish()?;
     let desk = desk(config.socket, Arc::clone(&rotation));
@@ -205,6 +212,7 @@ async fn respond(
     peer: SocketAddr,
     mut request: HttpRequest<Incoming>,
 ) -> Result<HttpResponse<tonic::body::Body>, Infallible> {
+    signer.meters.asked();
     match signer.authenticate(&request) {
         Ok(claims) => {
             request.extensions_mut().insert(Caller { claims, peer });
@@ -214,6 +222,7 @@ async fn respond(
                 .await
         }
         Err(status) => {
+            signer.meters.refused(Refused::Unauthenticated);
             tracing::warn!(%peer, why = status.message(), "certificate refused");
             Ok(status.into_http())
         }
@@ -234,6 +243,7 @@ struct Signer {
     keys: Arc<Keys>,
     trust_domain: model::TrustDomain,
     lifetime: time::Duration,
+    meters: Arc<Meters>,
 }
 
 impl Signer {
@@ -262,7 +272,10 @@ impl Signer {
             &claims.namespace,
             &claims.service_account,
         )
-        .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        .map_err(|e| {
+            self.meters.refused(Refused::Identity);
+            Status::invalid_argument(e.to_string())
+        })?;
         let now = OffsetDateTime::now_utc();
         let asked = request.validity_duration;
         let root = self.roots.signing();
@@ -276,6 +289,7 @@ impl Signer {
                 let end = issued.not_after.unix_timestamp();
                 self.ledger
                     .record(ledger::holder(claims), root.fingerprint(), end);
+                self.meters.issued();
                 tracing::info!(
                     %id, peer = %caller.peer, pod = claims.pod_name, pod_uid = claims.pod_uid, node = claims.node,
                     serial = issued.serial, key = issued.key, not_after = %issued.not_after, "certificate issued"
@@ -285,6 +299,10 @@ impl Signer {
                 Ok(leaf.chain(issued.chain).chain([issued.root]).collect())
             }
             Err(status) => {
+                self.meters.refused(match status.code() {
+                    Code::InvalidArgument => Refused::Request,
+                    _ => Refused::Signing,
+                });
                 tracing::warn!(%id, peer = %caller.peer, why = status.message(), "certificate refused");
                 Err(status)
             }

@@ -46,6 +46,7 @@ impl Mesh {
             root_out: dir.path().join("root.pem"),
             socket: None,
             holders: Vec::new(),
+            metrics: Vec::new(),
         };
         tokio::spawn(crate::run(config, std::future::pending()));
         let root = dir.path().join("root.pem");

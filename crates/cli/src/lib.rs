@@ -160,6 +160,8 @@ async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
         Asked::Ports(asked) => inspect::info::ports(mesh, *asked, out).await,
         Asked::Proxies(asked) => inspect::proxies::proxies(mesh, asked, out).await,
         Asked::Metrics(asked) => inspect::proxies::metrics(mesh, asked, out).await,
+        Asked::Top(asked) => inspect::top::top(mesh, asked, out).await,
+        Asked::Dump(asked) => inspect::dump::dump(mesh, asked, out).await,
         Asked::CanI(asked) => ask::can_i::can_i(mesh, asked, out).await,
         Asked::Why(asked) => ask::why::why(mesh, asked, out).await,
         Asked::Explain(asked) => match &asked.what {

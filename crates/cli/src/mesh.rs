@@ -85,6 +85,11 @@ impl Mesh {
         last(self.up("info", &(), Vec::new()).await?).await
     }
 
+    /// Where the parts and the pods write what they print.
+    pub(crate) fn logs(&self) -> std::path::PathBuf {
+        self.dir.logs()
+    }
+
     /// The nodes that are meant: the one that is named, or all.
     pub(crate) async fn nodes(&self, named: Option<&str>) -> Result<Vec<String>, Stop> {
         let all = self.info().await?.nodes;

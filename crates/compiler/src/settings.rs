@@ -1,5 +1,7 @@
 //! Settings of the mesh: the profile's defaults, and what MeshConfig says in their place (semantics 14).
 
+pub(crate) mod telemetry;
+
 use api::{MeshConfig, OutboundMode, PathNormalization as Written, Problem, ProtocolVersion, Severity};
 use model::TrustDomain;
 use snapshot::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};

@@ -9,6 +9,7 @@ mod guardrail;
 mod order;
 mod requests;
 mod services;
+mod telemetry;
 mod told;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ impl Scene {
             "Guardrail" => "meshward.dev/v1alpha1",
             "NetworkPolicy" => "networking.k8s.io/v1",
             "EndpointSlice" => "discovery.k8s.io/v1",
+            "Telemetry" => "telemetry.istio.io/v1",
             "Deployment" => "apps/v1",
             _ => "v1",
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use api::{
     AuthorizationPolicy, DestinationRule, EndpointSlice, Endpoints, Guardrail, Kind, MeshConfig, Meta,
-    Object, PeerAuthentication, Pod, RequestAuthentication, Service,
+    Object, PeerAuthentication, Pod, RequestAuthentication, Service, Telemetry,
 };
 use jwt::Jwks;
 use model::Profile;
@@ -70,6 +70,7 @@ pub(crate) struct View<'a> {
     pub(crate) guardrails: Vec<Of<'a, Guardrail>>,
     pub(crate) request_authentications: Vec<Of<'a, RequestAuthentication>>,
     pub(crate) destination_rules: Vec<Of<'a, DestinationRule>>,
+    pub(crate) telemetries: Vec<Of<'a, Telemetry>>,
     /// By source.
     pub(crate) jwks: &'a BTreeMap<String, Arc<Jwks>>,
     /// Of security kinds that are not acted on.
@@ -104,6 +105,7 @@ impl<'a> View<'a> {
             guardrails: Vec::new(),
             request_authentications: Vec::new(),
             destination_rules: Vec::new(),
+            telemetries: Vec::new(),
             jwks: &world.jwks,
             unsupported: Vec::new(),
             mesh_config: None,
@@ -148,6 +150,7 @@ impl<'a> View<'a> {
             Kind::AuthorizationPolicy(body) => self.authorization_policies.push(Of { object, body }),
             Kind::Guardrail(body) => self.guardrails.push(Of { object, body }),
             Kind::DestinationRule(body) => self.destination_rules.push(Of { object, body }),
+            Kind::Telemetry(body) => self.telemetries.push(Of { object, body }),
             Kind::ConfigMap(_, Some(body)) if meta.namespace == SYSTEM_NAMESPACE => {
                 self.mesh_config = Some(Of { object, body });
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::CertificateAuthority;
+use meshward_http::pages;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -17,7 +18,7 @@ use crate::plane::{Command, Plane, QUEUE};
 use crate::source::{Scanner, follow};
 use crate::state::Directory;
 use crate::tls::{Gate, authority};
-use crate::verbs::Desk;
+use crate::verbs::{Desk, Meters};
 use crate::view::View;
 
 /// How often the trust bundle is looked at.
@@ -133,7 +134,16 @@ pub(crate) async fn start(
             Err("discovery is not served any more".to_owned())
         });
     }
-    let desk = Arc::new(Desk::new(commands, views, server).with_gate(own_gate));
+    let meters = Arc::new(Meters::new(server.clone(), views.clone()));
+    tasks.spawn(Arc::clone(&meters).follow());
+    for listener in pages::listen(&config.metrics).await? {
+        let meters = Arc::clone(&meters);
+        tasks.spawn(async move {
+            pages::answer(listener, meters).await;
+            Ok(())
+        });
+    }
+    let desk = Arc::new(Desk::new(commands, views, server, meters).with_gate(own_gate));
     let socket = config.socket.clone();
     tasks.spawn(async move {
         let ended = admin::serve(&socket, desk).await;

@@ -38,3 +38,7 @@ pub const LINGER_BYTES: usize = 256 * 1024;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// How long it may take to say so.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Connections to pages that are served at once; the next one waits.
+pub const MAX_PAGE_CONNECTIONS: usize = 64;
+/// How long one of them may last.
+pub const PAGE_CONNECTION_LIFE: Duration = Duration::from_secs(60);

@@ -2,14 +2,15 @@
 
 pub(crate) mod exec;
 mod logs;
+mod pages;
+mod ports;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use admin::verbs::{Exec, Info, Logs, PodRow, Port};
+use admin::verbs::{Exec, Info, Logs, PodRow};
 use admin::{Call, Failure, Handler};
 use compiler::PodView;
 use serde_json::Value;
@@ -19,7 +20,7 @@ use crate::desired::OwnerKind;
 use crate::engine::Overview;
 use crate::parts::Pids;
 use crate::pod::{Order, Pod};
-use crate::site::{CA_PORT, CONTROL_PORT, METRICS_PORT, Site};
+use crate::site::Site;
 
 /// How long the control plane may take to say how the pods stand in the mesh; without, that part stays empty.
 const ANSWER: Duration = Duration::from_millis(1500);
@@ -57,6 +58,10 @@ impl Handler for Desk {
                 Ok(Value::Null)
             }
             "info" => value(&self.info()),
+            "page" => {
+                let wanted = call.parse()?;
+                value(&pages::fetch(&self.site, wanted).await?)
+            }
             "down" => self.down(&mut call).await,
             other => Err(Failure::usage(format!(
                 "`{other}` is nothing that can be asked here"
@@ -170,7 +175,7 @@ impl Desk {
             ready: waiting_for.is_empty(),
             waiting_for,
             sources: self.sources.clone(),
-            ports: ports(&self.site),
+            ports: ports::ports(&self.site),
         }
     }
 
@@ -215,59 +220,4 @@ async fn views(site: &Site) -> Option<BTreeMap<String, PodView>> {
         .ok()?;
     let views: Vec<PodView> = serde_json::from_value(answer.finish().await.ok()?).ok()?;
     Some(views.into_iter().map(|view| (view.uid.clone(), view)).collect())
-}
-
-fn ports(site: &Site) -> Vec<Port> {
-    let port = |part: &str, address, purpose: &str, authentication: &str| Port {
-        part: part.to_owned(),
-        address,
-        purpose: purpose.to_owned(),
-        authentication: authentication.to_owned(),
-    };
-    let mut ports = vec![
-        port(
-            "ca",
-            Site::hub_address(CA_PORT),
-            "certificates",
-            "nodes and the hub; TLS, and a service account token that expires",
-        ),
-        port(
-            "control",
-            Site::hub_address(CONTROL_PORT),
-            "configuration of proxies",
-            "nodes; mutual TLS, and the token of a node",
-        ),
-    ];
-    for node in &site.nodes {
-        let part = format!("proxy-{}", node.name);
-        for address in capture::socket::capture_addresses(capture::OUTBOUND_PORT) {
-            ports.push(port(
-                &part,
-                address,
-                "connections that pods open",
-                "captured packets alone; their interface says whose",
-            ));
-        }
-        for address in capture::socket::capture_addresses(capture::INBOUND_PORT) {
-            ports.push(port(
-                &part,
-                address,
-                "connections to pods",
-                "captured packets alone; mutual TLS and policy as configured",
-            ));
-        }
-        for address in capture::socket::capture_addresses(capture::DNS_PORT) {
-            ports.push(port(&part, address, "cluster DNS", "captured packets alone"));
-        }
-        for ip in node.ips() {
-            let address = SocketAddr::from((ip, METRICS_PORT));
-            ports.push(port(
-                &part,
-                address,
-                "metrics and health, read-only",
-                "nodes, the hub and pods outside the mesh; none",
-            ));
-        }
-    }
-    ports
 }

@@ -285,6 +285,7 @@ async fn accept(
         drop(index);
         return hbone::accept(shared, record, stream, callee, open).await;
     }
+    let mark = callee.local.mark;
     let (mode, protocol) = callee
         .workload
         .inbound
@@ -308,6 +309,8 @@ async fn accept(
         // A probe, say: nobody was refused anything.
         return record.gone("closed before a byte");
     }
+    // Who calls is named in what is told of it; asked while nobody knows yet whether it may.
+    shared.demand.learn_caller(&shared.store, mark, client.ip()).await;
     let plain = Caller {
         peer: None,
         address: client,
@@ -322,6 +325,7 @@ async fn accept(
             .map(|index| record::source(&index, client, None))
             .unwrap_or_default(),
     };
+    record.source(&plain.source);
     match chain {
         Chain::Refused(reason, why) => {
             reset(stream.get_ref());

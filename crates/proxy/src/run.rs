@@ -2,6 +2,7 @@
 
 mod control;
 mod drops;
+mod spans;
 pub mod standalone;
 mod trust;
 
@@ -22,6 +23,7 @@ use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::shared::{Shared, Standing};
 use crate::store::Store;
+use crate::store::demand::{self, Demand};
 use crate::{Config, admin, dns, inbound, outbound, web};
 use control::Control;
 use trust::Trust;
@@ -85,6 +87,7 @@ async fn live(
     }
     told.send_replace(true);
     drain(&shared).await;
+    shared.telemetry.flush();
     Ok(())
 }
 
@@ -119,7 +122,8 @@ fn share(
     let identities = identity::Store::new(authority, options);
     identities.set_trust_domains(config.trust_domain.clone(), Vec::new());
     Ok(Shared {
-        store: Store::new(),
+        store: Store::on_demand(),
+        demand: Demand::default(),
         locals: Locals::new(config.workloads.clone()),
         identities,
         registry: Registry::default(),
@@ -163,8 +167,12 @@ async fn start(shared: &Arc<Shared>, tasks: &mut Tasks, taking: &mut JoinSet<()>
         all.registry.follow(&all.store).await;
         Ok(())
     });
+    tasks.spawn(demand::forget(Arc::clone(shared)));
     tasks.spawn(control::follow(Arc::clone(shared), control, trust));
     tasks.spawn(drops::watch(Arc::clone(shared), Arc::clone(&standing)));
+    if let Some(finished) = shared.telemetry.take_spans() {
+        tasks.spawn(spans::export(Arc::clone(shared), finished));
+    }
     tasks.spawn(started(Arc::clone(shared)));
     tasks.spawn(admin::serve(Arc::clone(shared), standing));
     for listener in outbound {

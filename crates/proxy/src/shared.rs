@@ -14,6 +14,7 @@ use crate::inbound::{Apps, Authorizers, Denials, Open};
 use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::store::Store;
+use crate::store::demand::Demand;
 
 /// One proxy.
 pub(crate) struct Shared {
@@ -21,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// What the control plane said.
     pub(crate) store: Store,
+    /// What it is asked for.
+    pub(crate) demand: Demand,
     /// Who stands behind which mark.
     pub(crate) locals: Locals,
     /// Certificates, and both ends of mutual TLS.

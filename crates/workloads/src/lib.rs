@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+mod collector;
 mod echo;
 mod ext_authz;
 mod httpbin;
@@ -21,6 +22,7 @@ pub const PROGRAMS: &[&str] = &[
     "echo",
     "tcp-echo",
     "ext-authz",
+    "collector",
     "idle",
     "probe",
     "traffic",
@@ -38,6 +40,7 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "echo" => echo::run(&args).await,
             "tcp-echo" => tcp_echo::run(&args).await,
             "ext-authz" => ext_authz::run(&args).await,
+            "collector" => collector::run(&args).await,
             "idle" => idle().await,
             "traffic" => traffic::run(&args).await,
             "probe" => probe::run(&args).await,

@@ -1,3 +1,5 @@
+mod demand;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::DefaultProviders;
+
 /// The mesh's configuration, as far as it is acted on. Absent means Istio's default or the profile's: the
 /// compiler knows which.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -33,6 +35,12 @@ pub struct MeshConfig {
     pub access_log_format: Option<String>,
     /// `accessLogEncoding`.
     pub access_log_encoding: Option<AccessLogEncoding>,
+    /// `enableTracing`; true where absent.
+    pub enable_tracing: Option<bool>,
+    /// `defaultProviders`.
+    pub default_providers: DefaultProviders,
+    /// `defaultConfig`, raw; of it `tracing.sampling` is acted on.
+    pub default_config: Value,
     /// `extensionProviders`, raw; [`MeshConfig::providers`] reads them.
     pub extension_providers: Vec<Value>,
 }

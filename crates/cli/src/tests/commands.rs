@@ -415,6 +415,8 @@ async fn what_a_pod_printed() {
 async fn metrics_and_proxies_of_a_node_and_of_all() {
     let fake = Fake::new();
     fake.nodes(&["node-0", "node-1"]).await;
+    fake.control(Desk::default().answers("metrics", Script::ok(json!("pilot_xds 2\n# EOF\n"))))
+        .await;
     for node in ["node-0", "node-1"] {
         let proxy = json!({
             "node": node, "version": 3, "controlSilentS": null, "certificates": [], "connections": 0, "drops": {},
@@ -436,9 +438,12 @@ async fn metrics_and_proxies_of_a_node_and_of_all() {
             .json()
             .as_object()
             .unwrap()
-            .len(),
-        2
+            .keys()
+            .collect::<Vec<_>>(),
+        ["ca", "control", "node-0", "node-1"]
     );
+    let said = fake.run(&["metrics", "control"]).await;
+    assert_eq!(said.stdout, "pilot_xds 2\n# EOF\n");
     assert_eq!(
         fake.run(&["proxies", "-o", "json"]).await.json()[1]["node"],
         "node-1"

@@ -234,6 +234,8 @@ fn everything_else_is_understood() {
         "proxies -o wide",
         "proxy-status node-0",
         "metrics node-1",
+        "top --once -n full --sort denied --interval 2s",
+        "dump /tmp/x.tar.gz -o json",
         "lint x.yaml",
         "lint -f x -R --profile istio -o json",
         "version -o json",

@@ -53,14 +53,14 @@ pub(super) enum Command {
     Forget {
         id: SpiffeId,
     },
+    /// The CA signs by another root than before: the first that is trusted.
+    Signer,
     /// A certificate that others see to.
     Given {
         id: SpiffeId,
         current: Box<Current>,
         taken: Answer,
     },
-    /// The CA signs by another root than before: the first that is trusted.
-    Signer,
 }
 
 type Attempt = Result<Current, IssueError>;
@@ -128,6 +128,7 @@ impl Owner {
                 self.entries.remove(&id);
                 self.publish(&id, None);
             }
+            Command::Signer => self.signer(),
             Command::Given { id, current, taken } => {
                 let known = self.shared.published.load();
                 if known.len() >= MAX_IDENTITIES && !known.contains_key(&id) {
@@ -139,7 +140,6 @@ impl Owner {
                 self.publish(&id, Some(Ok(*current)));
                 let _ = taken.send(Ok(()));
             }
-            Command::Signer => self.signer(),
         }
     }
 

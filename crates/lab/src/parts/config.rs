@@ -7,7 +7,9 @@ use admin::RunDir;
 use capture::plan;
 use serde::Serialize;
 
-use crate::site::{CA_PORT, CONTROL_PORT, METRICS_PORT, Site, write_private};
+use crate::site::{
+    CA_METRICS_PORT, CA_PORT, CONTROL_METRICS_PORT, CONTROL_PORT, METRICS_PORT, Site, write_private,
+};
 
 /// The lifetime of a leaf where nothing is said, seconds.
 const LEAF_LIFETIME: u64 = 3600;
@@ -45,6 +47,7 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         root_out: run.roots(),
         socket: Some(run.ca_socket()),
         holders: holders(site),
+        metrics: listen(CA_METRICS_PORT),
     };
     put(&path(run, "ca"), &ca)?;
     let control = control::Config {
@@ -64,6 +67,7 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
             allow: up.jwks_allow.clone(),
             ..control::Fetching::default()
         },
+        metrics: listen(CONTROL_METRICS_PORT),
     };
     put(&path(run, "control"), &control)?;
     for node in &site.nodes {

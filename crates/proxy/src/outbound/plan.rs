@@ -54,7 +54,7 @@ pub(super) fn reading(destination: &Result<Destination, Reason>, index: &Index, 
             service.as_ref().map_or(Protocol::Auto, |target| target.protocol)
         }
         // Only where a Host may choose another destination is it worth the wait.
-        Ok(Destination::External(_)) if !declares_http(index, port) => Protocol::Tcp,
+        Ok(Destination::External(_)) if !index.declares_http(port) => Protocol::Tcp,
         Ok(Destination::External(_)) | Err(_) => Protocol::Auto,
     };
     match protocol {
@@ -63,12 +63,6 @@ pub(super) fn reading(destination: &Result<Destination, Reason>, index: &Index, 
         _ if protocol.is_opaque() => Read::Opaque,
         _ => sniff,
     }
-}
-
-/// Whether some Service declares the port as HTTP.
-fn declares_http(index: &Index, port: u16) -> bool {
-    let mut ports = index.services().flat_map(|service| &service.ports);
-    ports.any(|p| p.port == port && p.protocol.is_http())
 }
 
 /// Reads as much as is needed to say what is spoken; the stream begins anew with it.

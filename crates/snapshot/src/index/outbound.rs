@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use model::{Protocol, Reason, canonical_ip, split_authority};
 
-use super::Index;
 use super::names::Named;
+use super::{Index, Lacks};
 use crate::{ClientTls, Egress, Endpoint, Service, ServicePort, Workload};
 
 /// One port of a Service, as a client in one namespace meets it.
@@ -76,13 +76,34 @@ impl Index {
         dialled: SocketAddr,
         authority: Option<&str>,
     ) -> Result<Destination, Reason> {
+        let lacks = Lacks::default();
+        let found = self.find_outbound(namespace, dialled, authority, &lacks);
+        // What is decided without all that it depends on could leave the mesh in plaintext.
+        if lacks.is_empty() {
+            found
+        } else {
+            Err(Reason::NotReady)
+        }
+    }
+
+    /// [`Self::outbound`] in an index that may lack something; then what is returned is not to be used.
+    ///
+    /// # Errors
+    /// As [`Self::outbound`].
+    pub fn find_outbound(
+        &self,
+        namespace: &str,
+        dialled: SocketAddr,
+        authority: Option<&str>,
+        lacks: &Lacks,
+    ) -> Result<Destination, Reason> {
         let dialled = SocketAddr::new(canonical_ip(dialled.ip()), dialled.port());
-        let by_address = self.by_address(namespace, dialled);
+        let by_address = self.by_address(namespace, dialled, lacks);
         let Some(authority) = authority else {
             return by_address;
         };
         let named = match split_authority(authority) {
-            Some((host, _)) => self.named(host, namespace),
+            Some((host, _)) => self.named(host, namespace, lacks),
             None if authority.is_empty() || !self.mesh().strict_hosts => Named::Unknown,
             None => return Err(Reason::HostMismatch),
         };
@@ -96,13 +117,13 @@ impl Index {
         }
     }
 
-    fn by_address(&self, namespace: &str, dialled: SocketAddr) -> Result<Destination, Reason> {
+    fn by_address(&self, namespace: &str, dialled: SocketAddr, lacks: &Lacks) -> Result<Destination, Reason> {
         if let Some((service, port)) = self.vip(dialled.ip(), dialled.port()) {
             return port
                 .map(|port| Destination::Service(ServiceTarget::new(service, port, namespace)))
                 .ok_or(Reason::NoRoute);
         }
-        let workload = self.pod(dialled.ip()).cloned();
+        let workload = self.pod_at(dialled.ip(), lacks).cloned();
         let service = self.serving(namespace, dialled);
         if workload.is_some() || service.as_ref().is_some_and(|s| s.service.headless) {
             return Ok(Destination::Direct {

@@ -150,24 +150,36 @@ fn dns_every_form_of_a_name() {
         "Web.Full.Svc.Cluster.Local.",
     ] {
         assert_eq!(
-            index.resolve(name, "full", false),
+            index.resolve(name, "full", false, &Lacks::default()),
             Answer::Addresses(ips(&["10.96.0.20"])),
             "{name}"
         );
         assert_eq!(
-            index.resolve(name, "full", true),
+            index.resolve(name, "full", true, &Lacks::default()),
             Answer::Addresses(ips(&["fd77:96::20"])),
             "{name}"
         );
     }
-    assert_eq!(index.resolve("web", "legacy", false), Answer::NotOurs);
-    assert_eq!(index.resolve("other", "full", true), Answer::NoData);
+    assert_eq!(
+        index.resolve("web", "legacy", false, &Lacks::default()),
+        Answer::NotOurs
+    );
+    assert_eq!(
+        index.resolve("other", "full", true, &Lacks::default()),
+        Answer::NoData
+    );
 }
 
 #[test]
 fn dns_headless_pods_aliases_and_nothing() {
     let index = secure();
-    let check = |name: &str, v6, expect| assert_eq!(index.resolve(name, "full", v6), expect, "{name} {v6}");
+    let check = |name: &str, v6, expect| {
+        assert_eq!(
+            index.resolve(name, "full", v6, &Lacks::default()),
+            expect,
+            "{name} {v6}"
+        )
+    };
     let v4 = Answer::Addresses(ips(&["10.77.0.4"]));
     let v6 = Answer::Addresses(ips(&["fd77:1::4"]));
     check("db", false, v4.clone());
@@ -420,6 +432,7 @@ fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
         authentications: vec![],
         mtls_decided_by: None,
         path_dialects: Default::default(),
+        telemetry: crate::Telemetry::default(),
     };
     let with = |uid, names| Workload {
         inbound: Some(inbound(names)),
@@ -452,6 +465,7 @@ fn s3_6_workloads_that_read_paths_alike_share_a_set_and_others_do_not() {
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: dialects.parse().unwrap(),
+            telemetry: crate::Telemetry::default(),
         }),
         ..pod(uid, "full", &[], Some(ID))
     };
@@ -498,6 +512,7 @@ fn an_index_that_follows_another_decides_by_its_own_resources() {
                 policies: vec![a.id.clone(), b.id.clone()],
                 mtls_decided_by: None,
                 path_dialects: Default::default(),
+                telemetry: crate::Telemetry::default(),
             }),
             ..pod("a", "full", &[], Some(ID))
         };
@@ -600,6 +615,7 @@ mod authentication {
                 authentications: list.iter().map(|name| id(name)).collect(),
                 mtls_decided_by: None,
                 path_dialects: Default::default(),
+                telemetry: crate::Telemetry::default(),
             }),
             ..pod(uid, "full", &[], Some(ID))
         })

@@ -123,6 +123,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: Default::default(),
+            telemetry: snapshot::Telemetry::default(),
         }),
     }
 }
@@ -172,6 +173,7 @@ impl World {
         let shared = Arc::new(Shared {
             config: config(),
             store: crate::store::Store::new(),
+            demand: crate::store::demand::Demand::default(),
             locals: crate::locals::Locals::of([registration]),
             identities,
             registry: crate::registry::Registry::default(),

@@ -214,6 +214,7 @@ impl World {
         let shared = Arc::new(Shared {
             config: config(),
             store: crate::store::Store::new(),
+            demand: crate::store::demand::Demand::default(),
             locals: crate::locals::Locals::default(),
             identities: identities.clone(),
             registry: crate::registry::Registry::default(),
