@@ -35,6 +35,7 @@ use crate::keys::Keys;
 use crate::ledger::{self, Ledger};
 use crate::meters::{Meters, Refused};
 use crate::own::Own;
+use crate::plugged::follow;
 use crate::roots::Roots;
 use crate::rotation::{Desk, Rotation};
 use crate::sign::{MAX_LIFETIME, SignError, sign};
@@ -66,6 +67,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let lifetime = lifetime(&config)?;
     let now = OffsetDateTime::now_utc();
     let roots = Arc::new(Roots::open(&config, now)?);
+    let plugged = Arc::clone(&roots);
     // What an earlier process issued has ended by then.
     let unknown = match roots.found() {
         true => now
@@ -90,6 +92,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             meters: Arc::clone(&meters),
         },
     });
+    let following = follow(
+        config.cacerts.clone(),
+        config.trust_domain.clone(),
+        Arc::clone(&plugged),
+    );
     let mut listeners = JoinSet::new();
     for address in &config.listen {
         let fail = |e: std::io::Error| CaError::Listen {
@@ -108,6 +115,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tokio::select! {
         () = shutdown => Ok(()),
         () = rotation.run() => Ok(()),
+        () = following => Ok(()),
         error = desk => Err(error),
     }
 }
