@@ -120,6 +120,16 @@ impl Roots {
         self.plugged
     }
 
+    /// Takes what a plugged-in CA has become.
+    pub(crate) fn plug(&self, root: Root, now: OffsetDateTime) {
+        let longest = self.now().state.longest_leaf_s;
+        self.held.send_replace(Arc::new(Held {
+            state: State::steady(root.pem().to_owned(), longest, now.unix_timestamp()),
+            signing: Arc::new(root),
+            next: None,
+        }));
+    }
+
     /// What everybody is to believe, PEM: the roots, the one that signs first, and the revocation lists beside them.
     pub(crate) fn bundle(&self) -> String {
         let held = self.now();

@@ -35,6 +35,7 @@ use tower_service::Service as _;
 
 use crate::config::{CaError, Config};
 use crate::keys::Keys;
+use crate::plugged::follow;
 use crate::roots::Roots;
 use crate::rotation::ledger::{self, Ledger};
 use crate::rotation::{Desk, Rotation};
@@ -69,6 +70,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let lifetime = lifetime(&config)?;
     let now = OffsetDateTime::now_utc();
     let roots = Arc::new(Roots::open(&config, now)?);
+    let plugged = Arc::clone(&roots);
     // What an earlier process issued has ended by then.
     let unknown = match roots.found() {
         true => now
@@ -93,6 +95,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             meters: Arc::clone(&meters),
         },
     });
+    let following = follow(
+        config.cacerts.clone(),
+        config.trust_domain.clone(),
+        Arc::clone(&plugged),
+    );
     let mut listeners = JoinSet::new();
     for address in &config.listen {
         let fail = |e: std::io::Error| CaError::Listen {
@@ -111,6 +118,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tokio::select! {
         () = shutdown => Ok(()),
         () = rotation.run() => Ok(()),
+        () = following => Ok(()),
         error = desk => Err(error),
     }
 }

@@ -422,3 +422,43 @@ async fn a_rotation_goes_from_stage_to_stage_as_holders_follow_and_ends_the_old_
     let (_, server) = shake((&left, &ida), (&holder, &idb), std::slice::from_ref(&idb)).await;
     assert!(server.is_err(), "{server:?}");
 }
+
+#[tokio::test]
+async fn id_11_what_changes_of_a_plugged_in_ca_is_taken_and_what_is_broken_is_not() {
+    use crate::plugged::tests as made;
+    let root = made::root(100);
+    let ca = made::intermediate(&root, 50);
+    let dir = made::directory(&root, &ca);
+    let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let mesh = Mesh::signed_by("cluster.local", 3600, Some(dir.path().to_owned())).await;
+    let published = async |what: &str, so: &dyn Fn(&str) -> bool| {
+        for _ in 0..100 {
+            if so(&mesh.root()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{what}: {}", mesh.root());
+    };
+    put("ca-crl.pem", &made::list(&ca, None, time::Duration::days(1)));
+    published("a list that comes is distributed", &|text| {
+        text.contains("X509 CRL")
+    })
+    .await;
+    // Another root instead of the one that is believed, or a key of another CA: everything stays.
+    let other = made::root(100);
+    put("root-cert.pem", &other.pem());
+    put("ca-key.pem", &other.key().serialize_pem());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(mesh.root().contains(&root.pem()) && !mesh.root().contains(&other.pem()));
+    mesh.store("cluster.local", "a").await;
+    // Beside it, it may come.
+    put("ca-key.pem", &ca.key().serialize_pem());
+    put("root-cert.pem", &format!("{}{}", root.pem(), other.pem()));
+    published("both roots", &|text| {
+        text.contains(&other.pem()) && text.contains(&root.pem())
+    })
+    .await;
+    let store = mesh.store("cluster.local", "b").await;
+    assert!(store.ready(&id("cluster.local", "b")));
+}

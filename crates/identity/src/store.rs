@@ -21,7 +21,7 @@ use crate::clock::{Clock, SystemClock, Time};
 use crate::error::{IssueError, RootsError, TlsError};
 use crate::pki::{self, Fingerprint};
 use crate::tls::{self, Accepted, Connected, PeerIdentity};
-use crate::verify::{self, Anchors, ListStatus, Peers, Trust, Versions};
+use crate::verify::{self, Anchors, Peers, Trust, Versions};
 use owner::{Command, Owner};
 
 /// Commands that wait for the owner.
@@ -218,11 +218,6 @@ impl Store {
         let taken = Arc::new(taken);
         self.change(|trust| trust.bundles = Arc::clone(&taken));
         errors
-    }
-
-    /// How the revocation lists stand that are distributed with the roots.
-    pub fn revocation_lists(&self) -> Vec<ListStatus> {
-        self.shared.trust.load().anchors.lists()
     }
 
     fn change(&self, edit: impl Fn(&mut Trust)) {
