@@ -136,7 +136,6 @@ fn service(number: usize) -> Service {
     let endpoint = |n: usize| {
         let pod = number * ENDPOINTS + n;
         Endpoint {
-            hbone: false,
             uid: WorkloadUid::new(&format!("9b1deb4d-3b7d-4bad-9bdd-{pod:012}")),
             workload: Some(WorkloadId::new("full", &format!("deployment-{number}"))),
             addresses: vec![address(10, pod)],
@@ -175,7 +174,6 @@ fn workload(pod: usize) -> Workload {
     let number = pod / ENDPOINTS;
     let name = format!("deployment-{number}");
     Workload {
-        hbone: false,
         uid: WorkloadUid::new(&format!("9b1deb4d-3b7d-4bad-9bdd-{pod:012}")),
         pod: WorkloadId::new("full", &format!("{name}-6d5f8-{pod}")),
         workload: WorkloadId::new("full", &name),

@@ -69,7 +69,6 @@ fn host(service: u8) -> String {
 
 fn service(number: u8, shape: &Shape) -> Service {
     let endpoint = |pod: &u8| Endpoint {
-        hbone: false,
         uid: WorkloadUid::new(&format!("pod-{pod}")),
         workload: None,
         addresses: vec![pod_address(*pod)],
@@ -115,7 +114,6 @@ fn service(number: u8, shape: &Shape) -> Service {
 fn workload(pod: u8) -> Workload {
     let in_mesh = pod.is_multiple_of(2);
     Workload {
-        hbone: false,
         uid: WorkloadUid::new(&format!("pod-{pod}")),
         pod: WorkloadId::new("full", &format!("pod-{pod}")),
         workload: WorkloadId::new("full", "web"),
