@@ -251,7 +251,9 @@ impl<'a> Judge<'a> {
             } else {
                 saw.push(outcome.to_owned());
             }
-            if is_answer(outcome, field(&said, &["data"])) {
+            // A page for metrics that says that it has no such page has told nothing.
+            let no_page = way.to == Target::Control && outcome == "http-404";
+            if is_answer(outcome, field(&said, &["data"])) && !no_page {
                 answered = Some(format!("{address}: {outcome}"));
             }
         }
@@ -396,7 +398,7 @@ impl<'a> Judge<'a> {
             std::thread::sleep(POLL);
         }
         evidence.log = refusal.as_ref().map(shown);
-        if evidence.log.is_none() {
+        if evidence.log.is_none() || evidence.metric.is_none() {
             evidence.note = unlogged(way).map(str::to_owned);
         }
         Ok(None)
@@ -503,7 +505,7 @@ fn expectation(way: &Attempt, lets: bool) -> String {
 fn unlogged(way: &Attempt) -> Option<&'static str> {
     match (way.to, way.means) {
         (Target::Control | Target::Loopback, _) => Some(
-            "no proxy stands between: what listens there wants TLS and an identity before it says anything, and elsewhere nothing listens",
+            "no proxy stands between: what listens there wants TLS and an identity before it says anything, pages of metrics have nothing of it, and elsewhere nothing listens",
         ),
         (_, Means::Udp(53)) => Some("answered by the mesh's own DNS, whichever server was asked"),
         _ => None,
