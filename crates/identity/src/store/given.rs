@@ -82,6 +82,8 @@ mod tests {
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
         let mut leaf = CertificateParams::default();
         leaf.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        leaf.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        leaf.use_authority_key_identifier_extension = true;
         leaf.extended_key_usages = vec![
             rcgen::ExtendedKeyUsagePurpose::ServerAuth,
             rcgen::ExtendedKeyUsagePurpose::ClientAuth,

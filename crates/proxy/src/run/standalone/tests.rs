@@ -58,6 +58,8 @@ impl Files {
     fn certificate(&self, name: &str, account: &str) {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(id(account).try_into().unwrap())];
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
