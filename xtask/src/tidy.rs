@@ -108,10 +108,20 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "snapshot",
         ],
     ),
+    ("survey", 5, &["model"]),
     (
         "meshward",
         6,
-        &["cli", "lab", "control", "proxy", "ca", "workloads", "model"],
+        &[
+            "cli",
+            "lab",
+            "survey",
+            "control",
+            "proxy",
+            "ca",
+            "workloads",
+            "model",
+        ],
     ),
     ("xtask", 9, &[]),
 ];

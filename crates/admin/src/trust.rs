@@ -35,7 +35,7 @@ pub struct Leaf {
 #[serde(rename_all = "camelCase")]
 pub struct CaStatus {
     /// `steady`, `distributing` (a new root is trusted, the old one signs) or `renewing` (the new root signs, the old one
-    /// is trusted).
+    /// is trusted); `plugged` where the roots are somebody else's, who replaces them.
     pub stage: String,
     /// When the stage began, Unix seconds.
     pub since: i64,
@@ -59,7 +59,7 @@ pub struct RootState {
     pub fingerprint: String,
     /// Unix seconds.
     pub not_after: i64,
-    /// Whether certificates are signed by it now.
+    /// Whether certificates are signed by it now; not said of roots that are somebody else's.
     pub signs: bool,
     /// How many of the holders trust it, of those that answer.
     pub trusted_by: usize,

@@ -1,5 +1,6 @@
 //! The kinds that are acted on, as types: fields as Kubernetes and Istio name them.
 
+mod egress;
 mod extension;
 mod guardrail;
 mod mesh;
@@ -10,12 +11,16 @@ mod telemetry;
 mod traffic;
 mod workloads;
 
+pub use egress::{
+    EntryEndpoint, EntryPort, EntrySelector, Location, Resolution, ServiceEntry, Sidecar, SidecarEgress,
+    SidecarPolicy,
+};
 pub(crate) use extension::check as check_extensions;
 pub use extension::{ExtAuthz, ExtAuthzHttp, ExtensionFault, ExtensionKind, ExtensionProvider, RequestBody};
 pub use guardrail::Guardrail;
 pub use mesh::{
-    AccessLogEncoding, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode, PathNormalization,
-    ProtocolVersion,
+    AccessLogEncoding, CaCertificate, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode,
+    PathNormalization, ProtocolVersion,
 };
 pub use meta::{Meta, OwnerReference};
 pub use security::{
@@ -61,6 +66,8 @@ pub enum Kind {
     Guardrail(Box<Guardrail>),
     DestinationRule(Box<DestinationRule>),
     Telemetry(Box<Telemetry>),
+    ServiceEntry(Box<ServiceEntry>),
+    Sidecar(Box<Sidecar>),
     /// A kind without a body of its own here: [`json`](crate::Object::json) has all there is, [`class`](crate::Object::class) says what becomes of it.
     Other,
 }

@@ -10,16 +10,12 @@ mod config;
 mod csr;
 mod files;
 mod keys;
-mod ledger;
-mod meters;
-mod own;
 mod plugged;
 mod root;
 mod roots;
 mod rotation;
 mod serve;
 mod sign;
-mod state;
 
 pub use config::{CaError, Config, Holder};
 pub use plugged::{Files, check};

@@ -3,6 +3,8 @@
 //! What it signs is shown to the verifier that every workload uses, before anything is served: files that are incomplete,
 //! or do not belong together, stop the start instead of falling back to a root of our own.
 
+mod follow;
+
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -23,6 +25,8 @@ use crate::config::CaError;
 use crate::csr;
 use crate::root::Root;
 use crate::sign::certify;
+
+pub(crate) use follow::follow;
 
 #[cfg(test)]
 pub(crate) mod tests;

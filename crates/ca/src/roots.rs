@@ -4,6 +4,7 @@
 //! what is written. A key is in a file of its own, removed as soon as nothing is to be signed by it any more.
 
 mod directory;
+pub(crate) mod state;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,8 +16,9 @@ use tokio::sync::watch;
 use crate::config::{CaError, Config};
 use crate::plugged::Files;
 use crate::root::Root;
-use crate::state::{Stage, State};
+
 use directory::Directory;
+use state::{Stage, State};
 
 /// The roots; read by whoever signs, changed by a rotation alone.
 pub(crate) struct Roots {
@@ -116,6 +118,16 @@ impl Roots {
     /// Whether they are of a CA that was plugged in: then nothing is rotated here.
     pub(crate) fn is_plugged(&self) -> bool {
         self.plugged
+    }
+
+    /// Takes what a plugged-in CA has become.
+    pub(crate) fn plug(&self, root: Root, now: OffsetDateTime) {
+        let longest = self.now().state.longest_leaf_s;
+        self.held.send_replace(Arc::new(Held {
+            state: State::steady(root.pem().to_owned(), longest, now.unix_timestamp()),
+            signing: Arc::new(root),
+            next: None,
+        }));
     }
 
     /// What everybody is to believe, PEM: the roots, the one that signs first, and the revocation lists beside them.

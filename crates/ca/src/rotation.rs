@@ -10,6 +10,7 @@
 //! certificate before it can speak to anybody, and reads the bundle for that.
 
 mod desk;
+pub(crate) mod ledger;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,9 +23,11 @@ use tokio::task::JoinSet;
 
 use crate::config::{CaError, Config, Holder};
 use crate::files;
-use crate::ledger::Ledger;
+
+use crate::roots::state::{Stage, State};
 use crate::roots::{Roots, fingerprint};
-use crate::state::{Stage, State};
+
+use ledger::Ledger;
 
 pub(crate) use desk::Desk;
 

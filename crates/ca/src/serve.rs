@@ -2,6 +2,9 @@
 //!
 //! A caller is authenticated by its token before any byte of its request's body is read.
 
+mod meters;
+mod own;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -32,12 +35,13 @@ use tower_service::Service as _;
 
 use crate::config::{CaError, Config};
 use crate::keys::Keys;
-use crate::ledger::{self, Ledger};
-use crate::meters::{Meters, Refused};
-use crate::own::Own;
+use crate::plugged::follow;
 use crate::roots::Roots;
+use crate::rotation::ledger::{self, Ledger};
 use crate::rotation::{Desk, Rotation};
 use crate::sign::{MAX_LIFETIME, SignError, sign};
+use meters::{Meters, Refused};
+use own::Own;
 
 /// Connections at one time, handshakes included; the next one waits in the listen queue.
 const MAX_CONNECTIONS: usize = 512;
@@ -66,6 +70,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let lifetime = lifetime(&config)?;
     let now = OffsetDateTime::now_utc();
     let roots = Arc::new(Roots::open(&config, now)?);
+    let plugged = Arc::clone(&roots);
     // What an earlier process issued has ended by then.
     let unknown = match roots.found() {
         true => now
@@ -90,6 +95,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             meters: Arc::clone(&meters),
         },
     });
+    let following = follow(
+        config.cacerts.clone(),
+        config.trust_domain.clone(),
+        Arc::clone(&plugged),
+    );
     let mut listeners = JoinSet::new();
     for address in &config.listen {
         let fail = |e: std::io::Error| CaError::Listen {
@@ -108,6 +118,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tokio::select! {
         () = shutdown => Ok(()),
         () = rotation.run() => Ok(()),
+        () = following => Ok(()),
         error = desk => Err(error),
     }
 }

@@ -9,7 +9,7 @@ use model::Profile;
 
 use crate::ask::args::{CanI, Eval, Explain, Why};
 use crate::inspect::ca::Ca;
-use crate::{Ask, Command, Down, MAX_NODES, Part, Up};
+use crate::{Ask, Command, Down, MAX_NODES, Part, Survey, Up};
 
 const CONVENTIONS: &str = "Exit codes: 0 yes, 1 no (denied, findings, not there), 2 could not decide or reach,
 64 usage, 65 bad input, 130 interrupted. With -o json there is one JSON document on standard output and nothing else.";
@@ -47,6 +47,9 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Try a mesh out: each starts one of its own and ends it
+    #[command(subcommand)]
+    Lab(LabWords),
     #[command(flatten)]
     Ask(Asked),
     /// Say how the roots of the mesh stand, or replace them
@@ -67,6 +70,25 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+}
+
+#[derive(Subcommand, Debug)]
+enum LabWords {
+    /// Replay ways into and out of a mesh that surprised people, and say what got through
+    Survey(SurveyWords),
+}
+
+#[derive(Args, Debug)]
+struct SurveyWords {
+    /// Which defaults are in force: `secure`, or `istio` to see what Istio's let through
+    #[arg(long, default_value = "secure", value_name = "PROFILE", value_parser = profile)]
+    profile: Profile,
+    /// Only attempts whose id contains this
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    only: String,
+    /// The form of what is printed
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Json>,
 }
 
 /// What is asked of a running mesh, or done without one.
@@ -482,6 +504,11 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
                 Words::command().error(ErrorKind::MissingSubcommand, "`ca` wants `status` or `rotate`")
             );
         }
+        Verb::Lab(LabWords::Survey(words)) => Command::Survey(Survey {
+            profile: words.profile,
+            json: words.output.is_some(),
+            only: words.only,
+        }),
         Verb::Control(part) => Command::Part(Part::Control, part.config),
         Verb::Proxy(part) => Command::Part(Part::Proxy, part.config),
         Verb::Standalone(part) => Command::Part(Part::Standalone, part.config),

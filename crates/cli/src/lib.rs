@@ -34,6 +34,8 @@ pub enum Command {
     Up(Up),
     /// End one, or clear the remains of one.
     Down(Down),
+    /// Replay the survey against a mesh of its own.
+    Survey(Survey),
     /// Be a part of a mesh, by its configuration file.
     Part(Part, PathBuf),
     /// Be a built-in workload program.
@@ -97,6 +99,17 @@ pub struct Down {
     pub name: String,
     /// `--all`: every mesh of this user.
     pub all: bool,
+}
+
+/// `meshward lab survey`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Survey {
+    /// `--profile`.
+    pub profile: Profile,
+    /// `-o json`.
+    pub json: bool,
+    /// `--only`: only attempts whose id contains it; all where empty.
+    pub only: String,
 }
 
 /// Everything else.

@@ -191,12 +191,23 @@ pub fn compile(world: &World) -> Compiled {
     report.unsupported(&view);
 
     let workloads = inbound::workloads(&pods, &modes, &inbounds);
-    let services_of_all = services.list.iter().cloned().map(Resource::Service);
-    let shared: Resources = services_of_all
+    // What entries declare is found by addresses and hosts that nobody can be asked about by name: every proxy has it.
+    let (entries, asked_for): (Vec<_>, Vec<_>) = services
+        .list
+        .iter()
+        .cloned()
+        .partition(|service| service.external.is_some());
+    let shared: Resources = asked_for
+        .into_iter()
+        .map(Resource::Service)
         .map(Arc::new)
         .chain(workloads.shared().cloned())
         .collect();
-    let of_every_node = [Resource::from(mesh.clone()), Resource::Roots(world.roots.clone())].map(Arc::new);
+    let of_every_node: Vec<_> = [Resource::from(mesh.clone()), Resource::Roots(world.roots.clone())]
+        .into_iter()
+        .chain(entries.into_iter().map(Resource::Service))
+        .map(Arc::new)
+        .collect();
     let base = Resources::over(&shared);
     let nodes = view
         .nodes
@@ -215,7 +226,7 @@ pub fn compile(world: &World) -> Compiled {
         .collect();
     let (problems, effects) = report.finish();
     Compiled {
-        shared,
+        shared: base,
         nodes,
         problems,
         effects,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::CertificateAuthority;
+use identity::{CertificateAuthority, Clock as _, SystemClock};
 use meshward_http::pages;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -158,11 +158,28 @@ pub(crate) async fn start(
 fn read_roots(path: &Path) -> Result<String, String> {
     use std::io::Read as _;
     let named = |error: std::io::Error| format!("`{}`: {error}", path.display());
+    let now = i64::try_from(SystemClock.now().as_secs()).unwrap_or(i64::MAX);
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(named)?;
     file.take(MAX_ROOTS).read_to_string(&mut text).map_err(named)?;
-    identity::pki::certificates(&text).map_err(|why| format!("`{}`: {why}", path.display()))?;
+    usable(&text, now).map_err(|why| format!("`{}`: {why}", path.display()))?;
     Ok(text)
+}
+
+/// Whether peers can be judged by a bundle: by its certificates, and at this time, Unix seconds, by its revocation lists.
+fn usable(text: &str, now: i64) -> Result<(), String> {
+    identity::pki::certificates(text)?;
+    if !text.contains("X509 CRL") {
+        return Ok(());
+    }
+    let anchors = identity::Anchors::from_pem(&[text.to_owned()]).map_err(|e| e.to_string())?;
+    match anchors.lists().into_iter().find(|list| list.next_update <= now) {
+        None => Ok(()),
+        Some(list) => Err(format!(
+            "the revocation list of `{}` has expired, so that nothing it has signed is believed; put a new `ca-crl.pem` in place",
+            list.issuer
+        )),
+    }
 }
 
 /// Follows the trust bundle. One that breaks leaves the one before in force.

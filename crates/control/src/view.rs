@@ -38,7 +38,10 @@ pub(crate) struct View {
 impl View {
     /// Compiles a world, and publishes what of it is another than in the view before where there is a server.
     pub(crate) fn compile(frozen: Arc<Frozen>, server: Option<(&Server, &Self)>) -> Self {
-        let compiled = compiler::compile(&frozen.world());
+        let mut compiled = compiler::compile(&frozen.world());
+        if let Some((_, before)) = server {
+            adopt(&mut compiled, &before.compiled);
+        }
         let mut versions = BTreeMap::new();
         let mut problems = frozen.problems.clone();
         problems.extend(frozen.trust_domain_problem());
@@ -134,6 +137,14 @@ impl View {
             message: problem.message.clone(),
             remedy: problem.remedy.clone().unwrap_or_default(),
         }
+    }
+}
+
+/// What is as it was before is held once, by us and by the server.
+fn adopt(now: &mut Compiled, before: &Compiled) {
+    now.shared = now.shared.adopt_shared(&before.shared);
+    for (node, resources) in &mut now.nodes {
+        *resources = resources.adopt(before.nodes.get(node), &now.shared);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::clock::{Clock, SystemClock, Time};
 use crate::error::{IssueError, RootsError, TlsError};
 use crate::pki::{self, Fingerprint};
 use crate::tls::{self, Accepted, Connected, PeerIdentity};
-use crate::verify::{self, Anchors, Peers, Trust};
+use crate::verify::{self, Anchors, Peers, Trust, Versions};
 use owner::{Command, Owner};
 
 /// Commands that wait for the owner.
@@ -195,6 +195,31 @@ impl Store {
         self.change(|trust| trust.v12 = !v13_only);
     }
 
+    /// Sets the suites of TLS 1.2 by OpenSSL's names, in order of preference; none leaves them as [`crate::crypto`] has them
+    /// (`meshMTLS.cipherSuites`). Names that are not known are passed over.
+    pub fn set_suites(&self, suites: &[String]) {
+        self.change(|trust| trust.suites = suites.to_vec());
+    }
+
+    /// Sets the roots that vouch for peers of one trust domain each, in PEM, and for nobody else (`caCertificates`). The
+    /// mesh's own roots go on vouching for its own trust domains. A text that cannot be used is left out; which, and why.
+    pub fn set_bundles(&self, bundles: &[(TrustDomain, String)]) -> Vec<RootsError> {
+        let mut texts: BTreeMap<TrustDomain, Vec<String>> = BTreeMap::new();
+        for (trust_domain, pem) in bundles {
+            texts.entry(trust_domain.clone()).or_default().push(pem.clone());
+        }
+        let (mut taken, mut errors) = (BTreeMap::new(), Vec::new());
+        for (trust_domain, pem) in texts {
+            match Anchors::from_pem(&pem) {
+                Ok(anchors) => drop(taken.insert(trust_domain, anchors)),
+                Err(RootsError(why)) => errors.push(RootsError(format!("of `{trust_domain}`: {why}"))),
+            }
+        }
+        let taken = Arc::new(taken);
+        self.change(|trust| trust.bundles = Arc::clone(&taken));
+        errors
+    }
+
     fn change(&self, edit: impl Fn(&mut Trust)) {
         self.shared.trust.rcu(|trust| {
             let mut next = Trust::clone(trust);
@@ -340,7 +365,11 @@ impl Store {
             verify::server_config(&trust, Arc::clone(&certified), Arc::clone(&time) as _).map_err(fail)?;
         // Nobody is expected here; each connection says whom it expects.
         let nobody = Arc::new(peers(&trust, &[]));
-        let client = verify::client_config(nobody, Some(certified), trust.v12, time).map_err(fail)?;
+        let versions = Versions {
+            v12: trust.v12,
+            suites: &trust.suites,
+        };
+        let client = verify::client_config(nobody, Some(certified), versions, time).map_err(fail)?;
         let configs = Arc::new(Configs {
             trust,
             server,
@@ -362,6 +391,7 @@ fn peers(trust: &Trust, expected: &[SpiffeId]) -> Peers {
     Peers {
         anchors: Arc::clone(&trust.anchors),
         domains: Some(trust.domains.clone()),
+        bundles: Arc::clone(&trust.bundles),
         expected: Some(Arc::from(expected)),
     }
 }

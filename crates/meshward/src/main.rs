@@ -20,6 +20,11 @@ fn main() -> ExitCode {
             lab::up(up)
         }
         Command::Down(down) => lab::down(&down),
+        Command::Survey(asked) => survey::run(&survey::Asked {
+            profile: asked.profile,
+            json: asked.json,
+            only: asked.only,
+        }),
         Command::Part(part, config) => part::run(part, &config),
         Command::Workload(program, args) => exit_code(workloads::run(&program, args)),
         Command::Ask(ask) => asked(ask),

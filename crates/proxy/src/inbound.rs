@@ -271,6 +271,11 @@ async fn accept(
     to: SocketAddr,
 ) {
     let mut record = Record::connection(&shared, client, to);
+    if let Some(local) = &local {
+        // Who calls is named in what is told of it, whatever comes of it.
+        let Shared { demand, store, .. } = shared.as_ref();
+        demand.learn_caller(store, local.mark, client.ip()).await;
+    }
     let found = find(&shared, local, to, &mut record);
     let (index, callee) = match found {
         Ok(found) => found,
@@ -285,7 +290,6 @@ async fn accept(
         drop(index);
         return hbone::accept(shared, record, stream, callee, open).await;
     }
-    let mark = callee.local.mark;
     let (mode, protocol) = callee
         .workload
         .inbound
@@ -309,8 +313,6 @@ async fn accept(
         // A probe, say: nobody was refused anything.
         return record.gone("closed before a byte");
     }
-    // Who calls is named in what is told of it; asked while nobody knows yet whether it may.
-    shared.demand.learn_caller(&shared.store, mark, client.ip()).await;
     let plain = Caller {
         peer: None,
         address: client,

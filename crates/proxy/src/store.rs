@@ -18,7 +18,6 @@ pub(crate) struct Store {
 
 impl Store {
     /// A store of whole meshes: what is not there does not exist.
-    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self {
             on_demand: false,
@@ -103,8 +102,10 @@ pub(crate) mod tests {
             auto_mtls: true,
             protocol_detection_timeout_ms: None,
             min_tls: TlsVersion::V1_3,
+            tls: snapshot::MeshTls::default(),
             http10: false,
             connect_timeout_ms: 10_000,
+            scopes: std::collections::BTreeMap::new(),
         }
     }
 

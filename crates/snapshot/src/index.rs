@@ -6,6 +6,7 @@
 
 mod authentication;
 mod demand;
+mod external;
 mod names;
 mod outbound;
 mod transport;
@@ -64,6 +65,7 @@ pub struct Index {
     http_ports: Vec<u16>,
     /// Whether this is the whole mesh: what is not there does not exist.
     whole: bool,
+    externals: external::Externals,
 }
 
 impl Index {
@@ -114,6 +116,7 @@ impl Index {
             namespaces: HashMap::new(),
             http_ports: Vec::new(),
             whole,
+            externals: external::Externals::default(),
         };
         for (_, resource) in resources.iter() {
             match resource.as_ref() {
@@ -198,6 +201,11 @@ impl Index {
         self.workloads.values()
     }
 
+    /// All that ServiceEntries declare, in no particular order.
+    pub fn externals(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.externals.all()
+    }
+
     /// All Services that are there, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         let known = self.services.values().flat_map(HashMap::values);
@@ -209,9 +217,13 @@ impl Index {
         let here = |p: &ServicePort| p.port == port && p.protocol.is_http();
         self.http_ports.binary_search(&port).is_ok()
             || (self.whole && self.services().flat_map(|s| &s.ports).any(here))
+            || self.externals().flat_map(|s| &s.ports).any(here)
     }
 
     fn add_service(&mut self, service: &Arc<Service>, before: Option<&Self>) {
+        if service.external.is_some() {
+            return self.externals.add(service);
+        }
         let seen = before
             .and_then(|before| before.known_service(&service.name))
             .map_or_else(Seen::new, |known| known.seen.clone());

@@ -7,6 +7,7 @@
 
 #![warn(missing_docs)]
 
+mod egress;
 mod index;
 mod mesh;
 mod provider;
@@ -16,8 +17,9 @@ mod set;
 mod telemetry;
 mod workload;
 
+pub use egress::{External, Import, Resolution, Scope};
 pub use index::{Answer, Authentication, Destination, Index, IndexError, Lacks, ServiceTarget, Transport};
-pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
+pub use mesh::{Bundle, Egress, Mesh, MeshTls, PathNormalization, TLS12_SUITES, TlsVersion, XfccMode};
 pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
 pub use resources::{Address, Delta, Resource, ResourceName};
 pub use service::{ClientTls, Endpoint, Service, ServicePort};

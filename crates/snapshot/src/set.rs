@@ -70,24 +70,44 @@ impl Resources {
         self.shared.is_empty() && self.own.is_empty()
     }
 
-    /// What must change in `self` for it to become `newer`.
+    /// What must change in `self` for it to become `newer`. Takes one walk through both.
     pub fn diff(&self, newer: &Self) -> Delta {
-        let differs = |name: &ResourceName, new: &Arc<Resource>| {
-            self.get(name)
-                .is_none_or(|old| !Arc::ptr_eq(old, new) && old != new)
-        };
-        let updated = newer
-            .iter()
-            .filter(|(name, new)| differs(name, new))
-            .map(|(_, new)| Arc::clone(new))
-            .collect();
-        let removed = self
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| newer.get(name).is_none())
-            .cloned()
-            .collect();
-        Delta { updated, removed }
+        let mut delta = Delta::default();
+        let mut before = self.iter().peekable();
+        for (name, new) in newer.iter() {
+            while let Some((gone, _)) = before.next_if(|(old, _)| *old < name) {
+                delta.removed.push(gone.clone());
+            }
+            match before.next_if(|(old, _)| *old == name) {
+                Some((_, old)) if Arc::ptr_eq(old, new) || old == new => {}
+                _ => delta.updated.push(Arc::clone(new)),
+            }
+        }
+        delta.removed.extend(before.map(|(name, _)| name.clone()));
+        delta
+    }
+
+    /// The same set over `shared`, which holds what this one's shared set does, with the very resources of `before` in place
+    /// of those that equal them: what is compared next is the same, and what is held is held once.
+    #[must_use]
+    pub fn adopt(&self, before: Option<&Self>, shared: &Self) -> Self {
+        let mut own = self.own.clone();
+        adopt(&mut own, before.map(|before| &before.own));
+        Self {
+            shared: Arc::clone(&shared.shared),
+            own,
+        }
+    }
+
+    /// [`Self::adopt`], of a set that others lie over.
+    #[must_use]
+    pub fn adopt_shared(&self, before: &Self) -> Self {
+        let mut shared = self.flat();
+        adopt(&mut shared, Some(&before.shared));
+        Self {
+            shared: Arc::new(shared),
+            own: Map::new(),
+        }
     }
 
     /// `self` with the difference carried out.
@@ -107,6 +127,19 @@ impl Resources {
 
     fn flat(&self) -> Map {
         self.iter().map(|(n, r)| (n.clone(), Arc::clone(r))).collect()
+    }
+}
+
+/// Replaces what equals what was there before by that, in one walk through both.
+fn adopt(now: &mut Map, before: Option<&Map>) {
+    let mut before = before.into_iter().flatten().peekable();
+    for (name, new) in now {
+        while before.next_if(|(old, _)| *old < name).is_some() {}
+        if let Some((_, old)) = before.next_if(|(old, _)| *old == name)
+            && old == new
+        {
+            *new = Arc::clone(old);
+        }
     }
 }
 
@@ -192,6 +225,13 @@ mod tests {
             let other = set(&other);
             prop_assert_eq!(layered.apply(&layered.diff(&other)), other.clone());
             prop_assert_eq!(other.apply(&other.diff(&layered)), plain);
+            let shared = layered.adopt_shared(&Resources::over(&other));
+            prop_assert_eq!(&shared, &layered);
+            for (name, resource) in shared.iter() {
+                let same = other.get(name).is_some_and(|old| old == resource);
+                prop_assert_eq!(same, other.get(name).is_some_and(|old| Arc::ptr_eq(old, resource)));
+            }
+            prop_assert_eq!(&layered.adopt(Some(&other), &layered.beside()), &layered);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Programs that answer for well-known container images on a machine without a registry: httpbin,
 //! Istio's echo application, the TCP echo server, an external authorizer, an idle process, a probe that speaks from inside a pod,
-//! and a steady load that is counted at both ends.
+//! a steady load that is counted at both ends, and a witness that tells what comes to a pod.
 //!
 //! They stand for other people's software, so they share no code with the proxy and speak plainly.
 
@@ -11,6 +11,7 @@ mod echo;
 mod ext_authz;
 mod httpbin;
 mod probe;
+mod record;
 mod serve;
 mod tcp_echo;
 mod traffic;
@@ -25,6 +26,7 @@ pub const PROGRAMS: &[&str] = &[
     "collector",
     "idle",
     "probe",
+    "record",
     "traffic",
 ];
 
@@ -44,6 +46,7 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "idle" => idle().await,
             "traffic" => traffic::run(&args).await,
             "probe" => probe::run(&args).await,
+            "record" => record::run(&args).await,
             other => Err(Exit::usage(format!(
                 "`{other}` is not a built-in program: {}",
                 PROGRAMS.join(", ")

@@ -99,6 +99,8 @@ impl Connect for Dial {
 
 fn mesh() -> Mesh {
     Mesh {
+        scopes: Default::default(),
+        tls: Default::default(),
         profile: Profile::Secure,
         trust_domain: "cluster.local".parse().unwrap(),
         trust_domain_aliases: vec![],
@@ -144,9 +146,11 @@ fn service(number: usize) -> Service {
             plaintext_ports: vec![],
             mtls_ports: vec![],
             hostname: None,
+            hbone: false,
         }
     };
     Service {
+        external: None,
         name: ServiceName::new("full", &format!("service-{number}")),
         host: format!("service-{number}.full.svc.cluster.local")
             .parse()
@@ -184,6 +188,7 @@ fn workload(pod: usize) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: None,
     }
 }

@@ -27,6 +27,8 @@ pub struct MeshConfig {
     /// `meshMTLS`.
     #[serde(rename = "meshMTLS")]
     pub mesh_mtls: Option<MeshMtls>,
+    /// `caCertificates`.
+    pub ca_certificates: Vec<CaCertificate>,
     /// `rootNamespace`; `istio-system` where absent.
     pub root_namespace: Option<String>,
     /// `accessLogFile`; empty means none.
@@ -102,6 +104,20 @@ pub struct MeshMtls {
     pub min_protocol_version: ProtocolVersion,
     /// `cipherSuites`, raw.
     pub cipher_suites: Vec<String>,
+}
+
+/// An entry of `caCertificates`: roots beside the mesh's own.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CaCertificate {
+    /// The roots, PEM.
+    pub pem: String,
+    /// Where the roots would be fetched.
+    pub spiffe_bundle_url: String,
+    /// The Kubernetes signers whose certificates they are for.
+    pub cert_signers: Vec<String>,
+    /// Whose peers they vouch for; empty means the mesh's own trust domain and its aliases.
+    pub trust_domains: Vec<String>,
 }
 
 /// `minProtocolVersion`.

@@ -74,6 +74,8 @@ pub(super) fn read(
         }
         ("networking.istio.io", "DestinationRule") => Kind::DestinationRule(Box::new(reader.spec()?)),
         ("telemetry.istio.io", "Telemetry") => Kind::Telemetry(Box::new(reader.spec()?)),
+        ("networking.istio.io", "ServiceEntry") => Kind::ServiceEntry(Box::new(reader.spec()?)),
+        ("networking.istio.io", "Sidecar") => Kind::Sidecar(Box::new(reader.spec()?)),
         _ => Kind::Other,
     })
 }

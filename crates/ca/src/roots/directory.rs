@@ -11,11 +11,11 @@ use identity::pki::Fingerprint;
 use model::TrustDomain;
 use time::OffsetDateTime;
 
+use super::state::{Stage, State};
 use super::{Held, fingerprint};
 use crate::config::CaError;
 use crate::files;
 use crate::root::{CERTIFICATE, KEY, Root, private_dir};
-use crate::state::{Stage, State};
 
 const STATE: &str = "rotation.json";
 const KEY_PREFIX: &str = "root-key-";

@@ -17,6 +17,7 @@ fn config(dir: &Path) -> Config {
         token_issuer: String::new(),
         token_audience: String::new(),
         root_out: PathBuf::new(),
+        metrics: Vec::new(),
         socket: None,
         holders: Vec::new(),
     }

@@ -4,12 +4,15 @@ use std::sync::{Arc, PoisonError};
 
 use admin::trust::{CaStatus, Holder, RootState};
 use admin::{Call, Failure, Handler};
+use identity::pki::{self, Fingerprint};
 use serde_json::Value;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Asked, Rotation, waits};
-use crate::roots::fingerprint;
+
+/// The stage of roots that are somebody else's.
+const PLUGGED: &str = "plugged";
 
 /// Who answers.
 #[derive(Debug)]
@@ -62,14 +65,18 @@ impl Desk {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        // Which of several roots leads to a signer that was plugged in is not said.
+        let plugged = self.0.roots.is_plugged();
+        let all = state
+            .roots
+            .iter()
+            .flat_map(|pem| pki::certificates(pem).unwrap_or_default());
         let status = CaStatus {
-            stage: state.stage.as_str().to_owned(),
+            stage: if plugged { PLUGGED } else { state.stage.as_str() }.to_owned(),
             since: state.since,
-            roots: state
-                .roots
-                .iter()
+            roots: all
                 .enumerate()
-                .map(|(at, pem)| root(pem, at == 0, &asked, now))
+                .map(|(at, der)| root(&der, at == 0 && !plugged, &asked, now))
                 .collect(),
             holders: asked.iter().map(|one| holder(one, now)).collect(),
             waiting_for: waits(&state, &asked, &self.0.ledger, now),
@@ -80,12 +87,10 @@ impl Desk {
     }
 }
 
-fn root(pem: &str, signs: bool, asked: &[Asked], now: i64) -> RootState {
-    let own = fingerprint(pem).map(|f| f.to_string()).unwrap_or_default();
-    let ends = identity::pki::certificates(pem).ok().and_then(|all| {
-        let (_, parsed) = X509Certificate::from_der(all.first()?).ok()?;
-        Some(parsed.validity().not_after.timestamp())
-    });
+fn root(der: &[u8], signs: bool, asked: &[Asked], now: i64) -> RootState {
+    let own = Fingerprint::of(der).to_string();
+    let ends = X509Certificate::from_der(der).ok();
+    let ends = ends.map(|(_, parsed)| parsed.validity().not_after.timestamp());
     let holdings = || asked.iter().filter_map(|one| one.said.as_ref().ok());
     let leaves = holdings().flat_map(|holding| &holding.leaves);
     RootState {

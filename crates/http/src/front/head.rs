@@ -201,7 +201,8 @@ impl<'a> Seen<'a> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is(b"host") => {
-                if self.host.replace(value).is_some() {
+                let before = self.host.replace(value);
+                if before.is_some() {
                     return Err(Fault::SeveralHosts);
                 }
             }

@@ -91,6 +91,7 @@ impl CertificateAuthority for Bench {
             params.not_before = now - Duration::from_secs(120);
             params.not_after = now + self.lifetime;
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.use_authority_key_identifier_extension = true;
             params.extended_key_usages = vec![
                 rcgen::ExtendedKeyUsagePurpose::ServerAuth,
                 rcgen::ExtendedKeyUsagePurpose::ClientAuth,

@@ -103,6 +103,7 @@ struct Trust {
     roots: Vec<String>,
     domains: Vec<model::TrustDomain>,
     min_tls: snapshot::TlsVersion,
+    tls: snapshot::MeshTls,
 }
 
 #[derive(Default)]
@@ -450,6 +451,7 @@ impl Trust {
                 .chain(aliases)
                 .collect(),
             min_tls: mesh.min_tls,
+            tls: mesh.tls.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use meshward_http::{Body, HeaderName, HeaderValue, Method, Request, StatusCode, header};
-use snapshot::TraceProvider;
+use snapshot::{ResourceName, TraceProvider};
 use telemetry::{Finished, SpanOwner};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -65,7 +65,7 @@ pub(super) async fn export(
 }
 
 async fn send(shared: &Arc<Shared>, owner: &SpanOwner, spans: &[Vec<u8>]) -> Result<(), String> {
-    let index = shared.store.current().ok_or("there is no snapshot")?;
+    let mut index = shared.store.current().ok_or("there is no snapshot")?;
     let local = shared
         .locals
         .all()
@@ -81,6 +81,11 @@ async fn send(shared: &Arc<Shared>, owner: &SpanOwner, spans: &[Vec<u8>]) -> Res
         .filter(|provider| provider.name == *owner.provider)
         .ok_or("the provider is not in use any more")?
         .clone();
+    // Whom spans are sent to is asked for as any Service that a workload talks to.
+    let asked = [ResourceName::service(&provider.service)];
+    let learned = shared.demand.learn(&shared.store, owner.mark, &asked).await;
+    learned.map_err(|reason| format!("its Service is not known: {reason}"))?;
+    index = shared.store.current().unwrap_or(index);
     let target = index
         .target(&provider.service, provider.port, &local.namespace)
         .ok_or("its Service, or the port of it, is not there")?;

@@ -26,6 +26,7 @@ use super::trust::Trust;
 use super::{Tasks, live, share, started};
 use crate::locals::Locals;
 use crate::shared::Shared;
+use crate::store::Store;
 use crate::{Config, Registration, inbound, outbound, web};
 pub use config::{Inbound, Outbound, Place, Standalone};
 
@@ -50,6 +51,8 @@ pub async fn run(config: Standalone) -> Result<(), String> {
 
 fn made(config: &Standalone, draining: watch::Receiver<bool>) -> Result<Shared, String> {
     let mut shared = share(settings(config), Arc::new(Nobody), draining)?;
+    // The files tell all: there is nobody who could be asked for more.
+    shared.store = Store::new();
     shared.locals = Locals::of(registrations(config));
     shared.apps = inbound::Apps::plain();
     Ok(shared)

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use identity::Store;
 use model::TrustDomain;
-use snapshot::{Index, TlsVersion};
+use snapshot::{Index, MeshTls, TlsVersion};
 
 /// How often the bundle is looked for while there is none.
 const ROOTS_POLL: Duration = Duration::from_millis(50);
@@ -37,6 +37,7 @@ struct Believed {
     bundle: Option<String>,
     domains: Option<(TrustDomain, Vec<TrustDomain>)>,
     min_tls: Option<TlsVersion>,
+    tls: MeshTls,
 }
 
 impl Trust {
@@ -69,7 +70,24 @@ impl Trust {
             self.identities.set_min_tls(mesh.min_tls == TlsVersion::V1_3);
             current.min_tls = Some(mesh.min_tls);
         }
+        if current.tls != mesh.tls {
+            self.bounds(&mesh.tls);
+            current.tls.clone_from(&mesh.tls);
+        }
         Ok(())
+    }
+
+    /// Takes suites, and the roots of other trust domains.
+    fn bounds(&self, tls: &MeshTls) {
+        self.identities.set_suites(&tls.cipher_suites);
+        let bundles: Vec<_> = tls
+            .bundles
+            .iter()
+            .map(|bundle| (bundle.trust_domain.clone(), bundle.pem.clone()))
+            .collect();
+        for error in self.identities.set_bundles(&bundles) {
+            tracing::error!("`caCertificates`: left out: {error}");
+        }
     }
 
     /// Takes the bundle where it has changed. What it is at first counts only until a snapshot has roots.

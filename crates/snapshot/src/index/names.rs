@@ -44,6 +44,13 @@ impl Index {
     /// specification 2.3, 2.4). Case does not matter and one trailing dot is dropped (O-03). Where something is lacked the
     /// answer is not known.
     pub fn resolve(&self, name: &str, namespace: &str, want_v6: bool, lacks: &Lacks) -> Answer {
+        match self.resolve_own(name, namespace, want_v6, lacks) {
+            Answer::NotOurs => self.registered(&canonical(name), namespace, want_v6),
+            answer => answer,
+        }
+    }
+
+    fn resolve_own(&self, name: &str, namespace: &str, want_v6: bool, lacks: &Lacks) -> Answer {
         let name = canonical(name);
         let reading = read(&name, namespace, &self.mesh().cluster_domain);
         let missing = if reading.qualified {
@@ -76,6 +83,18 @@ impl Index {
         }
     }
 
+    /// A name outside the cluster is answered where a ServiceEntry leads to endpoints: by the entry's own addresses.
+    fn registered(&self, name: &str, namespace: &str, want_v6: bool) -> Answer {
+        let found = self.externals.named(namespace, name);
+        let leads = |service: &&Arc<Service>| {
+            let external = service.external.as_ref();
+            external.is_some_and(|external| external.resolution == crate::Resolution::Static)
+        };
+        found.filter(leads).map_or(Answer::NotOurs, |service| {
+            of_family(&service.vips, want_v6, Answer::NotOurs)
+        })
+    }
+
     /// The Service that a caller in `namespace` means by a host name, aliases followed. Where something is lacked it is
     /// not known.
     pub fn service_by_host(&self, host: &str, namespace: &str, lacks: &Lacks) -> Option<Arc<Service>> {
@@ -99,7 +118,7 @@ impl Index {
             };
         }
         let name = canonical(host);
-        match read(&name, namespace, &self.mesh().cluster_domain).meaning {
+        let known = match read(&name, namespace, &self.mesh().cluster_domain).meaning {
             Meaning::Service { service, namespace } => self
                 .service_at(namespace, service, lacks)
                 .and_then(|service| self.follow(service, lacks))
@@ -120,6 +139,11 @@ impl Index {
                 Named::Addresses(vec![address])
             }
             _ => Named::Unknown,
+        };
+        // The cluster's own names come first.
+        match (known, self.externals.named(namespace, &name)) {
+            (Named::Unknown, Some(service)) => Named::Service(Arc::clone(service)),
+            (known, _) => known,
         }
     }
 

@@ -16,6 +16,8 @@ use crate::server::testing::Board;
 
 fn mesh(strict_hosts: bool, egress: Egress) -> Mesh {
     Mesh {
+        scopes: Default::default(),
+        tls: Default::default(),
         profile: Profile::Secure,
         trust_domain: "cluster.local".parse().unwrap(),
         trust_domain_aliases: vec![],
@@ -77,6 +79,7 @@ fn service(number: u8, shape: &Shape) -> Service {
         plaintext_ports: vec![],
         mtls_ports: vec![],
         hostname: shape.headless.then(|| format!("h{pod}")),
+        hbone: false,
     };
     let alias: Option<Host> = shape.alias.map(|to| match to % 9 {
         8 => "example.com".parse().unwrap(),
@@ -84,6 +87,7 @@ fn service(number: u8, shape: &Shape) -> Service {
     });
     let is_alias = alias.is_some();
     Service {
+        external: None,
         name: name(number),
         host: host(number).parse().unwrap(),
         vips: match shape.headless || is_alias {
@@ -124,6 +128,7 @@ fn workload(pod: u8) -> Workload {
         ready: true,
         plaintext_ports: vec![],
         mtls_ports: vec![],
+        hbone: false,
         inbound: None,
     }
 }

@@ -67,8 +67,10 @@ pub(super) fn mesh() -> Mesh {
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
         min_tls: TlsVersion::V1_3,
+        tls: snapshot::MeshTls::default(),
         http10: false,
         connect_timeout_ms: 1_000,
+        scopes: std::collections::BTreeMap::new(),
     }
 }
 

@@ -101,8 +101,10 @@ pub(in crate::outbound) fn mesh(egress: Egress) -> Mesh {
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
         min_tls: TlsVersion::V1_3,
+        tls: snapshot::MeshTls::default(),
         http10: false,
         connect_timeout_ms: 1_000,
+        scopes: std::collections::BTreeMap::new(),
     }
 }
 
@@ -161,6 +163,7 @@ pub(in crate::outbound) fn service(
         vips: vec![vip.ip()],
         headless: false,
         external_name: None,
+        external: None,
         ports: vec![ServicePort {
             name: "p".to_owned(),
             port: vip.port(),

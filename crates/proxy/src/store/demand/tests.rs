@@ -16,6 +16,7 @@ fn name(text: &str) -> ResourceName {
 fn web() -> Resource {
     let dialled: SocketAddr = DIALLED.parse().unwrap();
     Resource::from(Service {
+        external: None,
         name: ServiceName::new("full", "web"),
         host: "web.full.svc.cluster.local".parse().unwrap(),
         vips: vec![dialled.ip()],

@@ -10,7 +10,7 @@ use crate::roots::Roots;
 
 /// The metrics of an authority.
 #[derive(Debug)]
-pub(crate) struct Meters {
+pub(super) struct Meters {
     board: Board,
     roots: Arc<Roots>,
     /// Seconds until the root expires: told anew at each look.
@@ -27,7 +27,7 @@ pub(crate) struct Meters {
 
 /// Why a certificate was not issued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Refused {
+pub(super) enum Refused {
     /// The caller did not prove who it is.
     Unauthenticated,
     /// What it proved makes no identity.
@@ -39,7 +39,7 @@ pub(crate) enum Refused {
 }
 
 impl Meters {
-    pub(crate) fn new(roots: Arc<Roots>) -> Self {
+    pub(super) fn new(roots: Arc<Roots>) -> Self {
         let mut board = Board::new("citadel");
         let mut zero = |name, help| {
             let counts = board.counts(name, help);
@@ -92,17 +92,17 @@ impl Meters {
     }
 
     /// Somebody asks for a certificate.
-    pub(crate) fn asked(&self) {
+    pub(super) fn asked(&self) {
         self.requests.add(&[], 1);
     }
 
     /// One was issued.
-    pub(crate) fn issued(&self) {
+    pub(super) fn issued(&self) {
         self.issued.add(&[], 1);
     }
 
     /// None was.
-    pub(crate) fn refused(&self, why: Refused) {
+    pub(super) fn refused(&self, why: Refused) {
         let counts = match why {
             Refused::Unauthenticated => &self.unauthenticated,
             Refused::Identity => &self.no_identity,

@@ -19,7 +19,7 @@ const DNS: &str = "istiod.istio-system.svc";
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// The certificate that the service shows.
-pub(crate) struct Own {
+pub(super) struct Own {
     roots: Arc<Roots>,
     id: SpiffeId,
     current: Mutex<Option<Made>>,
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Own {
 }
 
 impl Own {
-    pub(crate) fn new(roots: Arc<Roots>, trust_domain: &TrustDomain) -> Result<Self, String> {
+    pub(super) fn new(roots: Arc<Roots>, trust_domain: &TrustDomain) -> Result<Self, String> {
         let id = SpiffeId::new(trust_domain.clone(), "meshward-system", "ca").map_err(|e| e.to_string())?;
         let own = Self {
             roots,
