@@ -1,12 +1,12 @@
 //! What is carried, by Istio's metrics: a series for each pair of ends and way of ending.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use foldhash::HashMap;
 use model::Reason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
