@@ -11,6 +11,7 @@ mod ext_authz;
 pub mod mutate;
 mod targets;
 mod tokens;
+mod tunnels;
 
 use std::io;
 use std::path::{Path, PathBuf};

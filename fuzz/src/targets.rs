@@ -10,7 +10,7 @@ use proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use snapshot::{Index, Resource, Resources};
 use time::{Duration, OffsetDateTime};
 
-use crate::{Target, admin_line, decisions, ext_authz, tokens};
+use crate::{Target, admin_line, decisions, ext_authz, tokens, tunnels};
 
 pub(crate) const ALL: &[Target] = &[
     Target {
@@ -54,6 +54,20 @@ pub(crate) const ALL: &[Target] = &[
             b".inf",
             b"~",
             b"%YAML 1.2\n",
+        ],
+    },
+    Target {
+        name: "tunnels",
+        run: tunnels::run,
+        words: &[
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+            b"\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x08",
+            b"\x02\x07CONNECT",
+            b"\x01\x0b10.0.0.1:80",
+            b"\x00\x09:protocol\x09websocket",
+            b"\x84",
+            b"\x86",
         ],
     },
     Target {

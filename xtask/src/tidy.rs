@@ -19,7 +19,18 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("capture", 1, &["model"]),
     ("workloads", 1, &[]),
     ("snapshot", 2, &["model", "policy", "jwt", "routing"]),
-    ("ca", 2, &["model", "proto", "identity", "telemetry"]),
+    (
+        "ca",
+        2,
+        &[
+            "model",
+            "admin",
+            "proto",
+            "identity",
+            "telemetry",
+            "meshward-http",
+        ],
+    ),
     (
         "compiler",
         3,
@@ -98,6 +109,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
         ],
     ),
     ("soak", 5, &["admin"]),
+    ("survey", 5, &["model"]),
     (
         "meshward",
         6,
@@ -105,6 +117,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "cli",
             "lab",
             "soak",
+            "survey",
             "control",
             "proxy",
             "ca",

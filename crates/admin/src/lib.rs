@@ -12,6 +12,7 @@ mod failure;
 mod line;
 mod rundir;
 mod server;
+pub mod trust;
 pub mod verbs;
 
 pub use client::{Answer, CallError, call};

@@ -78,6 +78,11 @@ impl RunDir {
         self.root.join("control.sock")
     }
 
+    /// The socket of the certificate authority: `status`, `rotate`.
+    pub fn ca_socket(&self) -> PathBuf {
+        self.root.join("ca.sock")
+    }
+
     /// The socket of a node's proxy: `access`, `proxy`, `metrics`.
     pub fn proxy_socket(&self, node: &str) -> PathBuf {
         self.root.join(format!("proxy-{node}.sock"))

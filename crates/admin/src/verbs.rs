@@ -10,13 +10,17 @@
 //! | control | `desired` | null | [`Desired`], now and after each change, until hung up | |
 //! | control | `can-i` | [`CanI`] | | the answer (`analysis::Answer`) |
 //! | control | `policy` | the target (`analysis::Target`) | | array of what is in force (`analysis::Effective`) |
+//! | control | `snapshots` | null | [`Snapshot`] a node | null |
+//! | control | `metrics` | null | | the text of the metrics |
 //! | control | `report` | [`Report`] | | null |
+//! | control | `report-change` | [`ReportChange`] | | null |
 //! | up | `ps` | null | | array of [`PodRow`] |
 //! | up | `exec` | [`Exec`] with three descriptors | | [`Exited`] |
 //! | up | `logs` | [`Logs`] | a line of text each | null |
 //! | up | `info` | null | | [`Info`] |
 //! | up | `part` | [`Part`] | | null, when it is done |
 //! | up | `sockets` | [`Sockets`] | array of [`Listening`], with as many descriptors | null |
+//! | up | `page` | [`Page`] | | [`PageText`] |
 //! | up | `down` | null | a line of text a step | null, when nothing is left |
 //! | proxy | `access` | [`Access`] | [`AccessLine`] | null |
 //! | proxy | `why` | [`Why`] | [`Refused`] each | null |
@@ -25,12 +29,16 @@
 //! | proxy | `leave` | null | | null, when another proxy may be taken for this one |
 //! | proxy | `metrics` | null | | the text of the metrics |
 
+mod parts;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use parts::{Listening, Part, PartOrder, Sockets};
 
 /// A text with objects in it, and what to call it in messages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -249,6 +257,16 @@ pub struct Report {
     pub pods: Vec<Value>,
 }
 
+/// Pods that have changed since the last report.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReportChange {
+    /// New or changed pods with their status, as Kubernetes would store them; each replaces the one of its namespace and name.
+    pub changed: Vec<Value>,
+    /// Pods that are gone, `namespace/name`; one that is not there changes nothing.
+    pub gone: Vec<String>,
+}
+
 /// A line of `ps`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -364,12 +382,50 @@ pub struct Info {
 pub struct Port {
     /// `ca`, `control`, `proxy-NODE`.
     pub part: String,
+    /// The network namespace that it is in.
+    pub netns: String,
+    /// `tcp` or `udp`.
+    pub transport: String,
     /// Where.
     pub address: SocketAddr,
     /// What for.
     pub purpose: String,
-    /// Who may reach it, and how it proves who it is.
+    /// Who may reach it.
+    pub reach: String,
+    /// How callers prove who they are.
     pub authentication: String,
+}
+
+/// What a node's proxy is to know. Nothing in it is private, but symmetric keys that a RequestAuthentication holds.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Snapshot {
+    /// The node.
+    pub node: String,
+    /// The version that was published; `None` where it could not be.
+    pub version: Option<u64>,
+    /// The resources, each under the name of its kind (`snapshot::Resource`).
+    pub resources: Vec<Value>,
+}
+
+/// A page of a part: `/metrics`, `/healthz/live` or `/healthz/ready`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Page {
+    /// As in [`Port::part`].
+    pub part: String,
+    /// The path.
+    pub path: String,
+}
+
+/// What a page says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PageText {
+    /// The HTTP status: 200, or 503 where the part is not ready.
+    pub status: u16,
+    /// The text.
+    pub text: String,
 }
 
 /// Which lines of the access log.
@@ -529,46 +585,4 @@ pub struct Proxy {
     pub drops: BTreeMap<String, u64>,
     /// Workloads by mark: `namespace/pod`.
     pub workloads: BTreeMap<u32, String>,
-}
-
-/// Something to do with a part of a mesh.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Part {
-    /// Which: `ca`, `control`, `proxy-NODE`.
-    pub name: String,
-    /// What.
-    pub order: PartOrder,
-}
-
-/// What becomes of a part.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PartOrder {
-    /// It ends as it would at any time, and is started again.
-    Restart,
-    /// A new process takes the place of the one that runs, and only then that one leaves. Of proxies alone.
-    Replace,
-    /// It ends, and is not started before [`PartOrder::Start`].
-    Stop,
-    /// It runs again.
-    Start,
-}
-
-/// Whose listening sockets are wanted.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Sockets {
-    /// The node.
-    pub node: String,
-}
-
-/// What a descriptor is that comes beside it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Listening {
-    /// What for: `outbound`, `inbound`, `dns`, `dns-udp`, `metrics`.
-    pub purpose: String,
-    /// Where it listens.
-    pub address: SocketAddr,
 }

@@ -1,20 +1,26 @@
 //! The kinds that are acted on, as types: fields as Kubernetes and Istio name them.
 
+mod egress;
 mod extension;
 mod guardrail;
 mod mesh;
 mod meta;
 mod security;
 mod services;
+mod telemetry;
 mod traffic;
 mod workloads;
 
+pub use egress::{
+    EntryEndpoint, EntryPort, EntrySelector, Location, Resolution, ServiceEntry, Sidecar, SidecarEgress,
+    SidecarPolicy,
+};
 pub(crate) use extension::check as check_extensions;
 pub use extension::{ExtAuthz, ExtAuthzHttp, ExtensionFault, ExtensionKind, ExtensionProvider, RequestBody};
 pub use guardrail::Guardrail;
 pub use mesh::{
-    AccessLogEncoding, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode, PathNormalization,
-    ProtocolVersion,
+    AccessLogEncoding, CaCertificate, MeshConfig, MeshMtls, Mode, Normalization, OutboundMode,
+    PathNormalization, ProtocolVersion,
 };
 pub use meta::{Meta, OwnerReference};
 pub use security::{
@@ -25,6 +31,10 @@ pub(crate) use security::{DRY_RUN, go_bool};
 pub use services::{
     ConfigMap, Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset,
     Endpoints, IntOrString, Secret, Service, ServiceAccount, ServicePort, ServiceType, SlicePort, TargetPort,
+};
+pub use telemetry::{
+    CustomTag, DefaultProviders, TagName, TagValue, Telemetry, TelemetryLogging, TelemetryMatch,
+    TelemetryMode, TelemetryProvider, TelemetryTracing,
 };
 pub use traffic::{ClientTls, DestinationRule, PortPolicy, PortSelector, Subset, TlsMode, TrafficPolicy};
 pub use workloads::{
@@ -55,6 +65,9 @@ pub enum Kind {
     RequestAuthentication(Box<RequestAuthentication>),
     Guardrail(Box<Guardrail>),
     DestinationRule(Box<DestinationRule>),
+    Telemetry(Box<Telemetry>),
+    ServiceEntry(Box<ServiceEntry>),
+    Sidecar(Box<Sidecar>),
     /// A kind without a body of its own here: [`json`](crate::Object::json) has all there is, [`class`](crate::Object::class) says what becomes of it.
     Other,
 }

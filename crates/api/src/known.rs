@@ -200,7 +200,7 @@ const KINDS: &[KnownKind] = &[
         "ServiceEntry",
         "serviceentries",
         true,
-        NotActedOn,
+        ActedOn,
     ),
     kind(
         NETWORKING,
@@ -208,7 +208,7 @@ const KINDS: &[KnownKind] = &[
         "Sidecar",
         "sidecars",
         true,
-        NotActedOn,
+        ActedOn,
     ),
     kind(
         NETWORKING,
@@ -256,7 +256,7 @@ const KINDS: &[KnownKind] = &[
         "Telemetry",
         "telemetries",
         true,
-        NotActedOn,
+        ActedOn,
     ),
     kind(
         "extensions.istio.io",

@@ -21,16 +21,19 @@ mod yaml;
 
 pub use forms::durations::duration_ms;
 pub use kinds::{
-    AccessLogEncoding, Action, AuthorizationPolicy, Capabilities, ClientTls, Condition, ConfigKeyRef,
-    ConfigMap, Container, ContainerPort, DestinationRule, Endpoint, EndpointAddress, EndpointConditions,
-    EndpointPort, EndpointSlice, EndpointSubset, Endpoints, EnvFrom, EnvVar, EnvVarSource, ExtAuthz,
-    ExtAuthzHttp, ExtensionFault, ExtensionKind, ExtensionProvider, FieldRef, From, Guardrail, IntOrString,
-    Job, JwtHeader, JwtRule, Kind, LabelSelector, LabelSelectorRequirement, MeshConfig, MeshMtls, Meta, Mode,
+    AccessLogEncoding, Action, AuthorizationPolicy, CaCertificate, Capabilities, ClientTls, Condition,
+    ConfigKeyRef, ConfigMap, Container, ContainerPort, CustomTag, DefaultProviders, DestinationRule,
+    Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints,
+    EntryEndpoint, EntryPort, EntrySelector, EnvFrom, EnvVar, EnvVarSource, ExtAuthz, ExtAuthzHttp,
+    ExtensionFault, ExtensionKind, ExtensionProvider, FieldRef, From, Guardrail, IntOrString, Job, JwtHeader,
+    JwtRule, Kind, LabelSelector, LabelSelectorRequirement, Location, MeshConfig, MeshMtls, Meta, Mode,
     MtlsMode, MutualTls, NameRef, Namespace, Normalization, Operation, OutboundMode, OutputClaim,
     OwnerReference, PathNormalization, PeerAuthentication, Pod, PodIp, PodSpec, PodStatus, PodTemplate,
-    PortPolicy, PortSelector, ProtocolVersion, RequestAuthentication, RequestBody, Rule, Secret,
-    SecurityContext, Selector, Service, ServiceAccount, ServicePort, ServiceType, SlicePort, Source, Subset,
-    TargetPort, TargetRef, TlsMode, To, TrafficPolicy, Workload,
+    PortPolicy, PortSelector, ProtocolVersion, RequestAuthentication, RequestBody, Resolution, Rule, Secret,
+    SecurityContext, Selector, Service, ServiceAccount, ServiceEntry, ServicePort, ServiceType, Sidecar,
+    SidecarEgress, SidecarPolicy, SlicePort, Source, Subset, TagName, TagValue, TargetPort, TargetRef,
+    Telemetry, TelemetryLogging, TelemetryMatch, TelemetryMode, TelemetryProvider, TelemetryTracing, TlsMode,
+    To, TrafficPolicy, Workload,
 };
 pub use known::{Class, KnownKind, known_kinds};
 pub use object::{Object, Origin, Parsed};

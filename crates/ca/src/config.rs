@@ -32,8 +32,27 @@ pub struct Config {
     /// `aud` of tokens; `istio-ca` by default.
     #[serde(default = "audience")]
     pub token_audience: String,
-    /// Where the root bundle is written, PEM, mode 0644.
+    /// Where the root bundle is written, PEM, mode 0644; the root that signs comes first.
     pub root_out: PathBuf,
+    /// Where the command line reaches us; nowhere where absent, and then the root is rotated by itself alone.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+    /// Who is asked, while the root is rotated, what they trust and hold.
+    #[serde(default)]
+    pub holders: Vec<Holder>,
+    /// Where metrics (`/metrics`) and health (`/healthz/ready`) are served, read-only.
+    #[serde(default)]
+    pub metrics: Vec<SocketAddr>,
+}
+
+/// Whoever holds certificates and can be asked of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Holder {
+    /// The node that its token names, or its service account where that names none.
+    pub name: String,
+    /// Its socket.
+    pub socket: PathBuf,
 }
 
 fn hour() -> u64 {

@@ -8,14 +8,16 @@
 
 mod config;
 mod csr;
+mod files;
 mod keys;
-mod own;
 mod plugged;
 mod root;
+mod roots;
+mod rotation;
 mod serve;
 mod sign;
 
-pub use config::{CaError, Config};
+pub use config::{CaError, Config, Holder};
 pub use plugged::{Files, check};
 pub use root::Root;
 pub use serve::run;

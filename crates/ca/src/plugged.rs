@@ -3,13 +3,16 @@
 //! What it signs is shown to the verifier that every workload uses, before anything is served: files that are incomplete,
 //! or do not belong together, stop the start instead of falling back to a root of our own.
 
+mod follow;
+
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use identity::{Anchors, Purpose, pki};
+use identity::pki::{self, Fingerprint};
+use identity::{Anchors, Purpose};
 use model::{SpiffeId, TrustDomain};
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::pem::PemObject as _;
@@ -22,6 +25,8 @@ use crate::config::CaError;
 use crate::csr;
 use crate::root::Root;
 use crate::sign::certify;
+
+pub(crate) use follow::follow;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -170,6 +175,9 @@ impl Root {
         warn_of_readers(&files.key);
 
         let believed = roots.certificates()?;
+        let Some(first) = believed.first() else {
+            return Err(roots.fail("it holds no certificate"));
+        };
         let mut pool = vec![];
         if let Some(path) = &files.chain {
             pool = Text::read("certificate chain", path)?.certificates()?;
@@ -182,11 +190,11 @@ impl Root {
             .iter()
             .any(|e| matches!(e.parsed_extension(), ParsedExtension::SubjectKeyIdentifier(_)));
         let signer = Self::foreign(
-            pem(&believed).concat(),
+            (pem(&believed).concat(), Fingerprint::of(first)),
             pem(&chain),
             lists.as_ref().map(blocks).transpose()?.unwrap_or_default(),
             has_key_id,
-            not_after,
+            (parsed.validity().not_before.to_datetime(), not_after),
             issuer,
         );
         if now >= not_after {

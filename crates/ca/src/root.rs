@@ -1,10 +1,10 @@
 //! The root: its key and certificate, kept in a directory or in memory.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
+use identity::pki::Fingerprint;
 use model::TrustDomain;
 use rcgen::PKCS_ECDSA_P256_SHA256;
 use rcgen::{
@@ -15,12 +15,15 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::config::CaError;
+use crate::files;
 
 /// How long a root lives (semantics 5.4).
 const LIFETIME: Duration = Duration::days(3650);
 
-const KEY: &str = "ca-key.pem";
-const CERTIFICATE: &str = "root-cert.pem";
+/// The key of the first root of a directory.
+pub(crate) const KEY: &str = "ca-key.pem";
+/// Its certificate.
+pub(crate) const CERTIFICATE: &str = "root-cert.pem";
 
 /// The certificate and key that sign: a root of our own, or a CA that was plugged in ([`Root::plugged`]).
 pub struct Root {
@@ -31,6 +34,8 @@ pub struct Root {
     lists: String,
     /// Whether leaves can name the signer's key.
     has_key_id: bool,
+    fingerprint: Fingerprint,
+    not_before: OffsetDateTime,
     not_after: OffsetDateTime,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -82,13 +87,15 @@ impl Root {
             (true, true) => Self::load(&key, &certificate, now),
             (false, false) => {
                 let root = Self::generate(trust_domain, now)?;
-                let text = Zeroizing::new(root.issuer.key().serialize_pem());
-                // The certificate comes last: a crash between the two leaves half a root, which is refused and says so.
-                write_new(&key, text.as_bytes())?;
-                write_new(&certificate, root.pem.as_bytes())?;
-                File::open(dir)
-                    .and_then(|d| d.sync_all())
-                    .map_err(|e| CaError::file("key directory", dir, e))?;
+                let text = root.key_pem();
+                let fail = |path: &Path, e: std::io::Error| CaError::file("root", path, e);
+                files::replace(&key, text.as_bytes(), 0o600).map_err(|e| fail(&key, e))?;
+                // The certificate comes last: a crash between the two leaves half a root, which is refused and says so. A
+                // full disk leaves nothing: nobody has seen this root yet.
+                if let Err(error) = files::replace(&certificate, root.pem.as_bytes(), 0o600) {
+                    let _ = files::remove(&key);
+                    return Err(fail(&certificate, error));
+                }
                 Ok(root)
             }
             (has_key, _) => {
@@ -103,15 +110,22 @@ impl Root {
     }
 
     fn load(key: &Path, certificate: &Path, now: OffsetDateTime) -> Result<Self, CaError> {
+        let pem = fs::read_to_string(certificate).map_err(|e| CaError::file("root", certificate, e))?;
+        Self::with_key(key, &pem, certificate, now)
+    }
+
+    /// The root of a certificate whose key is in a file; `from` is where the certificate is from, for messages.
+    ///
+    /// # Errors
+    /// Others can read the key, it is not the certificate's, or the certificate has expired or is no root's.
+    pub(crate) fn with_key(key: &Path, pem: &str, from: &Path, now: OffsetDateTime) -> Result<Self, CaError> {
         private(key, "root key", "0600")?;
-        let read = |path: &Path| fs::read_to_string(path).map_err(|e| CaError::file("root", path, e));
-        let text = Zeroizing::new(read(key)?);
-        let pair = KeyPair::from_pem(&text).map_err(|e| CaError::file("root key", key, e))?;
-        let root = Self::from_pem(&read(certificate)?, pair)
-            .map_err(|e| CaError::file("root certificate", certificate, e))?;
+        let text = fs::read_to_string(key).map_err(|e| CaError::file("root", key, e))?;
+        let pair = KeyPair::from_pem(&Zeroizing::new(text)).map_err(|e| CaError::file("root key", key, e))?;
+        let root = Self::from_pem(pem, pair).map_err(|e| CaError::file("root certificate", from, e))?;
         if now >= root.not_after {
             let why = format!("expired at {}", root.not_after);
-            return Err(CaError::file("root certificate", certificate, why));
+            return Err(CaError::file("root certificate", from, why));
         }
         Ok(root)
     }
@@ -128,13 +142,19 @@ impl Root {
         if rcgen::PublicKeyData::der_bytes(&key) != parsed.public_key().subject_public_key.data.as_ref() {
             return Err("it is not for the root key beside it".to_owned());
         }
-        let not_after = parsed.validity().not_after.to_datetime();
+        let (fingerprint, validity) = (Fingerprint::of(only), parsed.validity());
+        let (not_before, not_after) = (
+            validity.not_before.to_datetime(),
+            validity.not_after.to_datetime(),
+        );
         let issuer = Issuer::from_ca_cert_pem(pem, key).map_err(|e| e.to_string())?;
         Ok(Self {
             pem: pem.to_owned(),
             chain: Vec::new(),
             lists: String::new(),
             has_key_id: true,
+            fingerprint,
+            not_before,
             not_after,
             issuer,
         })
@@ -142,11 +162,11 @@ impl Root {
 
     /// A signer that was not made here.
     pub(crate) fn foreign(
-        roots: String,
+        (roots, fingerprint): (String, Fingerprint),
         chain: Vec<String>,
         lists: String,
         has_key_id: bool,
-        not_after: OffsetDateTime,
+        (not_before, not_after): (OffsetDateTime, OffsetDateTime),
         issuer: Issuer<'static, KeyPair>,
     ) -> Self {
         Self {
@@ -154,6 +174,8 @@ impl Root {
             chain,
             lists,
             has_key_id,
+            fingerprint,
+            not_before,
             not_after,
             issuer,
         }
@@ -164,9 +186,14 @@ impl Root {
         &self.chain
     }
 
-    /// What everybody is to believe: the roots, and the revocation lists beside them.
-    pub fn bundle(&self) -> String {
+    /// What everybody is to believe while there is no other root: the roots, and the revocation lists beside them.
+    pub(crate) fn bundle(&self) -> String {
         format!("{}{}", self.pem, self.lists)
+    }
+
+    /// Revocation lists, PEM, that everybody is to know beside the roots.
+    pub(crate) fn lists(&self) -> &str {
+        &self.lists
     }
 
     /// Whether leaves can name the signer's key, as the signer's certificate does.
@@ -184,13 +211,28 @@ impl Root {
         self.not_after
     }
 
+    /// SHA-256 of the root's DER; of several the first's.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Whether less than a fifth of its life is left, and the next one is due (semantics 5.4).
+    pub(crate) fn is_old(&self, now: OffsetDateTime) -> bool {
+        self.not_after - now < (self.not_after - self.not_before) / 5
+    }
+
+    /// Its key, PEM, for its file.
+    pub(crate) fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
     pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
 }
 
 /// Makes the directory, or sees that it is nobody else's.
-fn private_dir(dir: &Path) -> Result<(), CaError> {
+pub(crate) fn private_dir(dir: &Path) -> Result<(), CaError> {
     if !dir.exists() {
         DirBuilder::new()
             .mode(0o700)
@@ -213,31 +255,11 @@ fn private(path: &Path, what: &'static str, mode: &str) -> Result<(), CaError> {
     Err(CaError::file(what, path, why))
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CaError> {
-    let fail = |e: std::io::Error| CaError::file("root", path, e);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(fail)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)
-}
-
-/// Writes a public file so that a reader sees the old or the new one, never half.
-pub(crate) fn publish(path: &Path, text: &str) -> Result<(), CaError> {
-    let fail = |e: std::io::Error| CaError::file("root bundle", path, e);
-    let next = path.with_extension("next");
-    let mut file = File::create(&next).map_err(fail)?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
-        .and_then(|()| file.sync_all())
-        .map_err(fail)?;
-    fs::rename(&next, path).map_err(fail)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

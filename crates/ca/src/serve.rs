@@ -2,9 +2,13 @@
 //!
 //! A caller is authenticated by its token before any byte of its request's body is read.
 
+mod meters;
+mod own;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +19,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::token::Claims;
+use meshward_http::pages;
 use model::SpiffeId;
 use proto::istio::v1::auth::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
@@ -25,15 +30,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tower_service::Service as _;
 
 use crate::config::{CaError, Config};
 use crate::keys::Keys;
-use crate::own::Own;
-use crate::plugged::Files;
-use crate::root::{self, Root};
+use crate::plugged::follow;
+use crate::roots::Roots;
+use crate::rotation::ledger::{self, Ledger};
+use crate::rotation::{Desk, Rotation};
 use crate::sign::{MAX_LIFETIME, SignError, sign};
+use meters::{Meters, Refused};
+use own::Own;
 
 /// Connections at one time, handshakes included; the next one waits in the listen queue.
 const MAX_CONNECTIONS: usize = 512;
@@ -61,24 +69,37 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), CaError> {
     let lifetime = lifetime(&config)?;
     let now = OffsetDateTime::now_utc();
-    let root = match (&config.cacerts, &config.dir) {
-        (Some(dir), _) => Root::plugged(&Files::of(dir)?, &config.trust_domain, now)?,
-        (None, Some(dir)) => Root::load_or_generate(dir, &config.trust_domain, now)?,
-        (None, None) => Root::generate(&config.trust_domain, now)?,
+    let roots = Arc::new(Roots::open(&config, now)?);
+    let plugged = Arc::clone(&roots);
+    // What an earlier process issued has ended by then.
+    let unknown = match roots.found() {
+        true => now
+            .unix_timestamp()
+            .saturating_add(roots.now().state.longest_leaf_s),
+        false => 0,
     };
-    let root = Arc::new(root);
+    let ledger = Arc::new(Ledger::new(unknown));
+    let rotation = Arc::new(Rotation::new(&config, Arc::clone(&roots), Arc::clone(&ledger)));
     let keys = Arc::new(Keys::new(&config)?);
-    let own = Own::new(Arc::clone(&root), &config.trust_domain).map_err(CaError::Crypto)?;
+    let own = Own::new(Arc::clone(&roots), &config.trust_domain).map_err(CaError::Crypto)?;
+    let meters = Arc::new(Meters::new(Arc::clone(&roots)));
     let server = Arc::new(Server {
         acceptor: acceptor(own)?,
         places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         signer: Signer {
-            root: Arc::clone(&root),
+            roots,
+            ledger,
             keys,
             trust_domain: config.trust_domain.clone(),
             lifetime,
+            meters: Arc::clone(&meters),
         },
     });
+    let following = follow(
+        config.cacerts.clone(),
+        config.trust_domain.clone(),
+        Arc::clone(&plugged),
+    );
     let mut listeners = JoinSet::new();
     for address in &config.listen {
         let fail = |e: std::io::Error| CaError::Listen {
@@ -89,9 +110,28 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         tracing::info!(%address, "certificate service");
         listeners.spawn(accept(listener, Arc::clone(&server)));
     }
-    root::publish(&config.root_out, &root.bundle())?;
-    shutdown.await;
-    Ok(())
+    for listener in pages::listen(&config.metrics).await.map_err(CaError::Serve)? {
+        listeners.spawn(pages::answer(listener, Arc::clone(&meters)));
+    }
+    rotation.publish()?;
+    let desk = desk(config.socket, Arc::clone(&rotation));
+    tokio::select! {
+        () = shutdown => Ok(()),
+        () = rotation.run() => Ok(()),
+        () = following => Ok(()),
+        error = desk => Err(error),
+    }
+}
+
+/// Answers the command line, where there is a socket for it.
+async fn desk(socket: Option<PathBuf>, rotation: Arc<Rotation>) -> CaError {
+    let Some(socket) = socket else {
+        return std::future::pending().await;
+    };
+    match admin::serve(&socket, Arc::new(Desk(rotation))).await {
+        Ok(()) => CaError::Serve("the socket is not served any more".to_owned()),
+        Err(error) => CaError::file("socket", socket, error),
+    }
 }
 
 fn lifetime(config: &Config) -> Result<time::Duration, CaError> {
@@ -183,6 +223,7 @@ async fn respond(
     peer: SocketAddr,
     mut request: HttpRequest<Incoming>,
 ) -> Result<HttpResponse<tonic::body::Body>, Infallible> {
+    signer.meters.asked();
     match signer.authenticate(&request) {
         Ok(claims) => {
             request.extensions_mut().insert(Caller { claims, peer });
@@ -192,6 +233,7 @@ async fn respond(
                 .await
         }
         Err(status) => {
+            signer.meters.refused(Refused::Unauthenticated);
             tracing::warn!(%peer, why = status.message(), "certificate refused");
             Ok(status.into_http())
         }
@@ -207,10 +249,12 @@ struct Caller {
 
 #[derive(Clone)]
 struct Signer {
-    root: Arc<Root>,
+    roots: Arc<Roots>,
+    ledger: Arc<Ledger>,
     keys: Arc<Keys>,
     trust_domain: model::TrustDomain,
     lifetime: time::Duration,
+    meters: Arc<Meters>,
 }
 
 impl Signer {
@@ -239,16 +283,24 @@ impl Signer {
             &claims.namespace,
             &claims.service_account,
         )
-        .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        .map_err(|e| {
+            self.meters.refused(Refused::Identity);
+            Status::invalid_argument(e.to_string())
+        })?;
         let now = OffsetDateTime::now_utc();
         let asked = request.validity_duration;
-        let issued = sign(&self.root, &id, &request.csr, asked, self.lifetime, now).map_err(|e| match e {
+        let root = self.roots.signing();
+        let issued = sign(&root, &id, &request.csr, asked, self.lifetime, now).map_err(|e| match e {
             SignError::Request(_) | SignError::Lifetime { .. } => Status::invalid_argument(e.to_string()),
             SignError::RootExpired => Status::failed_precondition(e.to_string()),
             SignError::Internal(_) => Status::internal(e.to_string()),
         });
         match issued {
             Ok(issued) => {
+                let end = issued.not_after.unix_timestamp();
+                self.ledger
+                    .record(ledger::holder(claims), root.fingerprint(), end);
+                self.meters.issued();
                 tracing::info!(
                     %id, peer = %caller.peer, pod = claims.pod_name, pod_uid = claims.pod_uid, node = claims.node,
                     serial = issued.serial, key = issued.key, not_after = %issued.not_after, "certificate issued"
@@ -258,6 +310,10 @@ impl Signer {
                 Ok(leaf.chain(issued.chain).chain([issued.root]).collect())
             }
             Err(status) => {
+                self.meters.refused(match status.code() {
+                    Code::InvalidArgument => Refused::Request,
+                    _ => Refused::Signing,
+                });
                 tracing::warn!(%id, peer = %caller.peer, why = status.message(), "certificate refused");
                 Err(status)
             }

@@ -44,6 +44,12 @@ impl Mesh {
             token_issuer: "test".to_owned(),
             token_audience: AUDIENCE.to_owned(),
             root_out: dir.path().join("root.pem"),
+            socket: Some(dir.path().join("ca.sock")),
+            holders: vec![crate::Holder {
+                name: "node-0".to_owned(),
+                socket: dir.path().join("node-0.sock"),
+            }],
+            metrics: Vec::new(),
         };
         tokio::spawn(crate::run(config, std::future::pending()));
         let root = dir.path().join("root.pem");
@@ -213,6 +219,41 @@ async fn id_07_trust_domains() {
 }
 
 #[tokio::test]
+async fn roots_of_another_trust_domain_vouch_for_it_and_for_nobody_else() {
+    let (mesh, partner, evil) = (
+        Mesh::start("td", 3600).await,
+        Mesh::start("partner", 3600).await,
+        Mesh::start("td", 3600).await,
+    );
+    let b = mesh.store("td", "b").await;
+    let idb = id("td", "b");
+    let caller = async |from: &Mesh, td: &str| {
+        let a = from.store(td, "a").await;
+        a.set_roots(&[from.root(), mesh.root()]).unwrap();
+        a.set_trust_domains(td.parse().unwrap(), vec!["td".parse().unwrap()]);
+        let (_, server) = shake((&a, &id(td, "a")), (&b, &idb), std::slice::from_ref(&idb)).await;
+        server.map_err(|e| e.to_string())
+    };
+    assert!(
+        caller(&partner, "partner")
+            .await
+            .unwrap_err()
+            .contains("unknown issuer")
+    );
+    let of = |td: &str, from: &Mesh| (td.parse::<TrustDomain>().unwrap(), from.root());
+    assert!(
+        b.set_bundles(&[of("partner", &partner), of("other", &evil)])
+            .is_empty()
+    );
+    assert_eq!(caller(&partner, "partner").await, Ok(id("partner", "a")));
+    // Its root is known, for another trust domain.
+    assert!(caller(&evil, "td").await.unwrap_err().contains("unknown issuer"));
+    let errors = b.set_bundles(&[("partner".parse().unwrap(), "no PEM".to_owned())]);
+    assert!(errors[0].to_string().contains("partner"), "{errors:?}");
+    assert!(caller(&partner, "partner").await.is_err());
+}
+
+#[tokio::test]
 async fn id_04_a_token_for_others_gets_nothing() {
     let mesh = Mesh::start("cluster.local", 3600).await;
     let store = mesh.empty_store("cluster.local");
@@ -245,6 +286,9 @@ async fn a_plugged_in_intermediate_signs_and_its_lists_bind_both_sides() {
     let ca = made::intermediate(&root, 50);
     let dir = made::directory(&root, &ca);
     let mesh = Mesh::signed_by("cluster.local", 3600, Some(dir.path().to_owned())).await;
+    assert_eq!(mesh.ask("status").await.unwrap().stage, "plugged");
+    let refused = mesh.ask("rotate").await.unwrap_err();
+    assert!(refused.contains("plugged in"), "{refused}");
     let (a, b) = (
         mesh.store("cluster.local", "a").await,
         mesh.store("cluster.local", "b").await,
@@ -291,4 +335,130 @@ async fn a_plugged_in_intermediate_signs_and_its_lists_bind_both_sides() {
     let (client, _) = shake((&a, &ida), (&b, &idb), std::slice::from_ref(&idb)).await;
     let why = client.unwrap_err().to_string();
     assert!(why.contains("revocation list of its issuer has expired"), "{why}");
+}
+
+/// A holder of certificates, as a node's proxy is: it follows the bundle, and says what it has.
+struct Holds(Store);
+
+impl admin::Handler for Holds {
+    async fn call(&self, _: admin::Call) -> Result<serde_json::Value, admin::Failure> {
+        let leaf = |one: identity::CertificateStatus| {
+            Some(admin::trust::Leaf {
+                id: one.id.to_string(),
+                root: one.root,
+                not_after: one.not_after?,
+            })
+        };
+        let holding = admin::trust::Holding {
+            roots: self.0.roots(),
+            leaves: self.0.status().into_iter().filter_map(leaf).collect(),
+        };
+        Ok(serde_json::to_value(holding).unwrap())
+    }
+}
+
+impl Mesh {
+    fn hold(&self, store: &Store) {
+        let socket = self.dir.path().join("node-0.sock");
+        let desk = Arc::new(Holds(store.clone()));
+        tokio::spawn(async move { admin::serve(&socket, desk).await });
+        let (store, bundle) = (store.clone(), self.dir.path().join("root.pem"));
+        tokio::spawn(async move {
+            let mut last = String::new();
+            loop {
+                let now = std::fs::read_to_string(&bundle).unwrap();
+                if now != last {
+                    store.set_roots(std::slice::from_ref(&now)).unwrap();
+                    last = now;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+
+    async fn ask(&self, verb: &str) -> Result<admin::trust::CaStatus, String> {
+        let socket = self.dir.path().join("ca.sock");
+        let answer = admin::call(&socket, verb, serde_json::Value::Null, Vec::new());
+        let value = answer.await.unwrap().finish().await.map_err(|f| f.message)?;
+        Ok(serde_json::from_value(value).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_goes_from_stage_to_stage_as_holders_follow_and_ends_the_old_root() {
+    let mesh = Mesh::start("cluster.local", 3600).await;
+    let (left, holder) = (
+        mesh.store("cluster.local", "a").await,
+        mesh.store("cluster.local", "b").await,
+    );
+    let (ida, idb) = (id("cluster.local", "a"), id("cluster.local", "b"));
+    let old = mesh.ask("status").await.unwrap().roots[0].fingerprint.clone();
+    // Nobody answers for the holder: its certificates last an hour, and so does the stage.
+    let begun = mesh.ask("rotate").await.unwrap();
+    assert_eq!((begun.stage.as_str(), begun.roots.len()), ("distributing", 2));
+    assert!(mesh.ask("rotate").await.unwrap_err().contains("under way"));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let waiting = mesh.ask("status").await.unwrap();
+    assert_eq!(waiting.stage, "distributing");
+    assert!(
+        waiting.waiting_for[0].starts_with("node-0 does not say"),
+        "{waiting:?}"
+    );
+    mesh.hold(&holder);
+    let begin = std::time::Instant::now();
+    let mut over = mesh.ask("status").await.unwrap();
+    while over.stage != "steady" {
+        // What is under way works in every stage.
+        let (client, server) = shake((&holder, &idb), (&holder, &idb), std::slice::from_ref(&idb)).await;
+        assert!(client.is_ok() && server.is_ok(), "{client:?} {server:?}");
+        assert!(begin.elapsed() < Duration::from_secs(30), "{over:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        over = mesh.ask("status").await.unwrap();
+    }
+    assert_ne!(over.roots[0].fingerprint, old);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(holder.roots(), [over.roots[0].fingerprint.clone()]);
+    // One that has stayed with the old root proves nothing any more.
+    let (_, server) = shake((&left, &ida), (&holder, &idb), std::slice::from_ref(&idb)).await;
+    assert!(server.is_err(), "{server:?}");
+}
+
+#[tokio::test]
+async fn id_11_what_changes_of_a_plugged_in_ca_is_taken_and_what_is_broken_is_not() {
+    use crate::plugged::tests as made;
+    let root = made::root(100);
+    let ca = made::intermediate(&root, 50);
+    let dir = made::directory(&root, &ca);
+    let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let mesh = Mesh::signed_by("cluster.local", 3600, Some(dir.path().to_owned())).await;
+    let published = async |what: &str, so: &dyn Fn(&str) -> bool| {
+        for _ in 0..100 {
+            if so(&mesh.root()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{what}: {}", mesh.root());
+    };
+    put("ca-crl.pem", &made::list(&ca, None, time::Duration::days(1)));
+    published("a list that comes is distributed", &|text| {
+        text.contains("X509 CRL")
+    })
+    .await;
+    // Another root instead of the one that is believed, or a key of another CA: everything stays.
+    let other = made::root(100);
+    put("root-cert.pem", &other.pem());
+    put("ca-key.pem", &other.key().serialize_pem());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(mesh.root().contains(&root.pem()) && !mesh.root().contains(&other.pem()));
+    mesh.store("cluster.local", "a").await;
+    // Beside it, it may come.
+    put("ca-key.pem", &ca.key().serialize_pem());
+    put("root-cert.pem", &format!("{}{}", root.pem(), other.pem()));
+    published("both roots", &|text| {
+        text.contains(&other.pem()) && text.contains(&root.pem())
+    })
+    .await;
+    let store = mesh.store("cluster.local", "b").await;
+    assert!(store.ready(&id("cluster.local", "b")));
 }

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use model::Profile;
 
 use crate::ask::args::{CanI, Eval, Explain, Why};
+use crate::inspect::ca::Ca;
 use crate::inspect::restart::Restart;
-use crate::{Ask, Command, Down, MAX_NODES, Part, Soak, Up};
+use crate::{Ask, Command, Down, MAX_NODES, Part, Soak, Survey, Up};
 
 const CONVENTIONS: &str = "Exit codes: 0 yes, 1 no (denied, findings, not there), 2 could not decide or reach,
 64 usage, 65 bad input, 130 interrupted. With -o json there is one JSON document on standard output and nothing else.";
@@ -51,15 +53,17 @@ enum Verb {
     Lab(LabWords),
     #[command(flatten)]
     Ask(Asked),
-    /// Be a certificate authority
-    #[command(hide = true)]
-    Ca(PartWords),
+    /// Say how the roots of the mesh stand, or replace them
+    #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+    Ca(CaWords),
     /// Be a control plane
     #[command(hide = true)]
     Control(PartWords),
     /// Be a node's proxy
     #[command(hide = true)]
     Proxy(PartWords),
+    /// Be a proxy from files alone, for a machine or a gateway: no control plane, given certificates
+    Standalone(PartWords),
     /// Be a built-in workload program
     #[command(hide = true)]
     Workload {
@@ -73,6 +77,8 @@ enum Verb {
 enum LabWords {
     /// Keep a steady load up while everything about the mesh changes, and say what failed
     Soak(SoakWords),
+    /// Replay ways into and out of a mesh that surprised people, and say what got through
+    Survey(SurveyWords),
 }
 
 #[derive(Args, Debug)]
@@ -89,6 +95,19 @@ struct SoakWords {
     /// Draw latencies and failures over time, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// The form of what is printed
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Json>,
+}
+
+#[derive(Args, Debug)]
+struct SurveyWords {
+    /// Which defaults are in force: `secure`, or `istio` to see what Istio's let through
+    #[arg(long, default_value = "secure", value_name = "PROFILE", value_parser = profile)]
+    profile: Profile,
+    /// Only attempts whose id contains this
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    only: String,
     /// The form of what is printed
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Json>,
@@ -120,8 +139,12 @@ pub(crate) enum Asked {
     Proxies(Proxies),
     /// Start parts anew: a proxy is replaced by another one without losing a connection
     Restart(Restart),
-    /// Print the metrics of each node's proxy
+    /// Print the metrics of each node's proxy, the control plane and the certificate authority
     Metrics(Metrics),
+    /// Show who calls whom, how often, how fast, and what is refused
+    Top(Top),
+    /// Write a support bundle, without secrets, into a file
+    Dump(Dump),
     /// Say whether a caller may do something, and why: in files, or in the running mesh
     CanI(Box<CanI>),
     /// Say why a call was refused
@@ -134,6 +157,17 @@ pub(crate) enum Asked {
     Lint(Lint),
     /// Print the version
     Version(Plain),
+    #[command(skip)]
+    Ca(Ca),
+}
+
+#[derive(Args, Debug)]
+struct CaWords {
+    /// Be a certificate authority, by this configuration
+    #[arg(long, value_name = "FILE", hide = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    asked: Option<Ca>,
 }
 
 #[derive(Args, Debug)]
@@ -393,9 +427,50 @@ pub(crate) struct Proxies {
 /// `metrics`.
 #[derive(Clone, Args, Debug)]
 pub(crate) struct Metrics {
-    /// One node; all where none is said, each a text of its own
+    /// One node, `control` or `ca`; all where none is said, each a text of its own
+    #[arg(value_name = "NODE|control|ca")]
     pub(crate) node: Option<String>,
-    /// The form of what is printed: the texts by node
+    /// The form of what is printed: the texts by node, `control` and `ca`
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Json>,
+}
+
+/// `top`.
+#[derive(Clone, Args, Debug)]
+pub(crate) struct Top {
+    /// Only calls from or to the namespace
+    #[arg(short, long, value_name = "NS")]
+    pub(crate) namespace: Option<String>,
+    /// Look once, and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How long between two looks
+    #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = milliseconds)]
+    pub(crate) interval: u64,
+    /// What comes first
+    #[arg(long, value_enum, default_value_t = Sort::Rate, value_name = "BY")]
+    pub(crate) sort: Sort,
+    /// The form of what is printed; without --once one JSON document a line
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Json>,
+}
+
+/// What `top` puts first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Sort {
+    Rate,
+    Denied,
+    Errors,
+    P99,
+    Bytes,
+}
+
+/// `dump`.
+#[derive(Clone, Args, Debug)]
+pub(crate) struct Dump {
+    /// The file, which must not be there yet; `meshward-MESH-TIME.tar.gz` where none is said
+    pub(crate) file: Option<PathBuf>,
+    /// The form of what is printed
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Json>,
 }
@@ -445,9 +520,29 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
             plot: words.plot,
             json: words.output.is_some(),
         }),
-        Verb::Ca(part) => Command::Part(Part::Ca, part.config),
+        Verb::Ca(CaWords {
+            config: Some(config), ..
+        }) => Command::Part(Part::Ca, config),
+        Verb::Ca(CaWords {
+            asked: Some(asked), ..
+        }) => Command::Ask(Ask {
+            name: words.name,
+            colour: words.color,
+            asked: Asked::Ca(asked),
+        }),
+        Verb::Ca(_) => {
+            return Err(
+                Words::command().error(ErrorKind::MissingSubcommand, "`ca` wants `status` or `rotate`")
+            );
+        }
+        Verb::Lab(LabWords::Survey(words)) => Command::Survey(Survey {
+            profile: words.profile,
+            json: words.output.is_some(),
+            only: words.only,
+        }),
         Verb::Control(part) => Command::Part(Part::Control, part.config),
         Verb::Proxy(part) => Command::Part(Part::Proxy, part.config),
+        Verb::Standalone(part) => Command::Part(Part::Standalone, part.config),
         Verb::Workload { words } => {
             let mut words = words.into_iter();
             Command::Workload(words.next().unwrap_or_default(), words.collect())
@@ -499,7 +594,7 @@ fn milliseconds(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is no duration: write for example `60s` or `1m30s`"))
 }
 
-fn wait(text: &str) -> Result<u64, String> {
+pub(crate) fn wait(text: &str) -> Result<u64, String> {
     match text {
         "false" => Ok(0),
         "true" => milliseconds("60s"),
@@ -518,6 +613,5 @@ fn image(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 pub(crate) fn definition() -> clap::Command {
-    use clap::CommandFactory as _;
     Words::command()
 }

@@ -36,6 +36,8 @@ pub enum Command {
     Down(Down),
     /// Soak a mesh of its own.
     Soak(Soak),
+    /// Replay the survey against a mesh of its own.
+    Survey(Survey),
     /// Be a part of a mesh, by its configuration file.
     Part(Part, PathBuf),
     /// Be a built-in workload program.
@@ -53,6 +55,8 @@ pub enum Part {
     Control,
     /// A node's proxy.
     Proxy,
+    /// A proxy from files alone.
+    Standalone,
 }
 
 /// `meshward up`.
@@ -112,6 +116,17 @@ pub struct Soak {
     pub plot: Option<PathBuf>,
     /// `-o json`.
     pub json: bool,
+}
+
+/// `meshward lab survey`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Survey {
+    /// `--profile`.
+    pub profile: Profile,
+    /// `-o json`.
+    pub json: bool,
+    /// `--only`: only attempts whose id contains it; all where empty.
+    pub only: String,
 }
 
 /// Everything else.
@@ -176,6 +191,8 @@ async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
         Asked::Proxies(asked) => inspect::proxies::proxies(mesh, asked, out).await,
         Asked::Restart(asked) => inspect::restart::restart(mesh, asked, out).await,
         Asked::Metrics(asked) => inspect::proxies::metrics(mesh, asked, out).await,
+        Asked::Top(asked) => inspect::top::top(mesh, asked, out).await,
+        Asked::Dump(asked) => inspect::dump::dump(mesh, asked, out).await,
         Asked::CanI(asked) => ask::can_i::can_i(mesh, asked, out).await,
         Asked::Why(asked) => ask::why::why(mesh, asked, out).await,
         Asked::Explain(asked) => match &asked.what {
@@ -184,6 +201,7 @@ async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
         },
         Asked::Eval(asked) => ask::eval::eval(asked, out).await,
         Asked::Lint(asked) => lint::lint(asked, out).await,
+        Asked::Ca(asked) => inspect::ca::ca(mesh, asked, out).await,
         Asked::Version(asked) => inspect::info::version(*asked, out),
     }
 }

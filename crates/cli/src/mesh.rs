@@ -66,6 +66,13 @@ impl Mesh {
             .await
     }
 
+    /// Asks the certificate authority.
+    pub(crate) async fn ca(&self, verb: &str) -> Result<Answer, Stop> {
+        let path = self.dir.ca_socket();
+        self.call(&path, "the certificate authority", verb, &(), Vec::new())
+            .await
+    }
+
     /// Asks a node's proxy.
     pub(crate) async fn proxy(&self, node: &str, verb: &str, body: &impl Serialize) -> Result<Answer, Stop> {
         let path = self.dir.proxy_socket(node);
@@ -76,6 +83,11 @@ impl Mesh {
     /// What runs.
     pub(crate) async fn info(&self) -> Result<Info, Stop> {
         last(self.up("info", &(), Vec::new()).await?).await
+    }
+
+    /// Where the parts and the pods write what they print.
+    pub(crate) fn logs(&self) -> std::path::PathBuf {
+        self.dir.logs()
     }
 
     /// The nodes that are meant: the one that is named, or all.

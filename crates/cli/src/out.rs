@@ -1,6 +1,6 @@
 //! Where things are printed, and how a command ends.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use admin::{Exit, Failure};
 use serde::Serialize;
@@ -54,6 +54,7 @@ pub(crate) struct Out {
     /// Whether what goes to standard output may be coloured.
     pub(crate) colour: bool,
     error_colour: bool,
+    terminal: bool,
 }
 
 impl Out {
@@ -66,6 +67,7 @@ impl Out {
         Self {
             colour: may(anstream::AutoStream::choice(&io::stdout())),
             error_colour: may(anstream::AutoStream::choice(&io::stderr())),
+            terminal: io::stdout().is_terminal(),
             stdout: Box::new(io::stdout()),
             stderr: Box::new(io::stderr()),
         }
@@ -78,7 +80,13 @@ impl Out {
             stderr: Box::new(stderr),
             colour: false,
             error_colour: false,
+            terminal: false,
         }
+    }
+
+    /// Whether standard output is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// Prints text that is clean, whole lines of it, at once.

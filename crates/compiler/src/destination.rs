@@ -79,6 +79,8 @@ impl<'a> Rules<'a> {
 
     fn warn(&self, view: &View<'_>, report: &mut Report) {
         let domain = &view.options.cluster_domain;
+        let entries = view.service_entries.iter().flat_map(|of| &of.body.hosts);
+        let declared = entries.filter_map(|host| host.parse().ok());
         let hosts: Vec<Host> = view
             .services
             .iter()
@@ -87,6 +89,7 @@ impl<'a> Rules<'a> {
                     .parse()
                     .ok()
             })
+            .chain(declared)
             .collect();
         for rule in self.namespaces.values().flatten() {
             if !hosts.iter().any(|host| rule.pattern.matches(host)) {

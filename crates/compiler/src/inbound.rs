@@ -16,6 +16,7 @@ use crate::authz::Authz;
 use crate::pods::PodFacts;
 use crate::report::{Report, code};
 use crate::services::{Member, Services};
+use crate::settings::telemetry::Telemetries;
 use crate::view::View;
 
 /// What stands before the applications.
@@ -23,6 +24,7 @@ use crate::view::View;
 pub(crate) struct Guards<'g, 'a> {
     pub(crate) authz: &'g Authz<'a>,
     pub(crate) requests: &'g Requests<'a>,
+    pub(crate) telemetries: &'g Telemetries<'a>,
     pub(crate) deny_by_default: bool,
 }
 
@@ -49,6 +51,7 @@ pub(crate) fn all<'a>(
                 policies,
                 mtls_decided_by: modes.decided_by.clone(),
                 path_dialects: dialects::of(view, pod, members, report),
+                telemetry: guards.telemetries.of(pod, report),
             }
         })
     })
@@ -115,7 +118,7 @@ fn word(protocol: Protocol) -> &'static str {
     }
 }
 
-/// The pods as resources: for every node without their inbound side, and with it for their own.
+/// The pods as resources: without their inbound side for whoever asks, and with it for their own node.
 #[derive(Debug)]
 pub(crate) struct Workloads {
     shared: Vec<Arc<Resource>>,
@@ -123,10 +126,14 @@ pub(crate) struct Workloads {
 }
 
 impl Workloads {
-    /// What a node is told; its own pods come last and replace what is shared of them.
-    pub(crate) fn for_node(&self, node: &str) -> impl Iterator<Item = Arc<Resource>> {
-        let own = self.own.get(node).into_iter().flatten();
-        self.shared.iter().chain(own).cloned()
+    /// All of them, without their inbound side.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.shared.iter()
+    }
+
+    /// Those of a node, with it.
+    pub(crate) fn own(&self, node: &str) -> impl Iterator<Item = Arc<Resource>> {
+        self.own.get(node).into_iter().flatten().cloned()
     }
 }
 

@@ -85,7 +85,10 @@ impl Default for Options {
 /// What comes out.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Compiled {
-    /// What each node's proxy is to know.
+    /// Services and workloads, without what may come in to these: what a proxy may ask for.
+    pub shared: Resources,
+    /// What each node's proxy may know: all that is `shared`, and over it what belongs to the node
+    /// ([`Resources::own`]), which its proxy has from the start.
     pub nodes: BTreeMap<String, Resources>,
     /// What is wrong, or not as it was most likely meant; ordered by place.
     pub problems: Vec<Problem>,
@@ -177,39 +180,53 @@ pub fn compile(world: &World) -> Compiled {
     let services = services::all(&view, &pods, &modes, &rules, &mut report);
     let authz = authz::Authz::new(&view, &mesh, &guardrails, &services.list, &mut report);
     let requests = authn::request::Requests::new(&view, &mut report);
+    let telemetries = settings::telemetry::Telemetries::new(&view, &services.list, &mut report);
     let guards = inbound::Guards {
         authz: &authz,
         requests: &requests,
+        telemetries: &telemetries,
         deny_by_default: mesh.deny_by_default,
     };
     let inbounds = inbound::all(&view, &pods, &modes, &services, guards, &mut report);
     report.unsupported(&view);
 
-    let shared: Vec<Arc<Resource>> = [Resource::from(mesh.clone()), Resource::Roots(world.roots.clone())]
+    let workloads = inbound::workloads(&pods, &modes, &inbounds);
+    // What entries declare is found by addresses and hosts that nobody can be asked about by name: every proxy has it.
+    let (entries, asked_for): (Vec<_>, Vec<_>) = services
+        .list
+        .iter()
+        .cloned()
+        .partition(|service| service.external.is_some());
+    let shared: Resources = asked_for
         .into_iter()
-        .chain(services.list.iter().cloned().map(Resource::Service))
+        .map(Resource::Service)
+        .map(Arc::new)
+        .chain(workloads.shared().cloned())
+        .collect();
+    let of_every_node: Vec<_> = [Resource::from(mesh.clone()), Resource::Roots(world.roots.clone())]
+        .into_iter()
+        .chain(entries.into_iter().map(Resource::Service))
         .map(Arc::new)
         .collect();
-    let workloads = inbound::workloads(&pods, &modes, &inbounds);
+    let base = Resources::over(&shared);
     let nodes = view
         .nodes
         .iter()
         .map(|node| {
-            let mut resources: Resources = shared.iter().cloned().collect();
-            workloads
-                .for_node(node)
-                .for_each(|resource| resources.insert(resource));
-            authz
-                .for_node(node, &pods, &inbounds)
-                .for_each(|resource| resources.insert(resource));
-            requests
-                .for_node(node, &pods, &inbounds)
+            let mut resources = base.beside();
+            of_every_node
+                .iter()
+                .cloned()
+                .chain(workloads.own(node))
+                .chain(authz.for_node(node, &pods, &inbounds))
+                .chain(requests.for_node(node, &pods, &inbounds))
                 .for_each(|resource| resources.insert(resource));
             ((*node).to_owned(), resources)
         })
         .collect();
     let (problems, effects) = report.finish();
     Compiled {
+        shared: base,
         nodes,
         problems,
         effects,

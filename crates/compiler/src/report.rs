@@ -74,7 +74,11 @@ impl Report {
         let security = security.chain(view.authorization_policies.iter().map(|of| of.object));
         let security = security.chain(view.guardrails.iter().map(|of| of.object));
         let security = security.chain(view.request_authentications.iter().map(|of| of.object));
-        for object in security.chain(view.destination_rules.iter().map(|of| of.object)) {
+        let told = view.telemetries.iter().map(|of| of.object);
+        let security = security.chain(told);
+        let security = security.chain(view.destination_rules.iter().map(|of| of.object));
+        let security = security.chain(view.service_entries.iter().map(|of| of.object));
+        for object in security.chain(view.sidecars.iter().map(|of| of.object)) {
             report.effects.insert(
                 object.reference(),
                 Draft {

@@ -1,6 +1,7 @@
 //! Services: cluster addresses, ports, and the endpoints behind them.
 
 mod endpoints;
+mod entries;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use api::{Problem, ServiceType, Severity};
 use model::{Host, Protocol, ServiceName, canonical_ip};
-use snapshot::{Service, ServicePort};
+use snapshot::{Resolution, Service, ServicePort};
 
 use crate::PlainService;
 use crate::addresses::{self, Addresses};
@@ -90,6 +91,8 @@ pub(crate) fn all<'a>(
             services.list.push(Arc::new(service));
         }
     }
+    let entries = ground.entries(&vips, report);
+    services.list.extend(entries.into_iter().map(Arc::new));
     services.list.sort_by(|a, b| a.name.cmp(&b.name));
     services
 }
@@ -97,7 +100,12 @@ pub(crate) fn all<'a>(
 /// The DNAT table for pods outside the mesh.
 pub(crate) fn plain(services: &[Arc<Service>]) -> Vec<PlainService> {
     let mut out = Vec::new();
-    for service in services {
+    // What is reached at the address that was dialled needs no other.
+    let direct = |service: &&Arc<Service>| {
+        let external = service.external.as_ref();
+        external.is_some_and(|external| external.resolution == Resolution::None)
+    };
+    for service in services.iter().filter(|service| !direct(service)) {
         for (vip, port) in service
             .vips
             .iter()
@@ -158,6 +166,7 @@ fn cluster_addresses(view: &View<'_>, report: &mut Report) -> Addresses {
         }
         given.insert(name_of(*of), own);
     }
+    given.extend(entries::to_allocate(view).map(|name| (name, Vec::new())));
     let complete = addresses::complete(given, &view.options.dns_vips);
     for of in &view.services {
         if complete.get(&name_of(*of)).is_some_and(|own| own.len() < 2) {
@@ -220,6 +229,7 @@ impl<'a> Ground<'_, 'a> {
             external_name,
             endpoints,
             identities,
+            external: None,
             host,
             name,
         })

@@ -1,8 +1,11 @@
 //! Settings of the mesh: the profile's defaults, and what MeshConfig says in their place (semantics 14).
 
+mod scopes;
+pub(crate) mod telemetry;
+
 use api::{MeshConfig, OutboundMode, PathNormalization as Written, Problem, ProtocolVersion, Severity};
 use model::TrustDomain;
-use snapshot::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
+use snapshot::{Bundle, Egress, Mesh, MeshTls, PathNormalization, TLS12_SUITES, TlsVersion, XfccMode};
 
 use crate::report::{Report, code};
 use crate::view::{Of, View};
@@ -17,23 +20,26 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
     let secure = view.secure();
     let empty = MeshConfig::default();
     let config = view.mesh_config.map_or(&empty, |of| of.body);
+    let scopes = scopes::scopes(view, report);
     let mut reader = Reader {
         of: view.mesh_config,
         report,
     };
     let default_detection = secure.then_some(DETECTION_TIMEOUT_MS);
+    // Read in any case: what is wrong with it is told.
+    let written = reader.trust_domain("trustDomain", config.trust_domain.as_deref());
+    let trust_domain = view.options.trust_domain.clone().or(written).unwrap_or_default();
+    let trust_domain_aliases: Vec<_> = config
+        .trust_domain_aliases
+        .iter()
+        .filter_map(|alias| reader.trust_domain("trustDomainAliases", Some(alias)))
+        .collect();
+    let own = [std::slice::from_ref(&trust_domain), &trust_domain_aliases].concat();
+    let (min_tls, tls) = tls(config, secure, &own, &mut reader);
     Mesh {
         profile: view.options.profile,
-        trust_domain: {
-            // Read in any case: what is wrong with it is told.
-            let written = reader.trust_domain("trustDomain", config.trust_domain.as_deref());
-            view.options.trust_domain.clone().or(written).unwrap_or_default()
-        },
-        trust_domain_aliases: config
-            .trust_domain_aliases
-            .iter()
-            .filter_map(|alias| reader.trust_domain("trustDomainAliases", Some(alias)))
-            .collect(),
+        trust_domain,
+        trust_domain_aliases,
         root_namespace: view.root_namespace().to_owned(),
         cluster_domain: view.options.cluster_domain.clone(),
         dns_vips: view.options.dns_vips.clone(),
@@ -61,18 +67,86 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
                 config.protocol_detection_timeout.as_deref(),
             )
             .map_or(default_detection, |ms| (ms > 0).then_some(ms)),
-        min_tls: match config.mesh_mtls.as_ref().map(|tls| tls.min_protocol_version) {
-            Some(ProtocolVersion::Tls13) => TlsVersion::V1_3,
-            Some(ProtocolVersion::Tls12) => TlsVersion::V1_2,
-            Some(ProtocolVersion::Auto) | None if secure => TlsVersion::V1_3,
-            Some(ProtocolVersion::Auto) | None => TlsVersion::V1_2,
-        },
+        min_tls,
+        tls,
         http10: false,
+        scopes,
         connect_timeout_ms: reader
             .duration("connectTimeout", config.connect_timeout.as_deref())
             .filter(|ms| *ms > 0)
             .unwrap_or(CONNECT_TIMEOUT_MS),
     }
+}
+
+/// What mesh TLS is bound by (semantics 1.7). What cannot be acted on never loosens it.
+fn tls(
+    config: &MeshConfig,
+    secure: bool,
+    own: &[TrustDomain],
+    reader: &mut Reader<'_, '_>,
+) -> (TlsVersion, MeshTls) {
+    let mutual = config.mesh_mtls.as_ref();
+    let mut least = match mutual.map(|tls| tls.min_protocol_version) {
+        Some(ProtocolVersion::Tls13) => TlsVersion::V1_3,
+        Some(ProtocolVersion::Tls12) => TlsVersion::V1_2,
+        Some(ProtocolVersion::Auto) | None if secure => TlsVersion::V1_3,
+        Some(ProtocolVersion::Auto) | None => TlsVersion::V1_2,
+    };
+    let asked = mutual.map(|tls| tls.cipher_suites.as_slice()).unwrap_or_default();
+    let (cipher_suites, others): (Vec<_>, Vec<_>) = asked
+        .iter()
+        .cloned()
+        .partition(|name| TLS12_SUITES.contains(&name.as_str()));
+    if !others.is_empty() {
+        let all = if cipher_suites.is_empty() {
+            least = TlsVersion::V1_3;
+            "so that TLS 1.3 alone is spoken, which chooses its own"
+        } else {
+            "and left out"
+        };
+        reader.tell(
+            Severity::Warning,
+            &format!(
+                "`meshMTLS.cipherSuites`: {} is not spoken here, {all}",
+                others.join(", ")
+            ),
+        );
+    }
+    let mut bundles = Vec::new();
+    for entry in &config.ca_certificates {
+        let field = "caCertificates";
+        if !entry.spiffe_bundle_url.is_empty() || !entry.cert_signers.is_empty() {
+            reader.left_out(
+                field,
+                "roots by `spiffeBundleUrl` or `certSigners` are not acted on; give them as `pem`",
+            );
+        } else if !entry.pem.contains("-----BEGIN CERTIFICATE-----") {
+            reader.left_out(field, "`pem` holds no certificate");
+        } else {
+            let named: Vec<_> = entry
+                .trust_domains
+                .iter()
+                .filter_map(|text| reader.trust_domain("caCertificates.trustDomains", Some(text)))
+                .collect();
+            // Names that are all wrong must not become "any".
+            let domains = if entry.trust_domains.is_empty() {
+                own.to_vec()
+            } else {
+                named
+            };
+            bundles.extend(domains.into_iter().map(|trust_domain| Bundle {
+                trust_domain,
+                pem: entry.pem.clone(),
+            }));
+        }
+    }
+    (
+        least,
+        MeshTls {
+            cipher_suites,
+            bundles,
+        },
+    )
 }
 
 /// The mode that is asked for; else MERGE_SLASHES in the secure profile (semantics 3.6 OURS), BASE in Istio's.
@@ -117,12 +191,16 @@ impl Reader<'_, '_> {
     }
 
     fn refuse(&mut self, field: &str, why: &str) {
+        self.tell(Severity::Error, &format!("`{field}`: {why}; the default is used"));
+    }
+
+    fn left_out(&mut self, field: &str, why: &str) {
+        self.tell(Severity::Error, &format!("`{field}`: {why}; it is left out"));
+    }
+
+    fn tell(&mut self, severity: Severity, message: &str) {
         let Some(of) = self.of else { return };
-        let message = format!("`{field}`: {why}; the default is used");
-        self.report.tell(
-            of.object,
-            "data.mesh",
-            Problem::new(Severity::Error, code::MESH_CONFIG, message),
-        );
+        let problem = Problem::new(severity, code::MESH_CONFIG, message.to_owned());
+        self.report.tell(of.object, "data.mesh", problem);
     }
 }

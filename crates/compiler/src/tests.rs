@@ -4,11 +4,13 @@ mod authn;
 mod authz;
 mod clients;
 mod dialects;
+mod egress;
 mod external;
 mod guardrail;
 mod order;
 mod requests;
 mod services;
+mod telemetry;
 mod told;
 
 use std::collections::BTreeMap;
@@ -53,10 +55,11 @@ impl Scene {
         self.age += 1;
         let version = match kind {
             "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "security.istio.io/v1",
-            "DestinationRule" => "networking.istio.io/v1",
+            "DestinationRule" | "ServiceEntry" | "Sidecar" => "networking.istio.io/v1",
             "Guardrail" => "meshward.dev/v1alpha1",
             "NetworkPolicy" => "networking.k8s.io/v1",
             "EndpointSlice" => "discovery.k8s.io/v1",
+            "Telemetry" => "telemetry.istio.io/v1",
             "Deployment" => "apps/v1",
             _ => "v1",
         };
@@ -396,6 +399,28 @@ fn profiles_and_mesh_config() {
         (set.trust_domain.as_str(), set.trust_domain_aliases[0].as_str()),
         ("td1", "td2")
     );
+    let tls = |text: &str| {
+        let mesh = of(config(text));
+        (mesh.min_tls, mesh.tls)
+    };
+    let (least, bounds) = tls(
+        "    meshMTLS: {minProtocolVersion: TLSV1_2, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256, AES256-SHA]}\n",
+    );
+    assert_eq!(least, snapshot::TlsVersion::V1_2);
+    assert_eq!(bounds.cipher_suites, ["ECDHE-RSA-AES128-GCM-SHA256"]);
+    // Of suites none of which is spoken here, none is put in their place.
+    let (least, bounds) = tls("    meshMTLS: {minProtocolVersion: TLSV1_2, cipherSuites: [AES256-SHA]}\n");
+    assert_eq!(
+        (least, bounds),
+        (snapshot::TlsVersion::V1_3, snapshot::MeshTls::default())
+    );
+    let pem = "-----BEGIN CERTIFICATE-----";
+    let (_, bounds) = tls(&format!(
+        "    trustDomain: td1\n    trustDomainAliases: [td2]\n    caCertificates:\n    - {{pem: {pem}, trustDomains: [td3]}}\n    \
+         - {{pem: {pem}}}\n    - {{pem: {pem}, trustDomains: [\"!\"]}}\n    - {{spiffeBundleUrl: \"https://a\"}}\n",
+    ));
+    let domains: Vec<_> = bounds.bundles.iter().map(|b| b.trust_domain.as_str()).collect();
+    assert_eq!(domains, ["td3", "td1", "td2"]);
     let mut fixed = config("    trustDomain: td1\n").world();
     fixed.options.trust_domain = Some("td2".parse().unwrap());
     assert_eq!(compile(&fixed).mesh().trust_domain.as_str(), "td2");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use api::{
     AuthorizationPolicy, DestinationRule, EndpointSlice, Endpoints, Guardrail, Kind, MeshConfig, Meta,
-    Object, PeerAuthentication, Pod, RequestAuthentication, Service,
+    Object, PeerAuthentication, Pod, RequestAuthentication, Service, ServiceEntry, Sidecar, Telemetry,
 };
 use jwt::Jwks;
 use model::Profile;
@@ -70,6 +70,9 @@ pub(crate) struct View<'a> {
     pub(crate) guardrails: Vec<Of<'a, Guardrail>>,
     pub(crate) request_authentications: Vec<Of<'a, RequestAuthentication>>,
     pub(crate) destination_rules: Vec<Of<'a, DestinationRule>>,
+    pub(crate) telemetries: Vec<Of<'a, Telemetry>>,
+    pub(crate) service_entries: Vec<Of<'a, ServiceEntry>>,
+    pub(crate) sidecars: Vec<Of<'a, Sidecar>>,
     /// By source.
     pub(crate) jwks: &'a BTreeMap<String, Arc<Jwks>>,
     /// Of security kinds that are not acted on.
@@ -77,8 +80,8 @@ pub(crate) struct View<'a> {
     pub(crate) mesh_config: Option<Of<'a, MeshConfig>>,
     /// Objects of one kind and name, and the one that is used in their place.
     pub(crate) duplicates: Vec<(&'a Object, &'a Object)>,
-    /// Namespace and labels of every pod that exists or that a workload would make.
-    templates: Vec<(&'a str, &'a BTreeMap<String, String>)>,
+    /// By namespace, the labels of every pod that exists or that a workload would make.
+    templates: HashMap<&'a str, Vec<&'a BTreeMap<String, String>>>,
 }
 
 impl<'a> View<'a> {
@@ -91,10 +94,7 @@ impl<'a> View<'a> {
         let mut view = Self {
             options: &world.options,
             nodes: world.nodes.iter().map(String::as_str).collect(),
-            templates: pods
-                .iter()
-                .map(|p| (p.metadata.namespace.as_str(), &p.metadata.labels))
-                .collect(),
+            templates: HashMap::new(),
             pods,
             namespaces: BTreeMap::new(),
             services: Vec::new(),
@@ -104,11 +104,18 @@ impl<'a> View<'a> {
             guardrails: Vec::new(),
             request_authentications: Vec::new(),
             destination_rules: Vec::new(),
+            telemetries: Vec::new(),
+            service_entries: Vec::new(),
+            sidecars: Vec::new(),
             jwks: &world.jwks,
             unsupported: Vec::new(),
             mesh_config: None,
             duplicates: Vec::new(),
         };
+        for pod in &view.pods {
+            let of_namespace = view.templates.entry(&pod.metadata.namespace).or_default();
+            of_namespace.push(&pod.metadata.labels);
+        }
         let mut seen: HashMap<_, &Object> = HashMap::new();
         for object in objects {
             let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
@@ -148,6 +155,9 @@ impl<'a> View<'a> {
             Kind::AuthorizationPolicy(body) => self.authorization_policies.push(Of { object, body }),
             Kind::Guardrail(body) => self.guardrails.push(Of { object, body }),
             Kind::DestinationRule(body) => self.destination_rules.push(Of { object, body }),
+            Kind::Telemetry(body) => self.telemetries.push(Of { object, body }),
+            Kind::ServiceEntry(body) => self.service_entries.push(Of { object, body }),
+            Kind::Sidecar(body) => self.sidecars.push(Of { object, body }),
             Kind::ConfigMap(_, Some(body)) if meta.namespace == SYSTEM_NAMESPACE => {
                 self.mesh_config = Some(Of { object, body });
             }
@@ -170,7 +180,8 @@ impl<'a> View<'a> {
     }
 
     fn template(&mut self, owner: &'a Meta, pod: &'a Meta) {
-        self.templates.push((&owner.namespace, &pod.labels));
+        let of_namespace = self.templates.entry(&owner.namespace).or_default();
+        of_namespace.push(&pod.labels);
     }
 
     pub(crate) fn secure(&self) -> bool {
@@ -193,10 +204,11 @@ impl<'a> View<'a> {
         namespace: Option<&str>,
         labels: &BTreeMap<String, String>,
     ) -> bool {
-        let here = |ns: &str| namespace.is_none_or(|wanted| wanted == ns);
-        self.templates
-            .iter()
-            .any(|(ns, own)| here(ns) && covers(labels, own))
+        let selected = |own: &Vec<&BTreeMap<String, String>>| own.iter().any(|own| covers(labels, own));
+        match namespace {
+            Some(namespace) => self.templates.get(namespace).is_some_and(selected),
+            None => self.templates.values().any(selected),
+        }
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Config {
     pub token: PathBuf,
     /// The public keys that the nodes' tokens are verified by, JWKS.
     pub token_keys: PathBuf,
+    /// Where metrics (`/metrics`) and health (`/healthz/ready`) are served, read-only.
+    #[serde(default)]
+    pub metrics: Vec<SocketAddr>,
     /// How the keys of token issuers are fetched.
     #[serde(default)]
     pub fetching: Fetching,

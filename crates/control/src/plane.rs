@@ -5,7 +5,7 @@
 
 mod by_hand;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,7 +14,6 @@ use api::{Object, Parsed, Problem, Severity};
 use identity::{Clock, SystemClock};
 use jwt::Jwks;
 use model::{Profile, TrustDomain};
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use xds::server::Server;
 
@@ -22,6 +21,7 @@ use crate::keys::{Keys, Known, Stored};
 use crate::layers::{Above, Below, Held, Key, merge};
 use crate::source::{Change, Now};
 use crate::state::{Ages, Directory, Kept};
+use crate::verbs::MAX_PODS;
 use crate::view::View;
 use crate::world::{FileEntry, Frozen, Reported, parse};
 
@@ -73,8 +73,15 @@ pub(crate) enum Command {
     },
     /// What is known of the keys of token issuers.
     Keys(Known),
+    /// All pods.
     Pods {
-        pods: Vec<Reported>,
+        pods: Vec<Arc<Reported>>,
+        answer: Answer,
+    },
+    /// Pods that have changed, and those that are gone, `namespace/name`.
+    PodsChange {
+        changed: Vec<Arc<Reported>>,
+        gone: Vec<String>,
         answer: Answer,
     },
 }
@@ -97,7 +104,7 @@ pub(crate) struct Plane {
     hidden: BTreeSet<Key>,
     in_force: Vec<Arc<Held>>,
     ages: Ages,
-    pods: Vec<Reported>,
+    pods: Vec<Arc<Reported>>,
     roots: Vec<String>,
     roots_problem: Option<Problem>,
     jwks: BTreeMap<String, Arc<Jwks>>,
@@ -136,7 +143,7 @@ impl Plane {
             pods: restored
                 .pods
                 .into_iter()
-                .filter_map(|value| Reported::new(value).ok())
+                .filter_map(|value| Reported::new(&value).ok().map(Arc::new))
                 .collect(),
             roots: Vec::new(),
             roots_problem: None,
@@ -225,6 +232,11 @@ impl Plane {
                 self.take_pods(pods);
                 (answer, Ok(Vec::new()))
             }
+            Command::PodsChange {
+                changed,
+                gone,
+                answer,
+            } => (answer, self.change_pods(changed, &gone)),
         };
         match result {
             Ok(changes) => waiting.push((answer, changes)),
@@ -315,17 +327,37 @@ impl Plane {
         }
     }
 
-    fn take_pods(&mut self, pods: Vec<Reported>) {
+    fn take_pods(&mut self, pods: Vec<Arc<Reported>>) {
         let same =
-            self.pods.len() == pods.len() && self.pods.iter().zip(&pods).all(|(a, b)| a.value == b.value);
+            self.pods.len() == pods.len() && self.pods.iter().zip(&pods).all(|(a, b)| a.text == b.text);
         if same {
             return;
         }
         self.pods = pods;
         self.dirty = true;
-        let values: Vec<&Value> = self.pods.iter().map(|reported| &reported.value).collect();
-        let written = self.directory.write_pods(&values);
+        let texts: Vec<&str> = self.pods.iter().map(|reported| &*reported.text).collect();
+        let written = self.directory.write_pods(&texts);
         self.note(written);
+    }
+
+    fn change_pods(
+        &mut self,
+        changed: Vec<Arc<Reported>>,
+        gone: &[String],
+    ) -> Result<Vec<(Key, &'static str)>, Failure> {
+        fn name(pod: &Reported) -> (&str, &str) {
+            (&pod.pod.metadata.namespace, &pod.pod.metadata.name)
+        }
+        let gone = gone.iter().filter_map(|text| text.split_once('/'));
+        let replaced: HashSet<_> = changed.iter().map(|pod| name(pod)).chain(gone).collect();
+        let kept = self.pods.iter().filter(|pod| !replaced.contains(&name(pod)));
+        let mut pods: Vec<_> = kept.cloned().collect();
+        pods.extend(changed);
+        if pods.len() > MAX_PODS {
+            return Err(Failure::input(format!("at most {MAX_PODS} pods may be reported")));
+        }
+        self.take_pods(pods);
+        Ok(Vec::new())
     }
 
     fn in_force_digest(&self, key: &Key) -> Option<&str> {
@@ -393,7 +425,8 @@ impl Plane {
         self.dirty = false;
         self.revision += 1;
         let frozen = Arc::new(self.freeze(self.in_force.clone(), &self.above));
-        let view = View::compile(frozen, Some(&self.server));
+        let before = Arc::clone(&self.view.borrow());
+        let view = View::compile(frozen, Some((&self.server, &before)));
         tracing::debug!(revision = self.revision, versions = ?view.versions, "published");
         self.view.send_replace(Arc::new(view));
     }

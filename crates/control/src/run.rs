@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::CertificateAuthority;
+use identity::{CertificateAuthority, Clock as _, SystemClock};
+use meshward_http::pages;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -17,7 +18,7 @@ use crate::plane::{Command, Plane, QUEUE};
 use crate::source::{Scanner, follow};
 use crate::state::Directory;
 use crate::tls::{Gate, authority};
-use crate::verbs::Desk;
+use crate::verbs::{Desk, Meters};
 use crate::view::View;
 
 /// How often the trust bundle is looked at.
@@ -118,6 +119,7 @@ pub(crate) async fn start(
         tokio::join!(following, passing);
         Err("the sources are not followed any more".to_owned())
     });
+    let own_gate = Arc::clone(&gate);
     let (own, mut rooted) = (Arc::clone(&gate), views.clone());
     tasks.spawn(async move {
         // Without roots the certificate authority cannot be known; asking would only put the next attempt off.
@@ -132,7 +134,16 @@ pub(crate) async fn start(
             Err("discovery is not served any more".to_owned())
         });
     }
-    let desk = Arc::new(Desk::new(commands, views, server));
+    let meters = Arc::new(Meters::new(server.clone(), views.clone()));
+    tasks.spawn(Arc::clone(&meters).follow());
+    for listener in pages::listen(&config.metrics).await? {
+        let meters = Arc::clone(&meters);
+        tasks.spawn(async move {
+            pages::answer(listener, meters).await;
+            Ok(())
+        });
+    }
+    let desk = Arc::new(Desk::new(commands, views, server, meters).with_gate(own_gate));
     let socket = config.socket.clone();
     tasks.spawn(async move {
         let ended = admin::serve(&socket, desk).await;
@@ -147,11 +158,28 @@ pub(crate) async fn start(
 fn read_roots(path: &Path) -> Result<String, String> {
     use std::io::Read as _;
     let named = |error: std::io::Error| format!("`{}`: {error}", path.display());
+    let now = i64::try_from(SystemClock.now().as_secs()).unwrap_or(i64::MAX);
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(named)?;
     file.take(MAX_ROOTS).read_to_string(&mut text).map_err(named)?;
-    identity::pki::certificates(&text).map_err(|why| format!("`{}`: {why}", path.display()))?;
+    usable(&text, now).map_err(|why| format!("`{}`: {why}", path.display()))?;
     Ok(text)
+}
+
+/// Whether peers can be judged by a bundle: by its certificates, and at this time, Unix seconds, by its revocation lists.
+fn usable(text: &str, now: i64) -> Result<(), String> {
+    identity::pki::certificates(text)?;
+    if !text.contains("X509 CRL") {
+        return Ok(());
+    }
+    let anchors = identity::Anchors::from_pem(&[text.to_owned()]).map_err(|e| e.to_string())?;
+    match anchors.lists().into_iter().find(|list| list.next_update <= now) {
+        None => Ok(()),
+        Some(list) => Err(format!(
+            "the revocation list of `{}` has expired, so that nothing it has signed is believed; put a new `ca-crl.pem` in place",
+            list.issuer
+        )),
+    }
 }
 
 /// Follows the trust bundle. One that breaks leaves the one before in force.

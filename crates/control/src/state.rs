@@ -233,9 +233,11 @@ impl Directory {
         Ok(())
     }
 
-    /// Writes the pods.
-    pub(crate) fn write_pods(&self, pods: &[&Value]) -> io::Result<()> {
-        self.replace(PODS, &pods)
+    /// Writes the pods, each as JSON.
+    pub(crate) fn write_pods(&self, pods: &[&str]) -> io::Result<()> {
+        let text = format!("[{}]", pods.join(","));
+        let (beside, place) = self.beside(PODS, text.as_bytes())?;
+        fs::rename(beside, place)
     }
 
     /// Writes the keys of token issuers.

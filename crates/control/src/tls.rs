@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use admin::trust::{Holding, Leaf};
 use identity::token::{AUDIENCE, ISSUER, Verifier};
-use identity::{CaClient, CertificateAuthority, Clock, Store, StoreOptions, SystemClock, TokenFile};
+use identity::{
+    CaClient, CertificateAuthority, CertificateStatus, Clock, Store, StoreOptions, SystemClock, TokenFile,
+};
 use model::SpiffeId;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -83,6 +86,21 @@ impl Gate {
             tokio::time::sleep(ASK_AGAIN).await;
         }
         tracing::info!(id = %self.own, "own certificate");
+    }
+
+    /// What we believe and show.
+    pub(crate) fn holding(&self) -> Holding {
+        let leaf = |one: CertificateStatus| {
+            Some(Leaf {
+                id: one.id.to_string(),
+                root: one.root,
+                not_after: one.not_after?,
+            })
+        };
+        Holding {
+            roots: self.store.roots(),
+            leaves: self.store.status().into_iter().filter_map(leaf).collect(),
+        }
     }
 
     /// The keys are read anew each time: they are few, streams are rare, and a key that was taken out must not count.

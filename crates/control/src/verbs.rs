@@ -5,24 +5,30 @@ mod ask;
 mod desired;
 mod get;
 mod kinds;
+mod metrics;
+mod snapshots;
 mod status;
+
+pub(crate) use metrics::Meters;
 
 use std::sync::Arc;
 
 use admin::{Call, Failure, Handler};
 use api::Pod;
+use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use xds::server::Server;
 
 use crate::plane::{Answer, Command, Done};
+use crate::tls::Gate;
 use crate::view::View;
 use crate::world::Reported;
 
 /// How many callers may follow `desired` at once.
 const MAX_WATCHERS: usize = 16;
 /// How many pods may be reported.
-const MAX_PODS: usize = 20_000;
+pub(crate) const MAX_PODS: usize = 20_000;
 
 /// Answers.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ pub(crate) struct Desk {
     view: watch::Receiver<Arc<View>>,
     server: Server,
     watchers: Semaphore,
+    gate: Option<Arc<Gate>>,
+    meters: Arc<Meters>,
 }
 
 impl Desk {
@@ -38,13 +46,22 @@ impl Desk {
         commands: mpsc::Sender<Command>,
         view: watch::Receiver<Arc<View>>,
         server: Server,
+        meters: Arc<Meters>,
     ) -> Self {
         Self {
             commands,
             view,
             server,
             watchers: Semaphore::new(MAX_WATCHERS),
+            gate: None,
+            meters,
         }
+    }
+
+    /// With our own certificate, to be asked for it.
+    pub(crate) fn with_gate(mut self, gate: Arc<Gate>) -> Self {
+        self.gate = Some(gate);
+        self
     }
 
     fn view(&self) -> Arc<View> {
@@ -63,9 +80,22 @@ impl Desk {
         if report.pods.len() > MAX_PODS {
             return Err(Failure::input(format!("at most {MAX_PODS} pods may be reported")));
         }
-        let pods = report.pods.into_iter().map(Reported::new);
-        let pods = pods.collect::<Result<Vec<_>, _>>().map_err(Failure::input)?;
+        let pods = reported(&report.pods)?;
         self.done(|answer| Command::Pods { pods, answer }).await?;
+        Ok(Value::Null)
+    }
+
+    async fn report_change(&self, report: admin::verbs::ReportChange) -> Result<Value, Failure> {
+        if report.changed.len() > MAX_PODS || report.gone.len() > MAX_PODS {
+            return Err(Failure::input(format!("at most {MAX_PODS} pods may be reported")));
+        }
+        let (changed, gone) = (reported(&report.changed)?, report.gone);
+        self.done(|answer| Command::PodsChange {
+            changed,
+            gone,
+            answer,
+        })
+        .await?;
         Ok(Value::Null)
     }
 
@@ -94,10 +124,19 @@ impl Handler for Desk {
             "can-i" => ask::can_i(self, call.parse()?).await,
             "policy" => ask::policy(self, call.parse()?).await,
             "desired" => desired::desired(self, &mut call.items).await,
+            "trust" => encode(&self.gate.as_ref().map(|gate| gate.holding()).unwrap_or_default()),
+            "snapshots" => snapshots::snapshots(self, &mut call.items).await,
+            "metrics" => Ok(Value::String(self.meters.text())),
             "report" => self.report(call.parse()?).await,
+            "report-change" => self.report_change(call.parse()?).await,
             other => Err(Failure::usage(format!("the control plane has no verb `{other}`"))),
         }
     }
+}
+
+fn reported(pods: &[Value]) -> Result<Vec<Arc<Reported>>, Failure> {
+    let each = pods.iter().map(|pod| Reported::new(pod).map(Arc::new));
+    each.collect::<Result<_, _>>().map_err(Failure::input)
 }
 
 fn encode(value: &impl serde::Serialize) -> Result<Value, Failure> {
@@ -114,14 +153,13 @@ impl Reported {
     ///
     /// # Errors
     /// It is none; one sentence.
-    pub(crate) fn new(value: Value) -> Result<Self, String> {
-        let pod: Pod = serde_json::from_value(value.clone())
-            .map_err(|error| format!("a pod is not understood: {error}"))?;
+    pub(crate) fn new(value: &Value) -> Result<Self, String> {
+        let pod = Pod::deserialize(value).map_err(|error| format!("a pod is not understood: {error}"))?;
         if pod.metadata.name.is_empty() || pod.metadata.namespace.is_empty() {
             return Err("a pod has no name or no namespace".to_owned());
         }
         Ok(Self {
-            value,
+            text: value.to_string().into(),
             pod: Arc::new(pod),
         })
     }

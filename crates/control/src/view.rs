@@ -6,8 +6,8 @@ use std::sync::Arc;
 use admin::verbs::ProblemLine;
 use api::{ObjectRef, Problem, Severity};
 use compiler::{Compiled, Effect};
-use snapshot::{Mesh, Resource};
-use xds::server::Server;
+use snapshot::{Mesh, Resource, ResourceName, Resources};
+use xds::server::{Server, Update};
 
 use crate::layers::{Held, Key};
 use crate::world::Frozen;
@@ -17,7 +17,7 @@ const MAX_PROBLEMS: usize = 10_000;
 /// There is more than is told.
 const TOO_MANY: &str = "MW0605";
 /// A snapshot cannot be published.
-const UNPUBLISHED: &str = "MW0606";
+pub(crate) const UNPUBLISHED: &str = "MW0606";
 /// A kind that is not acted on; told by the reader once a file.
 pub(crate) const NOT_ACTED_ON: &str = "MW0105";
 
@@ -36,26 +36,27 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Compiles a world, and publishes it where there is a server.
-    pub(crate) fn compile(frozen: Arc<Frozen>, server: Option<&Server>) -> Self {
-        let compiled = compiler::compile(&frozen.world());
+    /// Compiles a world, and publishes what of it is another than in the view before where there is a server.
+    pub(crate) fn compile(frozen: Arc<Frozen>, server: Option<(&Server, &Self)>) -> Self {
+        let mut compiled = compiler::compile(&frozen.world());
+        if let Some((_, before)) = server {
+            adopt(&mut compiled, &before.compiled);
+        }
         let mut versions = BTreeMap::new();
         let mut problems = frozen.problems.clone();
         problems.extend(frozen.trust_domain_problem());
         problems.extend(compiled.problems.iter().cloned());
-        if let Some(server) = server {
-            for (node, resources) in &compiled.nodes {
-                match server.publish(node, resources.clone()) {
-                    Ok(version) => drop(versions.insert(node.clone(), version)),
-                    Err(error) => {
-                        let message = format!("the snapshot of node {node} is not published: {error}");
-                        problems.push(
-                            Problem::new(Severity::Error, UNPUBLISHED, message)
-                                .remedy("the one before stays in force"),
-                        );
-                    }
-                }
+        if let Some((server, before)) = server {
+            let mut published = server.update(&difference(before, &compiled));
+            for (node, error) in published.refused {
+                published.versions.remove(&node);
+                let message = format!("the snapshot of node {node} is not published: {error}");
+                problems.push(
+                    Problem::new(Severity::Error, UNPUBLISHED, message)
+                        .remedy("the one before stays in force"),
+                );
             }
+            versions = published.versions;
         }
         let problems = bound(problems);
         let mut by_object: HashMap<ObjectRef, Vec<usize>> = HashMap::new();
@@ -65,12 +66,10 @@ impl View {
             }
         }
         let mesh = compiled.nodes.values().next().and_then(|resources| {
-            resources
-                .iter()
-                .find_map(|(_, resource)| match resource.as_ref() {
-                    Resource::Mesh(mesh) => Some(Arc::clone(mesh)),
-                    _ => None,
-                })
+            match resources.get(&ResourceName::mesh())?.as_ref() {
+                Resource::Mesh(mesh) => Some(Arc::clone(mesh)),
+                _ => None,
+            }
         });
         Self {
             frozen,
@@ -138,6 +137,34 @@ impl View {
             message: problem.message.clone(),
             remedy: problem.remedy.clone().unwrap_or_default(),
         }
+    }
+}
+
+/// What is as it was before is held once, by us and by the server.
+fn adopt(now: &mut Compiled, before: &Compiled) {
+    now.shared = now.shared.adopt_shared(&before.shared);
+    for (node, resources) in &mut now.nodes {
+        *resources = resources.adopt(before.nodes.get(node), &now.shared);
+    }
+}
+
+/// What is to be published, where `before` is.
+fn difference(before: &View, now: &Compiled) -> Update {
+    let own = |resources: &Resources| -> Resources {
+        resources
+            .own()
+            .map(|(_, resource)| Arc::clone(resource))
+            .collect()
+    };
+    // A node that kept what it had is told again, and what comes of it is.
+    let same = |node: &String, resources: &Resources| {
+        let held = before.compiled.nodes.get(node);
+        before.versions.contains_key(node) && held.is_some_and(|held| held.own().eq(resources.own()))
+    };
+    let changed = now.nodes.iter().filter(|(node, now)| !same(node, now));
+    Update {
+        shared: before.compiled.shared.diff(&now.shared),
+        nodes: changed.map(|(node, now)| (node.clone(), own(now))).collect(),
     }
 }
 

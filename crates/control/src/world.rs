@@ -6,7 +6,6 @@ use std::sync::Arc;
 use api::{Class, Kind, Parsed, Pod, Problem, Severity};
 use jwt::Jwks;
 use model::{Profile, TrustDomain};
-use serde_json::Value;
 
 use crate::layers::Held;
 
@@ -143,10 +142,10 @@ fn kept(file: &str) -> Problem {
 }
 
 /// A pod that exists.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Reported {
-    /// As it was reported.
-    pub(crate) value: Value,
+    /// As it was reported, JSON.
+    pub(crate) text: Box<str>,
     pub(crate) pod: Arc<Pod>,
 }
 
@@ -157,7 +156,7 @@ pub(crate) struct Frozen {
     pub(crate) revision: u64,
     /// Ordered by key.
     pub(crate) held: Vec<Arc<Held>>,
-    pub(crate) pods: Vec<Reported>,
+    pub(crate) pods: Vec<Arc<Reported>>,
     pub(crate) nodes: Vec<String>,
     /// PEM.
     pub(crate) roots: Vec<String>,

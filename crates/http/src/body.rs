@@ -52,6 +52,11 @@ pub trait Tap: Send + 'static {
     /// Some bytes went by.
     fn data(&mut self, length: usize);
 
+    /// These bytes went by, for whom their number is not enough: by default only that is told.
+    fn bytes(&mut self, data: &[u8]) {
+        self.data(data.len());
+    }
+
     /// The trailers went by.
     fn trailers(&mut self, trailers: &HeaderMap) {
         let _ = trailers;
@@ -75,6 +80,11 @@ impl Tap for Both {
     fn data(&mut self, length: usize) {
         self.0.data(length);
         self.1.data(length);
+    }
+
+    fn bytes(&mut self, data: &[u8]) {
+        self.0.bytes(data);
+        self.1.bytes(data);
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {
@@ -261,7 +271,7 @@ impl http_body::Body for Body {
             Some(Ok(frame)) => {
                 if let Some(tap) = &mut this.tap {
                     if let Some(data) = frame.data_ref() {
-                        tap.data(data.len());
+                        tap.bytes(data);
                     } else if let Some(trailers) = frame.trailers_ref() {
                         tap.trailers(trailers);
                     }

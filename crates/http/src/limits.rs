@@ -18,6 +18,9 @@ pub const MAX_BUFFER: usize = 64 * 1024;
 pub const MAX_STREAMS: u32 = 100;
 /// Tunnels that one connection may have open.
 pub const MAX_TUNNELS: u32 = 100;
+/// Bytes that small DATA frames of all tunnels of a connection may take besides what they carry, while nobody reads them; some
+/// 16 000 frames.
+pub const MAX_TUNNEL_FRAMES: usize = 4 * 1024 * 1024;
 /// Bytes of the head of a request for a tunnel.
 pub const MAX_TUNNEL_HEAD: u32 = 16 * 1024;
 /// Bytes of one HTTP/2 stream that may be under way before the reader takes them.
@@ -41,3 +44,7 @@ pub const LINGER_BYTES: usize = 256 * 1024;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// How long it may take to say so.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Connections to pages that are served at once; the next one waits.
+pub const MAX_PAGE_CONNECTIONS: usize = 64;
+/// How long one of them may last.
+pub const PAGE_CONNECTION_LIFE: Duration = Duration::from_secs(60);

@@ -133,14 +133,15 @@ where
         let (shared, last) = (Arc::clone(&shared), Arc::clone(&last));
         hyper::service::service_fn(move |request| {
             let (handler, shared, last) = (Arc::clone(&handler), Arc::clone(&shared), Arc::clone(&last));
-            async move {
+            // Apart, so that a connection without a request has no room for one.
+            Box::pin(async move {
                 let mut response = answer_http1(request, options, handler.as_ref(), &shared).await?;
                 if last.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
                 Ok::<_, Abort>(response)
-            }
+            })
         })
     };
     let connection = hyper::server::conn::http1::Builder::new()
@@ -179,7 +180,7 @@ where
 {
     let service = hyper::service::service_fn(move |request| {
         let handler = Arc::clone(&handler);
-        async move { answer_http2(request, handler.as_ref()).await }
+        Box::pin(async move { answer_http2(request, handler.as_ref()).await })
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

@@ -15,11 +15,12 @@ use h2::{Ping, PingPong};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::front::valid_host;
 use crate::limits::{
-    CONNECTION_WINDOW, HEAD_TIMEOUT, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_BUFFER, MAX_FIELDS,
-    MAX_PENDING_RESETS, MAX_TUNNEL_HEAD, MAX_TUNNELS, STREAM_WINDOW,
+    CONNECTION_WINDOW, HEAD_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_BUFFER, MAX_FIELDS,
+    MAX_PENDING_RESETS, MAX_TUNNEL_FRAMES, MAX_TUNNEL_HEAD, MAX_TUNNELS, STREAM_WINDOW,
 };
 pub use stream::Tunnel;
 
@@ -60,7 +61,8 @@ pub enum TunnelError {
     Request(#[source] http::Error),
 }
 
-/// Serves the tunnels of one connection to its end. After `drain`, those that are open go on and no more are taken.
+/// Serves the tunnels of one connection to its end. After `drain`, those that are open go on and no more are taken; so after
+/// [`IDLE_TIMEOUT`] without one.
 ///
 /// # Errors
 /// It broke.
@@ -80,6 +82,7 @@ where
         .max_concurrent_streams(MAX_TUNNELS)
         .max_header_list_size(MAX_TUNNEL_HEAD)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .data_frame_budget(MAX_TUNNEL_FRAMES)
         .max_send_buffer_size(MAX_BUFFER);
     let mut connection = tokio::time::timeout(HEAD_TIMEOUT, builder.handshake(io))
         .await
@@ -88,16 +91,27 @@ where
     let mut dead = pin!(unanswered(connection.ping_pong()));
     let mut drain = pin!(drain);
     let mut draining = false;
+    let mut idle = pin!(tokio::time::sleep(IDLE_TIMEOUT));
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 None => return Ok(()),
-                Some(Ok((request, respond))) => take(&handler, request, respond),
+                Some(Ok((request, respond))) => {
+                    idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+                    take(&handler, request, respond);
+                }
                 Some(Err(error)) => return Err(TunnelError::Broken(error)),
             },
             () = &mut drain, if !draining => {
                 draining = true;
                 connection.graceful_shutdown();
+            }
+            () = &mut idle => {
+                idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+                if !connection.has_streams() && !draining {
+                    draining = true;
+                    connection.graceful_shutdown();
+                }
             }
             () = &mut dead => return Err(TunnelError::Timeout),
         }
@@ -167,6 +181,7 @@ where
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_TUNNEL_HEAD)
+        .data_frame_budget(MAX_TUNNEL_FRAMES)
         .max_send_buffer_size(MAX_BUFFER)
         .enable_push(false);
     let (sender, mut connection) = builder.handshake(io).await.map_err(TunnelError::Broken)?;

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{SystemClock, Time};
 use crate::error::{IssueError, TlsError};
-use crate::verify::{self, Anchors, Named, Peers};
+use crate::verify::{self, Anchors, Named, Peers, Versions};
 
 /// How long one exchange with the CA may take, from connecting to the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -184,13 +184,14 @@ impl CaClient {
             CaName::Spiffe(id) => Arc::new(Peers {
                 anchors,
                 domains: None,
+                bundles: Arc::default(),
                 expected: Some(Arc::from([id.clone()])),
             }),
             CaName::Dns(_) => Arc::new(Named(anchors)),
         };
         let time = Arc::new(Time(Arc::new(SystemClock)));
         // Istio's CA may speak 1.2 only to old clients; 1.3 is what it speaks to us.
-        verify::client_config(verifier, None, false, time).map_err(|e| untrusted(e.to_string()))
+        verify::client_config(verifier, None, Versions::default(), time).map_err(|e| untrusted(e.to_string()))
     }
 }
 

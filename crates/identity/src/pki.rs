@@ -62,6 +62,22 @@ impl Request {
     }
 }
 
+/// Joins a chain, leaf first, with its key, PEM.
+///
+/// # Errors
+/// The key is not PEM, of an unknown kind, or not the leaf's.
+pub(crate) fn certified(chain: Vec<CertificateDer<'static>>, key: &str) -> Result<CertifiedKey, String> {
+    let mut der =
+        PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("the key is not PEM: {e}"))?;
+    let key = any_supported_type(&der);
+    der.zeroize();
+    let certified = CertifiedKey::new(chain, key.map_err(|e| e.to_string())?);
+    certified
+        .keys_match()
+        .map_err(|_| "the key is not the certificate's".to_owned())?;
+    Ok(certified)
+}
+
 /// All certificates of a PEM text.
 ///
 /// # Errors
@@ -99,6 +115,35 @@ fn certify(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Resu
         .keys_match()
         .map_err(|_| "the certificate is not for this key".to_owned())?;
     Ok(certified)
+}
+
+/// SHA-256 of a certificate's DER; shown as lower-case hex.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of a certificate.
+    pub fn of(der: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+        bytes
+            .iter_mut()
+            .zip(digest.as_ref())
+            .for_each(|(to, from)| *to = *from);
+        Self(bytes)
+    }
+}
+
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 /// What a certificate says of itself.

@@ -2,6 +2,7 @@
 //!
 //! One task owns every identity ([`owner`]); handshakes read what it has published and wait for nothing.
 
+mod given;
 mod owner;
 
 use std::collections::BTreeMap;
@@ -18,9 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::authority::{CertificateAuthority, TokenFile};
 use crate::clock::{Clock, SystemClock, Time};
 use crate::error::{IssueError, RootsError, TlsError};
-use crate::pki;
+use crate::pki::{self, Fingerprint};
 use crate::tls::{self, Accepted, Connected, PeerIdentity};
-use crate::verify::{self, Anchors, Peers, Trust};
+use crate::verify::{self, Anchors, Peers, Trust, Versions};
 use owner::{Command, Owner};
 
 /// Commands that wait for the owner.
@@ -76,8 +77,12 @@ pub struct CertificateStatus {
     pub serial: Option<String>,
     /// Unix seconds.
     pub not_after: Option<i64>,
+    /// The root that it chains to: the fingerprint of what the CA gave as its root, hex.
+    pub root: Option<String>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+    /// How many attempts have failed since the last that did not.
+    pub failures: u32,
 }
 
 /// The store. Cheap to clone; all clones are one. Its task ends with the last of them.
@@ -100,12 +105,17 @@ pub(crate) struct Shared {
 struct Published {
     current: Option<Arc<Current>>,
     error: Option<IssueError>,
+    failures: u32,
 }
 
 /// A certificate with its key, and the TLS configurations made from it: made once for each certificate and trust.
 struct Current {
     certified: Arc<CertifiedKey>,
+    /// What it proves, for a caller of this very proxy.
+    peer: PeerIdentity,
     facts: pki::Facts,
+    /// The root that the CA gave with it, where it gave one.
+    root: Option<Fingerprint>,
     configs: ArcSwapOption<Configs>,
 }
 
@@ -135,15 +145,43 @@ impl Store {
         Self { shared, commands }
     }
 
-    /// Sets the roots that peers are verified against, and the revocation lists that stand in the same texts.
+    /// Sets the roots that peers are verified against, the one that the CA signs by first, and the revocation lists that stand
+    /// in the same texts. Where another root becomes the first, certificates of other roots are renewed at once, spread over
+    /// a few seconds.
     ///
     /// # Errors
     /// A text is not PEM or holds no certificate, none of the roots can be used, or a list cannot be read; then nothing
     /// changes.
     pub fn set_roots(&self, pem: &[String]) -> Result<(), RootsError> {
         let anchors = Arc::new(Anchors::from_pem(pem)?);
-        self.change(|trust| trust.anchors = Arc::clone(&anchors));
+        let mut roots = Vec::new();
+        for text in pem {
+            roots.extend(pki::certificates(text).map_err(RootsError)?);
+        }
+        let fingerprints: Arc<[_]> = roots.iter().map(|root| Fingerprint::of(root)).collect();
+        let before = self.shared.trust.load().roots.first().copied();
+        self.change(|trust| {
+            trust.anchors = Arc::clone(&anchors);
+            trust.roots = Arc::clone(&fingerprints);
+        });
+        if before.is_some() && before != fingerprints.first().copied() {
+            self.tell(Command::Signer);
+        }
         Ok(())
+    }
+
+    /// The roots in force, by their fingerprints, hex, in the order of the bundle.
+    pub fn roots(&self) -> Vec<String> {
+        let trust = self.shared.trust.load();
+        trust.roots.iter().map(ToString::to_string).collect()
+    }
+
+    /// Tells the owner, now or as soon as it has room.
+    fn tell(&self, command: Command) {
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
+            let commands = self.commands.clone();
+            tokio::spawn(async move { commands.send(command).await });
+        }
     }
 
     /// Sets whose peers are believed: those of the mesh's trust domain and its aliases (ID-07). Until then, nobody.
@@ -155,6 +193,31 @@ impl Store {
     /// Demands TLS 1.3, which is the default, or allows 1.2 besides it (`meshMTLS.minProtocolVersion`).
     pub fn set_min_tls(&self, v13_only: bool) {
         self.change(|trust| trust.v12 = !v13_only);
+    }
+
+    /// Sets the suites of TLS 1.2 by OpenSSL's names, in order of preference; none leaves them as [`crate::crypto`] has them
+    /// (`meshMTLS.cipherSuites`). Names that are not known are passed over.
+    pub fn set_suites(&self, suites: &[String]) {
+        self.change(|trust| trust.suites = suites.to_vec());
+    }
+
+    /// Sets the roots that vouch for peers of one trust domain each, in PEM, and for nobody else (`caCertificates`). The
+    /// mesh's own roots go on vouching for its own trust domains. A text that cannot be used is left out; which, and why.
+    pub fn set_bundles(&self, bundles: &[(TrustDomain, String)]) -> Vec<RootsError> {
+        let mut texts: BTreeMap<TrustDomain, Vec<String>> = BTreeMap::new();
+        for (trust_domain, pem) in bundles {
+            texts.entry(trust_domain.clone()).or_default().push(pem.clone());
+        }
+        let (mut taken, mut errors) = (BTreeMap::new(), Vec::new());
+        for (trust_domain, pem) in texts {
+            match Anchors::from_pem(&pem) {
+                Ok(anchors) => drop(taken.insert(trust_domain, anchors)),
+                Err(RootsError(why)) => errors.push(RootsError(format!("of `{trust_domain}`: {why}"))),
+            }
+        }
+        let taken = Arc::new(taken);
+        self.change(|trust| trust.bundles = Arc::clone(&taken));
+        errors
     }
 
     fn change(&self, edit: impl Fn(&mut Trust)) {
@@ -189,11 +252,7 @@ impl Store {
 
     /// Drops an identity and ends its renewal, as soon as the store's task comes to it.
     pub fn forget(&self, id: &SpiffeId) {
-        let command = Command::Forget { id: id.clone() };
-        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
-            let commands = self.commands.clone();
-            tokio::spawn(async move { commands.send(command).await });
-        }
+        self.tell(Command::Forget { id: id.clone() });
     }
 
     /// Whether there is a certificate that is valid now.
@@ -215,6 +274,12 @@ impl Store {
                     ready: facts.is_some_and(|f| now < f.not_after),
                     serial: facts.map(|f| f.serial.clone()),
                     not_after: facts.map(|f| f.not_after),
+                    root: published
+                        .current
+                        .as_ref()
+                        .and_then(|c| c.root)
+                        .map(|root| root.to_string()),
+                    failures: published.failures,
                     error: published.error.as_ref().map(ToString::to_string),
                 }
             })
@@ -269,12 +334,7 @@ impl Store {
     /// # Errors
     /// There is no certificate yet.
     pub fn local_peer(&self, id: &SpiffeId) -> Result<PeerIdentity, TlsError> {
-        let current = self.current(id)?;
-        let leaf = current.certified.cert.first();
-        Ok(PeerIdentity::local(
-            id.clone(),
-            leaf.map(|l| l.as_ref()).unwrap_or_default(),
-        ))
+        Ok(self.current(id)?.peer.clone())
     }
 
     fn current(&self, id: &SpiffeId) -> Result<Arc<Current>, TlsError> {
@@ -305,7 +365,11 @@ impl Store {
             verify::server_config(&trust, Arc::clone(&certified), Arc::clone(&time) as _).map_err(fail)?;
         // Nobody is expected here; each connection says whom it expects.
         let nobody = Arc::new(peers(&trust, &[]));
-        let client = verify::client_config(nobody, Some(certified), trust.v12, time).map_err(fail)?;
+        let versions = Versions {
+            v12: trust.v12,
+            suites: &trust.suites,
+        };
+        let client = verify::client_config(nobody, Some(certified), versions, time).map_err(fail)?;
         let configs = Arc::new(Configs {
             trust,
             server,
@@ -327,6 +391,7 @@ fn peers(trust: &Trust, expected: &[SpiffeId]) -> Peers {
     Peers {
         anchors: Arc::clone(&trust.anchors),
         domains: Some(trust.domains.clone()),
+        bundles: Arc::clone(&trust.bundles),
         expected: Some(Arc::from(expected)),
     }
 }

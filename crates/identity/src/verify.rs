@@ -8,7 +8,7 @@ mod svid;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use model::{SpiffeId, TrustDomain};
@@ -22,11 +22,12 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
-    SupportedProtocolVersion,
+    CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
 };
 
 use crate::error::PeerProblem;
+use crate::pki::{self, Fingerprint};
 
 pub use path::{Anchors, Purpose};
 pub use revocation::ListStatus;
@@ -65,13 +66,57 @@ pub(crate) fn versions(v12: bool) -> &'static [&'static SupportedProtocolVersion
     if v12 { &ALSO_12 } else { &ONLY_13 }
 }
 
+/// What a client speaks: TLS 1.3, and where it says so 1.2 with these suites.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Versions<'s> {
+    pub(crate) v12: bool,
+    pub(crate) suites: &'s [String],
+}
+
+/// The algorithms of the mesh with these suites of TLS 1.2 instead of its own, if any are named.
+fn provider(suites: &[String]) -> Arc<CryptoProvider> {
+    use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
+    if suites.is_empty() {
+        return crypto();
+    }
+    let mut provider = CryptoProvider::clone(&crypto());
+    provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+    // In the order in which they are named.
+    for name in suites {
+        let named = |suite: &&SupportedCipherSuite| openssl_name(suite.suite()) == Some(name);
+        provider
+            .cipher_suites
+            .extend(ALL_CIPHER_SUITES.iter().find(named));
+    }
+    Arc::new(provider)
+}
+
+/// A suite of TLS 1.2 by OpenSSL's name.
+fn openssl_name(suite: CipherSuite) -> Option<&'static str> {
+    Some(match suite {
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => return None,
+    })
+}
+
 /// What the mesh believes.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Trust {
     pub(crate) anchors: Arc<Anchors>,
+    /// The roots by their fingerprints, in the order of the bundle: the CA signs by the first.
+    pub(crate) roots: Arc<[Fingerprint]>,
     /// The mesh's trust domain and its aliases; empty believes nobody.
     pub(crate) domains: BTreeSet<TrustDomain>,
+    /// Roots that vouch for peers of one trust domain each, and for nobody else.
+    pub(crate) bundles: Arc<BTreeMap<TrustDomain, Anchors>>,
     pub(crate) v12: bool,
+    /// The suites of TLS 1.2 by OpenSSL's names; empty means [`crypto`]'s.
+    pub(crate) suites: Vec<String>,
 }
 
 fn problem(error: webpki::Error) -> PeerProblem {
@@ -95,6 +140,8 @@ pub(crate) struct Peers {
     pub(crate) anchors: Arc<Anchors>,
     /// `None` where `expected` alone says who may be there.
     pub(crate) domains: Option<BTreeSet<TrustDomain>>,
+    /// Roots of one trust domain each.
+    pub(crate) bundles: Arc<BTreeMap<TrustDomain, Anchors>>,
     /// `None` where anyone of the trust domains may be there: who it is, is for policy to judge.
     pub(crate) expected: Option<Arc<[SpiffeId]>>,
 }
@@ -107,18 +154,25 @@ impl Peers {
         now: UnixTime,
         purpose: Purpose,
     ) -> Result<(), PeerProblem> {
-        let id = self
-            .anchors
-            .verify_identity(leaf, intermediates, now, purpose)?
-            .id;
-        // Whole components are compared: `td` never stands for `td.evil` (ID-07).
-        if self
+        // Which roots may vouch for it, is said by the name that it claims; that they do is verified then.
+        let claimed = pki::facts(leaf).ok().map(|facts| facts.id.trust_domain().clone());
+        let own = self
             .domains
             .as_ref()
-            .is_some_and(|d| !d.contains(id.trust_domain()))
-        {
-            return Err(PeerProblem::TrustDomain(id.trust_domain().clone()));
-        }
+            .is_none_or(|d| claimed.as_ref().is_some_and(|td| d.contains(td)));
+        let bundle = claimed.as_ref().and_then(|td| self.bundles.get(td));
+        let by = |anchors: &Anchors| anchors.verify_identity(leaf, intermediates, now, purpose);
+        let facts = match (own, bundle) {
+            (true, None) => by(&self.anchors)?,
+            (true, Some(bundle)) => by(&self.anchors).or_else(|problem| by(bundle).map_err(|_| problem))?,
+            (false, Some(bundle)) => by(bundle)?,
+            (false, None) => {
+                // Whole components are compared: `td` never stands for `td.evil` (ID-07).
+                let id = by(&self.anchors)?.id;
+                return Err(PeerProblem::TrustDomain(id.trust_domain().clone()));
+            }
+        };
+        let id = facts.id;
         if self.expected.as_ref().is_some_and(|e| !e.contains(&id)) {
             return Err(PeerProblem::Unexpected(id));
         }
@@ -256,9 +310,10 @@ pub(crate) fn server_config(
     let peers = Peers {
         anchors: Arc::clone(&trust.anchors),
         domains: Some(trust.domains.clone()),
+        bundles: Arc::clone(&trust.bundles),
         expected: None,
     };
-    let mut config = ServerConfig::builder_with_details(crypto(), time)
+    let mut config = ServerConfig::builder_with_details(provider(&trust.suites), time)
         .with_protocol_versions(versions(trust.v12))?
         .with_client_cert_verifier(Arc::new(peers))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
@@ -272,11 +327,11 @@ pub(crate) fn server_config(
 pub(crate) fn client_config(
     verifier: Arc<dyn ServerCertVerifier>,
     certified: Option<Arc<CertifiedKey>>,
-    v12: bool,
+    versions: Versions<'_>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_details(crypto(), time)
-        .with_protocol_versions(versions(v12))?
+    let builder = ClientConfig::builder_with_details(provider(versions.suites), time)
+        .with_protocol_versions(self::versions(versions.v12))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match certified {

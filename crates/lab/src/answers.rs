@@ -2,15 +2,16 @@
 
 pub(crate) mod exec;
 mod logs;
+mod pages;
+mod ports;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use admin::verbs::{Exec, Info, Logs, Part, PodRow, Port, Sockets as Wanted};
+use admin::verbs::{Exec, Info, Logs, Part, PodRow, Sockets as Wanted};
 use admin::{Call, Failure, Handler};
 use compiler::PodView;
 use serde_json::Value;
@@ -20,7 +21,7 @@ use crate::desired::OwnerKind;
 use crate::engine::Overview;
 use crate::parts::{Orders, Pids, Sockets};
 use crate::pod::{Order, Pod};
-use crate::site::{CA_PORT, CONTROL_PORT, METRICS_PORT, Site};
+use crate::site::Site;
 
 /// How long the control plane may take to say how the pods stand in the mesh; without, that part stays empty.
 const ANSWER: Duration = Duration::from_millis(1500);
@@ -73,6 +74,10 @@ impl Handler for Desk {
                 let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
                 call.items.send_with(&labels, &sockets).await.map_err(broken)?;
                 Ok(Value::Null)
+            }
+            "page" => {
+                let wanted = call.parse()?;
+                value(&pages::fetch(&self.site, wanted).await?)
             }
             "down" => self.down(&mut call).await,
             other => Err(Failure::usage(format!(
@@ -203,7 +208,7 @@ impl Desk {
             ready: waiting_for.is_empty(),
             waiting_for,
             sources: self.sources.clone(),
-            ports: ports(&self.site),
+            ports: ports::ports(&self.site),
         }
     }
 
@@ -248,59 +253,4 @@ async fn views(site: &Site) -> Option<BTreeMap<String, PodView>> {
         .ok()?;
     let views: Vec<PodView> = serde_json::from_value(answer.finish().await.ok()?).ok()?;
     Some(views.into_iter().map(|view| (view.uid.clone(), view)).collect())
-}
-
-fn ports(site: &Site) -> Vec<Port> {
-    let port = |part: &str, address, purpose: &str, authentication: &str| Port {
-        part: part.to_owned(),
-        address,
-        purpose: purpose.to_owned(),
-        authentication: authentication.to_owned(),
-    };
-    let mut ports = vec![
-        port(
-            "ca",
-            Site::hub_address(CA_PORT),
-            "certificates",
-            "nodes and the hub; TLS, and a service account token that expires",
-        ),
-        port(
-            "control",
-            Site::hub_address(CONTROL_PORT),
-            "configuration of proxies",
-            "nodes; mutual TLS, and the token of a node",
-        ),
-    ];
-    for node in &site.nodes {
-        let part = format!("proxy-{}", node.name);
-        for address in capture::socket::capture_addresses(capture::OUTBOUND_PORT) {
-            ports.push(port(
-                &part,
-                address,
-                "connections that pods open",
-                "captured packets alone; their interface says whose",
-            ));
-        }
-        for address in capture::socket::capture_addresses(capture::INBOUND_PORT) {
-            ports.push(port(
-                &part,
-                address,
-                "connections to pods",
-                "captured packets alone; mutual TLS and policy as configured",
-            ));
-        }
-        for address in capture::socket::capture_addresses(capture::DNS_PORT) {
-            ports.push(port(&part, address, "cluster DNS", "captured packets alone"));
-        }
-        for ip in node.ips() {
-            let address = SocketAddr::from((ip, METRICS_PORT));
-            ports.push(port(
-                &part,
-                address,
-                "metrics and health, read-only",
-                "nodes, the hub and pods outside the mesh; none",
-            ));
-        }
-    }
-    ports
 }

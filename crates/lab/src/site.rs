@@ -18,6 +18,10 @@ use tokens::Tokens;
 pub(crate) const CA_PORT: u16 = 15012;
 /// Where delta xDS is served, in the hub.
 pub(crate) const CONTROL_PORT: u16 = 15011;
+/// Where the certificate authority serves metrics and health, in the hub.
+pub(crate) const CA_METRICS_PORT: u16 = 15016;
+/// Where the control plane serves metrics and health, in the hub (Istio's port for it).
+pub(crate) const CONTROL_METRICS_PORT: u16 = 15014;
 /// Where a node's proxy serves metrics and health.
 pub(crate) const METRICS_PORT: u16 = 15020;
 
@@ -162,6 +166,14 @@ impl Site {
     /// The hub's address for a port.
     pub(crate) fn hub_address(port: u16) -> SocketAddr {
         SocketAddr::from((plan::HUB_V4, port))
+    }
+
+    /// The hub's addresses for a port, IPv4 first.
+    pub(crate) fn hub_addresses(port: u16) -> [SocketAddr; 2] {
+        [
+            SocketAddr::from((plan::HUB_V4, port)),
+            SocketAddr::from((plan::HUB_V6, port)),
+        ]
     }
 
     /// The directory of a pod's own files.

@@ -27,6 +27,11 @@ fn main() -> ExitCode {
             json: asked.json,
             plot: asked.plot,
         }),
+        Command::Survey(asked) => survey::run(&survey::Asked {
+            profile: asked.profile,
+            json: asked.json,
+            only: asked.only,
+        }),
         Command::Part(part, config) => part::run(part, &config),
         Command::Workload(program, args) => exit_code(workloads::run(&program, args)),
         Command::Ask(ask) => asked(ask),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::thread::available_parallelism;
 
 use cli::Part;
+use proxy::standalone;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -25,12 +26,23 @@ const MAX_THREADS: usize = 2;
 pub(crate) fn run(part: Part, config: &Path) -> u8 {
     log(LevelFilter::INFO);
     match part {
-        Part::Ca => serve(config, ca_config, Builder::new_current_thread(), |config| async {
-            let stop = stopped().map_err(|error| error.to_string())?;
-            ca::run(config, stop).await.map_err(|error| error.to_string())
-        }),
-        Part::Control => serve(config, control::Config::read, threads("control"), control::run),
-        Part::Proxy => serve(config, proxy::Config::read, threads("proxy"), proxy::run),
+        Part::Ca => serve(
+            config,
+            ca_config,
+            |_| Builder::new_current_thread(),
+            |config| async {
+                let stop = stopped().map_err(|error| error.to_string())?;
+                ca::run(config, stop).await.map_err(|error| error.to_string())
+            },
+        ),
+        Part::Control => serve(config, control::Config::read, |_| few("control"), control::run),
+        Part::Proxy => serve(config, proxy::Config::read, |_| few("proxy"), proxy::run),
+        Part::Standalone => serve(
+            config,
+            standalone::Standalone::read,
+            |config| threads("proxy", config.threads),
+            standalone::run,
+        ),
     }
 }
 
@@ -59,7 +71,7 @@ pub(crate) fn fail(why: &str) -> u8 {
 fn serve<C, E: std::fmt::Display, F: Future<Output = Result<(), String>>>(
     path: &Path,
     read: impl FnOnce(&Path) -> Result<C, E>,
-    mut runtime: Builder,
+    runtime: impl FnOnce(&C) -> Builder,
     run: impl FnOnce(C) -> F,
 ) -> u8 {
     let config = match read(path) {
@@ -69,7 +81,7 @@ fn serve<C, E: std::fmt::Display, F: Future<Output = Result<(), String>>>(
             return BROKEN;
         }
     };
-    let runtime: Runtime = match runtime.enable_all().build() {
+    let runtime: Runtime = match runtime(&config).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no runtime: {error}")),
     };
@@ -83,10 +95,15 @@ fn serve<C, E: std::fmt::Display, F: Future<Output = Result<(), String>>>(
 }
 
 /// A runtime of few named threads.
-fn threads(name: &'static str) -> Builder {
+fn few(name: &'static str) -> Builder {
     let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+    threads(name, cores.min(MAX_THREADS))
+}
+
+/// A runtime of so many named threads.
+fn threads(name: &'static str, count: usize) -> Builder {
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(cores.min(MAX_THREADS)).thread_name(name);
+    builder.worker_threads(count).thread_name(name);
     builder
 }
 
@@ -128,7 +145,7 @@ mod tests {
         );
         let ran = |_| async { Ok(()) };
         assert_eq!(
-            serve(&path, ca_config, Builder::new_current_thread(), ran),
+            serve(&path, ca_config, |_| Builder::new_current_thread(), ran),
             BROKEN
         );
     }
@@ -137,7 +154,7 @@ mod tests {
     fn a_part_ends_as_it_says() {
         let (_dir, path) = config("{}");
         let read = |_: &Path| Ok::<_, String>(());
-        let with = |ended: Result<(), String>| serve(&path, read, threads("test"), |()| async { ended });
+        let with = |ended: Result<(), String>| serve(&path, read, |()| few("test"), |()| async { ended });
         assert_eq!(with(Ok(())), 0);
         assert_eq!(with(Err("no port".to_owned())), FAILED);
     }

@@ -85,6 +85,8 @@ reasons! {
     PolicyChanged = "POLICY_CHANGED",
     /// CONNECT, or an upgrade that is not allowed.
     MethodRefused = "METHOD_REFUSED",
+    /// The destination is not held, and the control plane, who would know it, does not answer (fail closed).
+    ControlPlaneAway = "CONTROL_PLANE_AWAY",
     /// The proxy is shutting down.
     Draining = "DRAINING",
 }

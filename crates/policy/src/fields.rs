@@ -10,7 +10,8 @@ const FORWARDED: [&str; 2] = ["x-forwarded-for", "x-forwarded-proto"];
 /// Whether a proxy takes the field away before it decides. `name` is in lower case; many an application reads `_` as
 /// `-`, so both are the same here. X-Forwarded-Client-Cert itself is no such field: it has a mode of its own.
 pub fn speaks_for_proxy(name: &str, strict: bool) -> bool {
-    if !(strict || name.contains("envoy") || name.contains("client")) {
+    // All of them begin so, and most others do not.
+    if !name.starts_with('x') || !(strict || name.contains("envoy") || name.contains("client")) {
         return false;
     }
     let dashed = name.replace('_', "-");

@@ -247,6 +247,11 @@ impl PolicySet {
         self.inner.needs_http
     }
 
+    /// Whether some policy may want an external authorizer asked about a request, whatever the request is.
+    pub fn asks(&self) -> bool {
+        !self.inner.requests.custom.is_empty()
+    }
+
     /// The policies that were found unusable here, with a sentence why; they deny everything.
     ///
     /// One that is a dry run denies only in its shadow.

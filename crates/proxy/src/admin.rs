@@ -3,14 +3,16 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use admin::trust::{Holding, Leaf};
 use admin::verbs::{Access, AccessLine, Proxy};
 use admin::{Call, Failure, Handler};
+use identity::CertificateStatus;
 use serde_json::Value;
 use telemetry::{Event, Peer};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::inbound::Denials;
-use crate::shared::{Shared, Stage, Standing};
+use crate::shared::{Shared, Stage, Standing, staleness};
 
 /// Answers until the socket fails.
 pub(crate) async fn serve(shared: Arc<Shared>, standing: Arc<Standing>) -> Result<(), String> {
@@ -63,7 +65,8 @@ impl Handler for Desk {
                 self.shared.ending.advance(Stage::HandedOver);
                 Ok(Value::Null)
             }
-            "metrics" => Ok(Value::String(self.shared.telemetry.metrics_text())),
+            "trust" => value(&self.holding()),
+            "metrics" => Ok(Value::String(staleness::metrics(&self.shared))),
             other => Err(Failure::usage(format!("a proxy has no verb `{other}`"))),
         }
     }
@@ -98,6 +101,22 @@ impl Desk {
             if send(&mut call, &event).await?.is_gone() {
                 return Ok(Value::Null);
             }
+        }
+    }
+
+    /// What we believe and show.
+    fn holding(&self) -> Holding {
+        let identities = &self.shared.identities;
+        let leaf = |one: CertificateStatus| {
+            Some(Leaf {
+                id: one.id.to_string(),
+                root: one.root,
+                not_after: one.not_after?,
+            })
+        };
+        Holding {
+            roots: identities.roots(),
+            leaves: identities.status().into_iter().filter_map(leaf).collect(),
         }
     }
 

@@ -37,6 +37,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest question over UDP, bytes.
 const MAX_DATAGRAM: usize = 4096;
 
+/// How often something may turn out to be lacked before a question can be answered: an alias may lead to another.
+const MAX_ROUNDS: usize = 12;
+
 /// How long to wait before receiving again when the system refuses.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,6 +52,7 @@ pub fn reply(query: &[u8], index: &snapshot::Index) -> Vec<u8> {
             Ok(other) => forward.with(other),
             Err(_) => forward.failed(),
         },
+        Outcome::Unknown(_, failed) => failed,
         Outcome::Ignored => Vec::new(),
     }
 }
@@ -232,20 +236,38 @@ impl Server {
         transport: Transport,
     ) -> Option<Vec<u8>> {
         let upstreams = &self.shared.config.dns_upstreams;
-        let outcome = {
-            let index = self.shared.store.current();
-            answer(
-                query,
-                &local.namespace,
-                index.as_deref(),
-                transport,
-                !upstreams.is_empty(),
-            )
+        let Shared { store, demand, .. } = self.shared.as_ref();
+        let mut rounds = 0;
+        let outcome = loop {
+            let outcome = {
+                let index = store.current();
+                answer(
+                    query,
+                    &local.namespace,
+                    index.as_deref(),
+                    transport,
+                    !upstreams.is_empty(),
+                )
+            };
+            let Outcome::Unknown(names, failed) = outcome else {
+                break outcome;
+            };
+            rounds += 1;
+            let learned = match rounds {
+                1..=MAX_ROUNDS => demand.learn(store, local.mark, &names).await,
+                _ => Err(Reason::LimitReached),
+            };
+            if let Err(reason) = learned {
+                let name = names.first().map(ToString::to_string).unwrap_or_default();
+                let why = format!("`{name}` is not known, and the control plane cannot be asked");
+                self.refused(Some(local), source, reason, &why);
+                return Some(failed);
+            }
         };
         match outcome {
             // What could not be put into bytes at all is no answer.
             Outcome::Reply(bytes) => (!bytes.is_empty()).then_some(bytes),
-            Outcome::Ignored => None,
+            Outcome::Ignored | Outcome::Unknown(..) => None,
             Outcome::Refused(bytes, name) => {
                 let why =
                     format!("`{name}` is no name of the cluster, and no other DNS server is configured");

@@ -37,7 +37,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::Registration;
 use crate::outbound::headers::{self, Asks};
 use crate::relay::Relayed;
-use crate::shared::{Shared, Stage};
+use crate::shared::{Carried, Shared, Stage};
 use chain::{Chain, Inside};
 use metadata::Told;
 use record::Record;
@@ -176,6 +176,24 @@ where
 
 /// Takes what was captured on its way to workloads of this node, until told to drain.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+    take(shared, listener, |stream| {
+        capture::socket::mark(stream)
+            .and_then(|mark| capture::socket::original_dst(stream).map(|to| (mark, to)))
+    })
+    .await;
+}
+
+/// Takes what comes to an ordinary listener: all of it is for the workload of that mark, at that address of its own.
+pub(crate) async fn serve_for(shared: Arc<Shared>, listener: TcpListener, mark: u32, to: SocketAddr) {
+    take(shared, listener, move |_| Ok((mark, to))).await;
+}
+
+/// Takes connections; `whose` says to which workload one came, by its mark, and where it wanted to go.
+async fn take(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    whose: impl Fn(&TcpStream) -> std::io::Result<(u32, SocketAddr)>,
+) {
     let mut draining = pin!(shared.ending.reached(Stage::Draining));
     let open = Arc::new(Open::default());
     shared.ending.reached(Stage::Running).await;
@@ -183,7 +201,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    tokio::spawn(captured(Arc::clone(&shared), Arc::clone(&open), stream, client));
+                    let known = whose(&stream);
+                    let carried = shared.ending.carry();
+                    let (shared, open) = (Arc::clone(&shared), Arc::clone(&open));
+                    tokio::spawn(taken(shared, open, carried, stream, client, known));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting captured connections failed");
@@ -195,10 +216,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn captured(shared: Arc<Shared>, open: Arc<Open>, stream: TcpStream, client: SocketAddr) {
-    let _carried = shared.ending.carry();
-    let known = capture::socket::mark(&stream)
-        .and_then(|mark| capture::socket::original_dst(&stream).map(|to| (mark, to)));
+async fn taken(
+    shared: Arc<Shared>,
+    open: Arc<Open>,
+    _carried: Carried,
+    stream: TcpStream,
+    client: SocketAddr,
+    known: std::io::Result<(u32, SocketAddr)>,
+) {
     let _ = stream.set_nodelay(true);
     match known {
         Ok((mark, to)) => {
@@ -241,6 +266,11 @@ async fn accept(
     to: SocketAddr,
 ) {
     let mut record = Record::connection(&shared, client, to);
+    if let Some(local) = &local {
+        // Who calls is named in what is told of it, whatever comes of it.
+        let Shared { demand, store, .. } = shared.as_ref();
+        demand.learn_caller(store, local.mark, client.ip()).await;
+    }
     let found = find(&shared, local, to, &mut record);
     let (index, callee) = match found {
         Ok(found) => found,
@@ -292,6 +322,7 @@ async fn accept(
             .map(|index| record::source(&index, client, None))
             .unwrap_or_default(),
     };
+    record.source(&plain.source);
     match chain {
         Chain::Refused(reason, why) => {
             reset(stream.get_ref());

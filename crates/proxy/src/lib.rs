@@ -22,4 +22,4 @@ mod web;
 pub use config::{Config, ConfigError, Registration};
 #[doc(hidden)]
 pub use dns::reply as dns_reply;
-pub use run::run;
+pub use run::{run, standalone};

@@ -106,11 +106,11 @@ impl Locals {
     }
 
     /// These, and no directory.
-    #[cfg(test)]
     pub(crate) fn of(registrations: impl IntoIterator<Item = Registration>) -> Self {
         let locals = Self::default();
         let known = Known::new(registrations.into_iter().map(Arc::new));
         locals.0.known.store(Arc::new(known));
+        locals.0.read.store(true, Ordering::Release);
         locals
     }
 
@@ -138,7 +138,7 @@ impl Locals {
         known.by_address.get(&canonical_ip(address)).cloned()
     }
 
-    /// Whether the directory has been read, so that those of it are known.
+    /// Whether all are known: the directory has been read, or there is none.
     pub(crate) fn are_read(&self) -> bool {
         self.0.read.load(Ordering::Acquire)
     }

@@ -17,7 +17,9 @@ mod http;
 mod local;
 mod plan;
 mod pool;
+mod random;
 mod tcp;
+pub(crate) mod trace;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -26,17 +28,18 @@ use std::time::Duration;
 
 use meshward_http::Rewind;
 use model::{Reason, SpiffeId};
-use snapshot::{Destination, Index};
+use snapshot::{Destination, Index, Lacks};
 use telemetry::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::Registration;
 use crate::registry::Entry;
-use crate::shared::{Shared, Stage};
+use crate::shared::{Carried, Shared, Stage};
 pub(crate) use call::{Call, NoReply, Reply};
-use dial::{Dial, Kernel};
+use dial::{Dial, Kernel, Plain};
 use event::Record;
+pub(crate) use event::peer_of;
 use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;
@@ -51,12 +54,35 @@ const RETRIES: usize = 2;
 /// one workload's to use up.
 const MAX_OPEN_OF_ONE: usize = 20_000;
 
+/// How often something may turn out to be lacked before it is known where something goes: an alias may lead to another.
+const MAX_ROUNDS: usize = 12;
+
 /// How often connections that nobody uses are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// Takes what was captured on its way from workloads of this node, until told to drain.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let outbound = Arc::new(Outbound::new(shared, Arc::new(Kernel)));
+    take(outbound, listener, |stream| {
+        capture::socket::mark(stream)
+            .and_then(|mark| capture::socket::original_dst(stream).map(|dialled| (mark, dialled)))
+    })
+    .await;
+}
+
+/// Takes what comes to an ordinary listener: all of it is of the workload of that mark, and counts as having dialled
+/// that address. Connections go out in the machine's own name.
+pub(crate) async fn serve_for(shared: Arc<Shared>, listener: TcpListener, mark: u32, dialled: SocketAddr) {
+    let outbound = Arc::new(Outbound::new(shared, Arc::new(Plain)));
+    take(outbound, listener, move |_| Ok((mark, dialled))).await;
+}
+
+/// Takes connections; `whose` says which workload opened one, by its mark, and what it dialled.
+async fn take(
+    outbound: Arc<Outbound>,
+    listener: TcpListener,
+    whose: impl Fn(&TcpStream) -> std::io::Result<(u32, SocketAddr)>,
+) {
     outbound.shared.authorizers.reached_by(&outbound);
     let mut draining = pin!(outbound.shared.ending.reached(Stage::Draining));
     let mut version = outbound.shared.store.version();
@@ -67,7 +93,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    tokio::spawn(Arc::clone(&outbound).captured(stream, client));
+                    let known = whose(&stream);
+                    let carried = outbound.shared.ending.carry();
+                    tokio::spawn(Arc::clone(&outbound).taken(carried, stream, client, known));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting captured connections failed");
@@ -173,10 +201,13 @@ impl Outbound {
         }
     }
 
-    async fn captured(self: Arc<Self>, stream: TcpStream, client: SocketAddr) {
-        let _carried = self.shared.ending.carry();
-        let known = capture::socket::mark(&stream)
-            .and_then(|mark| capture::socket::original_dst(&stream).map(|dialled| (mark, dialled)));
+    async fn taken(
+        self: Arc<Self>,
+        _carried: Carried,
+        stream: TcpStream,
+        client: SocketAddr,
+        known: std::io::Result<(u32, SocketAddr)>,
+    ) {
         let _ = stream.set_nodelay(true);
         match known {
             Ok((mark, dialled)) => {
@@ -216,15 +247,14 @@ impl Outbound {
             stream.reset();
             return record.refuse(Reason::LimitReached);
         };
-        let Some(index) = self.shared.store.current() else {
-            stream.reset();
-            return record.refuse(Reason::NotReady);
+        let (index, destination) = match self.look_up(&client, None).await {
+            Ok(found) => found,
+            Err(reason) => {
+                stream.reset();
+                return record.refuse(reason);
+            }
         };
-        let read = plan::reading(
-            &index.outbound(&client.local.namespace, dialled, None),
-            &index,
-            dialled.port(),
-        );
+        let read = plan::reading(&destination, &index, dialled.port());
         let http10 = index.mesh().http10;
         drop(index);
         let sniffed = tokio::select! {
@@ -285,28 +315,62 @@ impl Outbound {
         let kept = Arc::clone(kept);
         let (namespace, dialled) = (client.local.namespace.clone(), client.dialled);
         let authority = authority.map(str::to_owned);
-        self.shared
-            .registry
-            .register(move |index| kept.check(|| index.outbound(&namespace, dialled, authority.as_deref())))
+        let shared = Arc::downgrade(&self.shared);
+        self.shared.registry.register(move |index| {
+            let lacks = Lacks::default();
+            let find = || index.find_outbound(&namespace, dialled, authority.as_deref(), &lacks);
+            let checked = kept.check(find);
+            if lacks.is_empty() {
+                return checked;
+            }
+            // What is open stays until it is known that it may not; from now on it will be told.
+            if let Some(shared) = shared.upgrade() {
+                shared.demand.want(&shared.store, &lacks.into_names());
+            }
+            Ok(())
+        })
+    }
+
+    /// Looks up where a connection, or a request that names `authority`, goes; asks the control plane for what is not known.
+    ///
+    /// # Errors
+    /// It cannot be known: `NOT_READY`, `CONTROL_PLANE_AWAY` or `LIMIT_REACHED`.
+    async fn look_up(
+        &self,
+        client: &Client,
+        authority: Option<&str>,
+    ) -> Result<(Arc<Index>, Result<Destination, Reason>), Reason> {
+        let Shared { store, demand, .. } = self.shared.as_ref();
+        for _ in 0..MAX_ROUNDS {
+            let index = store.current().ok_or(Reason::NotReady)?;
+            let lacks = Lacks::default();
+            let found = index.find_outbound(&client.local.namespace, client.dialled, authority, &lacks);
+            if lacks.is_empty() {
+                return Ok((index, found));
+            }
+            demand
+                .learn(store, client.local.mark, &lacks.into_names())
+                .await?;
+        }
+        Err(Reason::LimitReached)
     }
 
     /// Decides where a connection, or a request that names `authority`, goes; afterwards the registry's check holds it
     /// to that.
-    fn decide(
+    async fn decide(
         &self,
         client: &Client,
         kept: &Kept,
         authority: Option<&str>,
     ) -> Result<(Arc<Index>, Destination), Reason> {
-        let ask = |index: &Index| index.outbound(&client.local.namespace, client.dialled, authority);
-        let index = self.shared.store.current().ok_or(Reason::NotReady)?;
-        let destination = ask(&index)?;
+        let (index, found) = self.look_up(client, authority).await?;
+        let destination = found?;
         kept.decided(&destination);
         // What came into force between the two lines above has been asked about in vain.
-        if let Some(now) = self.shared.store.current()
-            && !Arc::ptr_eq(&now, &index)
-        {
-            kept.check(|| ask(&now))?;
+        let is_newest = |now: &Arc<Index>| Arc::ptr_eq(now, &index);
+        if !self.shared.store.current().as_ref().is_some_and(is_newest) {
+            let (_, now) = self.look_up(client, authority).await?;
+            kept.check(|| now)?;
         }
         Ok((index, destination))
     }

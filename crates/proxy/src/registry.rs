@@ -4,11 +4,11 @@
 //! registers it before it is decided, so that no change falls between deciding and registering: a snapshot that comes
 //! into force before the place was taken is the one that the decision sees, and any later one asks the place.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use foldhash::HashMap;
 use model::Reason;
 use snapshot::Index;
 use tokio::sync::Notify;

@@ -7,10 +7,12 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use model::Reason;
+use telemetry::Progress;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -48,6 +50,20 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
+    relay_counted(a, b, closed, &Progress::default()).await
+}
+
+/// As [`relay`], the first being the caller: what has gone by is in `progress` at any time.
+pub(crate) async fn relay_counted<A, B>(
+    a: A,
+    b: B,
+    closed: impl Future<Output = Reason>,
+    progress: &Progress,
+) -> Relayed
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
     let (mut a, mut b) = (a, b);
     let (mut sending, mut receiving) = (Way::default(), Way::default());
     let mut closed = pin!(closed);
@@ -75,6 +91,8 @@ where
         if now_moved != moved {
             moved = now_moved;
             last = Instant::now();
+            progress.received.store(sending.moved, Ordering::Relaxed);
+            progress.sent.store(receiving.moved, Ordering::Relaxed);
         }
         // The timer is set anew only when it rings, and not with each byte.
         while idle.as_mut().poll(context).is_ready() {
@@ -87,6 +105,8 @@ where
         Poll::Pending
     })
     .await;
+    progress.received.store(sending.moved, Ordering::Relaxed);
+    progress.sent.store(receiving.moved, Ordering::Relaxed);
     Relayed {
         sent: sending.moved,
         received: receiving.moved,

@@ -2,6 +2,8 @@
 
 mod control;
 mod drops;
+mod spans;
+pub mod standalone;
 mod takeover;
 mod trust;
 
@@ -9,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::{CaClient, StoreOptions, TokenFile};
+use identity::{CaClient, CertificateAuthority, StoreOptions, TokenFile};
 use model::{Reason, SpiffeId};
 use telemetry::{LogTarget, Telemetry, TelemetryOptions};
 use tokio::net::TcpListener;
@@ -21,6 +23,7 @@ use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::shared::{Ending, Purpose, Shared, Sockets, Stage, Standing};
 use crate::store::Store;
+use crate::store::demand::{self, Demand};
 use crate::{Config, admin, dns, inbound, outbound, web};
 use control::Control;
 use takeover::Before;
@@ -55,21 +58,35 @@ type Tasks = JoinSet<Result<(), String>>;
 /// # Errors
 /// It cannot start, or a part of it broke: one sentence.
 pub async fn run(config: Config) -> Result<(), String> {
+    live(
+        async || {
+            let before = Before::ask(&config).await;
+            let ca_id = own(&config, CA_ACCOUNT)?;
+            let authority = CaClient::new(config.ca, config.roots.clone(), ca_id);
+            share(config, Arc::new(authority), before)
+        },
+        async |shared, tasks, taking, running| start(shared, tasks, taking, running),
+    )
+    .await
+}
+
+/// The life of any proxy: made, started, and drained when told to stop or when another one has taken its place. Starting is
+/// told whether a proxy runs whose place is to be taken.
+async fn live(
+    share: impl AsyncFnOnce() -> Result<(Shared, Before), String>,
+    start: impl AsyncFnOnce(&Arc<Shared>, &mut Tasks, &mut JoinSet<()>, bool) -> Result<(), String>,
+) -> Result<(), String> {
     // Nobody of the same user, a pod's process least of all, may read our keys or take our sockets.
     nix::sys::prctl::set_dumpable(false)
         .map_err(|error| format!("cannot keep other processes out of this one: {error}"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let before = Before::ask(&config).await;
+    let (shared, before) = share().await?;
     let running = before.is_running();
-    let (shared, before) = share(config, before)?;
     let shared = Arc::new(shared);
     let mut tasks = Tasks::new();
     let mut taking = JoinSet::new();
-    let standing = start(&shared, &mut tasks, &mut taking, running)?;
-    if !running {
-        tasks.spawn(admin::serve(Arc::clone(&shared), Arc::clone(&standing)));
-    }
+    start(&shared, &mut tasks, &mut taking, running).await?;
     tokio::select! {
         ready = before.ready(&shared) => ready?,
         _ = terminate.recv() => return Ok(()),
@@ -79,7 +96,7 @@ pub async fn run(config: Config) -> Result<(), String> {
     shared.ending.advance(Stage::Running);
     if running {
         takeover::leave(&shared.config.socket).await;
-        tasks.spawn(admin::serve(Arc::clone(&shared), standing));
+        tasks.spawn(admin::serve(Arc::clone(&shared), Arc::clone(&shared.standing)));
     }
     tracing::info!(node = shared.config.node, "the proxy is there");
     let handed_over = tokio::select! {
@@ -88,7 +105,11 @@ pub async fn run(config: Config) -> Result<(), String> {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
         ended = tasks.join_next() => return Err(why(ended)),
-        Some(_) = taking.join_next() => return Err("a listener ended".to_owned()),
+        // They end by the stage that is waited for above, and may be told of it first.
+        Some(_) = taking.join_next() => match shared.ending.stage() {
+            Stage::HandedOver => true,
+            _ => return Err("a listener ended".to_owned()),
+        },
     };
     shared.ending.advance(Stage::Draining);
     if handed_over {
@@ -101,6 +122,7 @@ pub async fn run(config: Config) -> Result<(), String> {
         drained(&shared, DRAIN_TIMEOUT).await;
     }
     end(&shared).await;
+    shared.telemetry.flush();
     Ok(())
 }
 
@@ -116,7 +138,11 @@ fn own(config: &Config, account: &str) -> Result<SpiffeId, String> {
     SpiffeId::new(config.trust_domain.clone(), SYSTEM_NAMESPACE, account).map_err(|error| error.to_string())
 }
 
-fn share(config: Config, mut before: Before) -> Result<(Shared, Before), String> {
+fn share(
+    config: Config,
+    authority: Arc<dyn CertificateAuthority>,
+    mut before: Before,
+) -> Result<(Shared, Before), String> {
     let target = config.access_log.clone().map_or(LogTarget::None, LogTarget::File);
     let options = TelemetryOptions {
         target,
@@ -124,16 +150,16 @@ fn share(config: Config, mut before: Before) -> Result<(Shared, Before), String>
     };
     let telemetry =
         Telemetry::start(&options).map_err(|error| format!("the access log cannot be opened: {error}"))?;
-    let authority = CaClient::new(config.ca, config.roots.clone(), own(&config, CA_ACCOUNT)?);
     let options = StoreOptions {
         lifetime: Duration::from_secs(config.leaf_lifetime_s),
         ..StoreOptions::default()
     };
-    let identities = identity::Store::new(Arc::new(authority), options);
+    let identities = identity::Store::new(authority, options);
     identities.set_trust_domains(config.trust_domain.clone(), Vec::new());
     let sockets = Sockets::of(std::mem::take(&mut before.offer));
     let shared = Shared {
-        store: Store::new(),
+        store: Store::on_demand(),
+        demand: Demand::default(),
         locals: Locals::new(config.workloads.clone()),
         identities,
         registry: Registry::default(),
@@ -143,6 +169,7 @@ fn share(config: Config, mut before: Before) -> Result<(Shared, Before), String>
         tokens: Arc::default(),
         authorizers: inbound::Authorizers::default(),
         telemetry,
+        standing: Arc::new(Standing::new()),
         ending: Ending::starting(),
         sockets,
         config,
@@ -157,8 +184,8 @@ fn start(
     tasks: &mut Tasks,
     taking: &mut JoinSet<()>,
     running: bool,
-) -> Result<Arc<Standing>, String> {
-    let standing = Arc::new(Standing::new());
+) -> Result<(), String> {
+    let standing = Arc::clone(&shared.standing);
     let trust = Arc::new(Trust::new(shared.identities.clone()));
     let own_id = own(&shared.config, NODE_ACCOUNT)?;
     let token = TokenFile(shared.config.token.clone());
@@ -188,16 +215,23 @@ fn start(
         all.registry.follow(&all.store).await;
         Ok(())
     });
+    tasks.spawn(demand::forget(Arc::clone(shared)));
     tasks.spawn(control::follow(Arc::clone(shared), control, trust));
     tasks.spawn(drops::watch(Arc::clone(shared), Arc::clone(&standing)));
+    if let Some(finished) = shared.telemetry.take_spans() {
+        tasks.spawn(spans::export(Arc::clone(shared), finished));
+    }
     tasks.spawn(started(Arc::clone(shared)));
+    if !running {
+        tasks.spawn(admin::serve(Arc::clone(shared), standing));
+    }
     for listener in outbound {
         taking.spawn(outbound::serve(Arc::clone(shared), listener));
     }
     for listener in inbound {
         taking.spawn(inbound::serve(Arc::clone(shared), listener));
     }
-    Ok(standing)
+    Ok(())
 }
 
 /// Gives back what only starting needed, once it is over. The task stays, as all do.

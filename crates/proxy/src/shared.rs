@@ -2,6 +2,7 @@
 
 mod ending;
 mod sockets;
+pub(crate) mod staleness;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +15,9 @@ use crate::inbound::{Apps, Authorizers, Denials, Open};
 use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::store::Store;
+use crate::store::demand::Demand;
 
-pub(crate) use ending::{Ending, Stage};
+pub(crate) use ending::{Carried, Ending, Stage};
 pub(crate) use sockets::{Offer, Purpose, Sockets};
 
 /// One proxy.
@@ -24,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// What the control plane said.
     pub(crate) store: Store,
+    /// What it is asked for.
+    pub(crate) demand: Demand,
     /// Who stands behind which mark.
     pub(crate) locals: Locals,
     /// Certificates, and both ends of mutual TLS.
@@ -46,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) ending: Ending,
     /// What it listens on, for whoever takes its place.
     pub(crate) sockets: Sockets,
+    /// The link to the control plane, and what capture drops.
+    pub(crate) standing: Arc<Standing>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -94,6 +100,12 @@ impl Standing {
     pub(crate) fn control_silent(&self) -> Option<Duration> {
         let control = *locked(&self.control);
         (!control.connected).then(|| control.heard.elapsed())
+    }
+
+    /// Whether there is a connection to the control plane, and how long ago something was heard of it.
+    pub(crate) fn link(&self) -> (bool, Duration) {
+        let control = *locked(&self.control);
+        (control.connected, control.heard.elapsed())
     }
 
     /// Replaces the counts of dropped packets by reason.

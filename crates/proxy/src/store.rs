@@ -1,5 +1,7 @@
 //! The snapshot in force: swapped whole, read without waiting.
 
+pub(crate) mod demand;
+
 use std::sync::Arc;
 
 use snapshot::{Index, Resources};
@@ -10,13 +12,25 @@ use tokio::sync::watch;
 pub(crate) struct Store {
     index: arc_swap::ArcSwapOption<Index>,
     version: watch::Sender<u64>,
+    /// Whether it holds only what was asked for.
+    on_demand: bool,
 }
 
 impl Store {
+    /// A store of whole meshes: what is not there does not exist.
     pub(crate) fn new() -> Self {
+        Self {
+            on_demand: false,
+            ..Self::on_demand()
+        }
+    }
+
+    /// A store of what was asked for: what is not there may not be known.
+    pub(crate) fn on_demand() -> Self {
         Self {
             index: arc_swap::ArcSwapOption::empty(),
             version: watch::Sender::new(0),
+            on_demand: true,
         }
     }
 
@@ -45,7 +59,11 @@ impl Store {
         prepare: impl FnOnce(&Index) -> Result<(), String>,
     ) -> Result<(), String> {
         let before = self.current();
-        let index = Index::build_after(resources, before.as_deref()).map_err(|e| e.to_string())?;
+        let build = match self.on_demand {
+            true => Index::build_on_demand,
+            false => Index::build_after,
+        };
+        let index = build(resources, before.as_deref()).map_err(|e| e.to_string())?;
         prepare(&index)?;
         self.index.store(Some(Arc::new(index)));
         self.version.send_replace(version);
@@ -84,8 +102,10 @@ pub(crate) mod tests {
             auto_mtls: true,
             protocol_detection_timeout_ms: None,
             min_tls: TlsVersion::V1_3,
+            tls: snapshot::MeshTls::default(),
             http10: false,
             connect_timeout_ms: 10_000,
+            scopes: std::collections::BTreeMap::new(),
         }
     }
 

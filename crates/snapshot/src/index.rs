@@ -5,6 +5,8 @@
 //! demands more of the caller: a mesh pod before a plain one.
 
 mod authentication;
+mod demand;
+mod external;
 mod names;
 mod outbound;
 mod transport;
@@ -17,9 +19,12 @@ use model::{ServiceName, WorkloadUid, canonical_ip};
 use policy::path::Dialects;
 use policy::{PolicyId, PolicySet, PolicySpec};
 
-use crate::{Mesh, Provider, Resource, Resources, Service, ServicePort, Workload};
+use crate::{Address, Mesh, Provider, Resource, ResourceName, Resources, Service, ServicePort, Workload};
+
+use demand::{Known, Seen};
 
 pub use authentication::Authentication;
+pub use demand::Lacks;
 pub use names::Answer;
 pub use outbound::{Destination, ServiceTarget};
 pub use transport::Transport;
@@ -38,8 +43,9 @@ pub struct Index {
     mesh: Arc<Mesh>,
     roots: Vec<String>,
     /// Namespace, then name: looked up by borrowed text.
-    services: HashMap<String, HashMap<String, Arc<Service>>>,
-    vips: HashMap<IpAddr, Arc<Service>>,
+    services: HashMap<String, HashMap<String, Known<Arc<Service>>>>,
+    /// With the mark of the Service's use.
+    vips: HashMap<IpAddr, (Arc<Service>, Seen)>,
     workloads: HashMap<WorkloadUid, Arc<Workload>>,
     pods: HashMap<IpAddr, Arc<Workload>>,
     /// Services that have the address among their endpoints, by name.
@@ -49,6 +55,17 @@ pub struct Index {
     /// As `policies`, of RequestAuthentications.
     authentications: HashMap<WorkloadUid, Arc<Authentication>>,
     providers: HashMap<String, Arc<Provider>>,
+    /// Addresses that were asked for.
+    addresses: HashMap<IpAddr, Known<Arc<Address>>>,
+    /// Callers that were asked for.
+    callers: HashMap<IpAddr, Known<()>>,
+    /// Namespaces that were asked for.
+    namespaces: HashMap<String, Known<()>>,
+    /// Ports that some Service declares as HTTP.
+    http_ports: Vec<u16>,
+    /// Whether this is the whole mesh: what is not there does not exist.
+    whole: bool,
+    externals: external::Externals,
 }
 
 impl Index {
@@ -67,14 +84,24 @@ impl Index {
     /// # Errors
     /// As [`Self::build`].
     pub fn build_after(resources: &Resources, before: Option<&Self>) -> Result<Self, IndexError> {
-        let mesh = resources
-            .iter()
-            .find_map(|(_, resource)| match resource.as_ref() {
-                Resource::Mesh(mesh) => Some(Arc::clone(mesh)),
-                _ => None,
-            });
+        Self::build_of(resources, before, true)
+    }
+
+    /// [`Self::build_after`], of what a proxy has asked for and nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_on_demand(resources: &Resources, before: Option<&Self>) -> Result<Self, IndexError> {
+        Self::build_of(resources, before, false)
+    }
+
+    fn build_of(resources: &Resources, before: Option<&Self>, whole: bool) -> Result<Self, IndexError> {
+        let mesh = resources.get(&ResourceName::mesh());
+        let Some(Resource::Mesh(mesh)) = mesh.map(AsRef::as_ref) else {
+            return Err(IndexError::NoMesh);
+        };
         let mut index = Self {
-            mesh: mesh.ok_or(IndexError::NoMesh)?,
+            mesh: Arc::clone(mesh),
             roots: Vec::new(),
             services: HashMap::new(),
             vips: HashMap::new(),
@@ -84,16 +111,26 @@ impl Index {
             policies: HashMap::new(),
             authentications: HashMap::new(),
             providers: HashMap::new(),
+            addresses: HashMap::new(),
+            callers: HashMap::new(),
+            namespaces: HashMap::new(),
+            http_ports: Vec::new(),
+            whole,
+            externals: external::Externals::default(),
         };
         for (_, resource) in resources.iter() {
             match resource.as_ref() {
                 Resource::Roots(roots) => index.roots.clone_from(roots),
-                Resource::Service(service) => index.add_service(service),
+                Resource::Service(service) => index.add_service(service, before),
                 Resource::Workload(workload) => index.add_workload(workload),
                 Resource::Provider(provider) => {
                     index
                         .providers
                         .insert(provider.name.clone(), Arc::clone(provider));
+                }
+                Resource::HttpPorts(ports) => index.http_ports.clone_from(ports),
+                Resource::Address(_) | Resource::Caller(_) | Resource::Namespace(_) | Resource::Absent(_) => {
+                    index.add_answer(resource, before);
                 }
                 Resource::Mesh(_) | Resource::Policy(_) | Resource::Authentication(_) | Resource::Jwks(_) => {
                 }
@@ -116,13 +153,14 @@ impl Index {
 
     /// A Service by name.
     pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
-        self.service_at(name.namespace(), name.name())
+        self.service_at(name.namespace(), name.name(), &Lacks::default())
     }
 
     /// The Service that has the cluster address, and its port of that number. A known address with a port that
     /// the Service does not have is `Some((service, None))`.
     pub fn vip(&self, address: IpAddr, port: u16) -> Option<(&Arc<Service>, Option<&ServicePort>)> {
-        let service = self.vips.get(&canonical_ip(address))?;
+        let (service, seen) = self.vips.get(&canonical_ip(address))?;
+        seen.set();
         Some((service, service.ports.iter().find(|p| p.port == port)))
     }
 
@@ -163,20 +201,36 @@ impl Index {
         self.workloads.values()
     }
 
-    /// All Services, in no particular order.
+    /// All that ServiceEntries declare, in no particular order.
+    pub fn externals(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.externals.all()
+    }
+
+    /// All Services that are there, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.values().flat_map(HashMap::values)
+        let known = self.services.values().flat_map(HashMap::values);
+        known.filter_map(|known| known.value.as_ref())
     }
 
-    fn service_at(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
-        self.services.get(namespace)?.get(name)
+    /// Whether some Service of the mesh declares the port as HTTP.
+    pub fn declares_http(&self, port: u16) -> bool {
+        let here = |p: &ServicePort| p.port == port && p.protocol.is_http();
+        self.http_ports.binary_search(&port).is_ok()
+            || (self.whole && self.services().flat_map(|s| &s.ports).any(here))
+            || self.externals().flat_map(|s| &s.ports).any(here)
     }
 
-    fn add_service(&mut self, service: &Arc<Service>) {
+    fn add_service(&mut self, service: &Arc<Service>, before: Option<&Self>) {
+        if service.external.is_some() {
+            return self.externals.add(service);
+        }
+        let seen = before
+            .and_then(|before| before.known_service(&service.name))
+            .map_or_else(Seen::new, |known| known.seen.clone());
         for vip in &service.vips {
             self.vips
                 .entry(canonical_ip(*vip))
-                .or_insert_with(|| Arc::clone(service));
+                .or_insert_with(|| (Arc::clone(service), seen.clone()));
         }
         for address in service.endpoints.iter().flat_map(|e| &e.addresses) {
             let serving = self.served_by.entry(canonical_ip(*address)).or_default();
@@ -187,7 +241,13 @@ impl Index {
         self.services
             .entry(service.name.namespace().to_owned())
             .or_default()
-            .insert(service.name.name().to_owned(), Arc::clone(service));
+            .insert(
+                service.name.name().to_owned(),
+                Known {
+                    value: Some(Arc::clone(service)),
+                    seen,
+                },
+            );
     }
 
     fn add_workload(&mut self, workload: &Arc<Workload>) {

@@ -7,16 +7,22 @@
 
 #![warn(missing_docs)]
 
+mod egress;
 mod index;
 mod mesh;
 mod provider;
 mod resources;
 mod service;
+mod set;
+mod telemetry;
 mod workload;
 
-pub use index::{Answer, Authentication, Destination, Index, IndexError, ServiceTarget, Transport};
-pub use mesh::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
+pub use egress::{External, Import, Resolution, Scope};
+pub use index::{Answer, Authentication, Destination, Index, IndexError, Lacks, ServiceTarget, Transport};
+pub use mesh::{Bundle, Egress, Mesh, MeshTls, PathNormalization, TLS12_SUITES, TlsVersion, XfccMode};
 pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
-pub use resources::{Delta, Resource, ResourceName, Resources};
+pub use resources::{Address, Delta, Resource, ResourceName};
 pub use service::{ClientTls, Endpoint, Service, ServicePort};
+pub use set::Resources;
+pub use telemetry::{Tag, Telemetry, TraceProvider, Tracing, WHOLE};
 pub use workload::{Inbound, InboundPort, Workload};

@@ -1,11 +1,14 @@
 //! Settings of the whole mesh.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{Profile, TrustDomain};
 use policy::path::Mode;
 use policy::{Compat, Context};
 use serde::{Deserialize, Serialize};
+
+use crate::Scope;
 
 /// MeshConfig and profile, resolved: every proxy holds exactly one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -44,16 +47,33 @@ pub struct Mesh {
     pub protocol_detection_timeout_ms: Option<u64>,
     /// `meshConfig.meshMTLS.minProtocolVersion`.
     pub min_tls: TlsVersion,
+    /// What else mesh TLS is bound by.
+    #[serde(default)]
+    pub tls: MeshTls,
     /// Whether HTTP/1.0 is taken as HTTP.
     pub http10: bool,
     /// `meshConfig.connectTimeout` in milliseconds, 10 s by default.
     pub connect_timeout_ms: u64,
+    /// What client namespaces know of the registry; the empty name stands for those that are not there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scopes: BTreeMap<String, Scope>,
 }
 
 impl Mesh {
     /// The time that sniffing may take.
     pub fn protocol_detection_timeout(&self) -> Option<Duration> {
         self.protocol_detection_timeout_ms.map(Duration::from_millis)
+    }
+
+    /// What workloads of the namespace know, where a Sidecar says so.
+    pub fn scope(&self, namespace: &str) -> Option<&Scope> {
+        self.scopes.get(namespace).or_else(|| self.scopes.get(""))
+    }
+
+    /// What happens to traffic of the namespace that leaves the registry.
+    pub fn egress_of(&self, namespace: &str) -> Egress {
+        let own = self.scope(namespace).and_then(|scope| scope.egress);
+        own.unwrap_or(self.egress)
     }
 
     /// How paths are normalised, for [`policy::path::normalize`].
@@ -134,3 +154,37 @@ pub enum TlsVersion {
     #[serde(rename = "TLSV1_3")]
     V1_3,
 }
+
+/// What mesh TLS is bound by, besides its version.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeshTls {
+    /// `meshConfig.meshMTLS.cipherSuites`: the suites of TLS 1.2, by OpenSSL's names, of [`TLS12_SUITES`]; empty means the
+    /// first four of them.
+    #[serde(default)]
+    pub cipher_suites: Vec<String>,
+    /// `meshConfig.caCertificates`: roots for peers of one trust domain each, beside the mesh's own.
+    #[serde(default)]
+    pub bundles: Vec<Bundle>,
+}
+
+/// Roots of one trust domain. They vouch for nobody else.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// Whose peers they vouch for.
+    pub trust_domain: TrustDomain,
+    /// The roots, PEM.
+    pub pem: String,
+}
+
+/// The suites of TLS 1.2 that can be named, by OpenSSL's names: forward secret and authenticated, all of them. The last
+/// two are spoken only where they are named.
+pub const TLS12_SUITES: [&str; 6] = [
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];

@@ -1,18 +1,20 @@
-//! Resources and the algebra of their differences.
+//! Resources, their names, and what differs between two sets of them.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jwt::{AuthenticationSpec, Jwks};
-use model::{ServiceName, WorkloadUid};
+use model::{ServiceName, WorkloadUid, canonical_ip};
 use policy::{PolicyId, PolicySpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{Mesh, Provider, Service, Workload};
 
 /// The name of a resource on the wire: `mesh`, `service/NS/NAME`, `workload/UID`, `policy/NS/NAME`,
-/// `authentication/NS/NAME`, `jwks/SOURCE`, `provider/NAME`, `roots`.
+/// `authentication/NS/NAME`, `jwks/SOURCE`, `provider/NAME`, `roots`, `http-ports`, `address/IP`, `caller/IP`, `namespace/NS`.
+///
+/// Those of services, addresses, callers and namespaces are also what a proxy asks by.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ResourceName(Arc<str>);
@@ -62,6 +64,34 @@ impl ResourceName {
     pub fn provider(name: &str) -> Self {
         Self(Arc::from(format!("provider/{name}")))
     }
+
+    /// What is at an [`Address`].
+    pub fn address(address: IpAddr) -> Self {
+        Self(Arc::from(format!("address/{}", canonical_ip(address))))
+    }
+
+    /// Who is at an address that calls.
+    pub fn caller(address: IpAddr) -> Self {
+        Self(Arc::from(format!("caller/{}", canonical_ip(address))))
+    }
+
+    /// A namespace that has Services.
+    pub fn namespace(name: &str) -> Self {
+        Self(Arc::from(format!("namespace/{name}")))
+    }
+
+    /// Ports that some Service declares as HTTP.
+    pub fn http_ports() -> Self {
+        Self(Arc::from("http-ports"))
+    }
+
+    /// Whether a proxy asks for it when it is needed; all else is what its own workloads need, and comes unasked.
+    pub fn is_asked_for(&self) -> bool {
+        matches!(
+            self.0.split_once('/'),
+            Some(("service" | "address" | "caller" | "namespace", _))
+        )
+    }
 }
 
 impl From<&str> for ResourceName {
@@ -102,6 +132,33 @@ pub enum Resource {
     Jwks(Arc<Jwks>),
     /// An external authorizer.
     Provider(Arc<Provider>),
+    /// What is at an address; an answer to the question.
+    Address(Arc<Address>),
+    /// Who is at an address that calls, which needs no Services; an answer to the question.
+    Caller(Arc<Address>),
+    /// The namespace has Services; an answer to the question.
+    Namespace(String),
+    /// Ports that some Service of the mesh declares as HTTP, ascending.
+    HttpPorts(Vec<u16>),
+    /// There is nothing of this name; an answer to the question.
+    Absent(ResourceName),
+}
+
+/// Who is at an address: what the answer to a question by address is made of. All that it names comes with it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// The address.
+    pub address: IpAddr,
+    /// The Service whose cluster address it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// Workloads that have it, by uid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<WorkloadUid>,
+    /// Services that have it among their endpoints, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serving: Vec<ServiceName>,
 }
 
 impl Resource {
@@ -116,6 +173,11 @@ impl Resource {
             Self::Authentication(a) => ResourceName::authentication(&a.id),
             Self::Jwks(j) => ResourceName::jwks(&j.source),
             Self::Provider(p) => ResourceName::provider(&p.name),
+            Self::Address(a) => ResourceName::address(a.address),
+            Self::Caller(a) => ResourceName::caller(a.address),
+            Self::Namespace(name) => ResourceName::namespace(name),
+            Self::HttpPorts(_) => ResourceName::http_ports(),
+            Self::Absent(name) => name.clone(),
         }
     }
 }
@@ -162,10 +224,6 @@ impl From<Jwks> for Resource {
     }
 }
 
-/// A set of resources, by name.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Resources(BTreeMap<ResourceName, Arc<Resource>>);
-
 /// The difference between two sets.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Delta {
@@ -182,85 +240,10 @@ impl Delta {
     }
 }
 
-impl Resources {
-    /// Adds or replaces one resource under its own name.
-    pub fn insert(&mut self, resource: Arc<Resource>) {
-        self.0.insert(resource.name(), resource);
-    }
-
-    /// The resource of that name.
-    pub fn get(&self, name: &ResourceName) -> Option<&Arc<Resource>> {
-        self.0.get(name)
-    }
-
-    /// All, ordered by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&ResourceName, &Arc<Resource>)> {
-        self.0.iter()
-    }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What must change in `self` for it to become `newer`.
-    pub fn diff(&self, newer: &Self) -> Delta {
-        let updated = newer
-            .0
-            .iter()
-            .filter(|(name, new)| {
-                self.0
-                    .get(*name)
-                    .is_none_or(|old| !Arc::ptr_eq(old, new) && old != *new)
-            })
-            .map(|(_, new)| Arc::clone(new))
-            .collect();
-        let removed = self
-            .0
-            .keys()
-            .filter(|name| !newer.0.contains_key(*name))
-            .cloned()
-            .collect();
-        Delta { updated, removed }
-    }
-
-    /// `self` with the difference carried out.
-    #[must_use]
-    pub fn apply(&self, delta: &Delta) -> Self {
-        let gone: BTreeSet<_> = delta.removed.iter().collect();
-        let mut next: BTreeMap<_, _> = self
-            .0
-            .iter()
-            .filter(|(name, _)| !gone.contains(name))
-            .map(|(n, r)| (n.clone(), Arc::clone(r)))
-            .collect();
-        for resource in &delta.updated {
-            next.insert(resource.name(), Arc::clone(resource));
-        }
-        Self(next)
-    }
-}
-
-impl FromIterator<Arc<Resource>> for Resources {
-    fn from_iter<T: IntoIterator<Item = Arc<Resource>>>(iter: T) -> Self {
-        Self(iter.into_iter().map(|r| (r.name(), r)).collect())
-    }
-}
-
-impl FromIterator<Resource> for Resources {
-    fn from_iter<T: IntoIterator<Item = Resource>>(iter: T) -> Self {
-        Self(iter.into_iter().map(|r| (r.name(), Arc::new(r))).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Resources;
     use proptest::prelude::*;
 
     fn roots_or_policy(seed: &(u8, u8)) -> Resource {

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use model::{Host, Protocol, ServiceName, SpiffeId, WorkloadId, WorkloadUid};
 use serde::{Deserialize, Serialize};
 
+use crate::External;
+
 /// A Service with all that a client needs to reach it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +28,17 @@ pub struct Service {
     pub endpoints: Vec<Endpoint>,
     /// Service accounts of the endpoints: who a client accepts at the other end (CM-14).
     pub identities: Vec<SpiffeId>,
+    /// Set where a ServiceEntry declares it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+}
+
+impl Service {
+    /// Whether clients of the namespace may know it.
+    pub fn is_exported_to(&self, namespace: &str) -> bool {
+        let external = self.external.as_ref();
+        external.is_none_or(|e| e.export_to.is_empty() || e.export_to.iter().any(|to| to == namespace))
+    }
 }
 
 /// One port of a Service.

@@ -7,6 +7,7 @@ use policy::PolicyId;
 use policy::path::Dialects;
 use serde::{Deserialize, Serialize};
 
+use crate::Telemetry;
 use crate::service::{is_not, takes_mtls};
 
 /// One pod.
@@ -79,6 +80,9 @@ pub struct Inbound {
     /// How the workload reads paths, by workload port; decisions look at every reading.
     #[serde(default, skip_serializing_if = "is_default")]
     pub path_dialects: Dialects,
+    /// What is told of its traffic.
+    #[serde(default, skip_serializing_if = "Telemetry::is_default")]
+    pub telemetry: Telemetry,
 }
 
 /// One inbound port.

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use model::{Reason, SpiffeId};
 use serde::Serialize;
 
+use crate::redact;
+
 /// What a proxy saw of one request or one connection, from accept to its end.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,6 +68,9 @@ pub struct Event {
     /// Where it was sent on to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<SocketAddr>,
+    /// Whether it is left out of the access log (Telemetry `accessLogging`). What was refused never is.
+    #[serde(skip)]
+    pub unlogged: bool,
     /// A sentence for people about what went wrong, where something did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Box<str>>,
@@ -103,7 +108,22 @@ impl Event {
             ext_authz: Vec::new(),
             decision_id: None,
             upstream: None,
+            unlogged: false,
             message: None,
+        }
+    }
+
+    /// Takes tokens out of the path: whoever keeps an event, or shows it, asks for this first. [`crate::Telemetry`] does.
+    pub fn redact(&mut self) {
+        let Some(http) = self.http.as_deref_mut() else {
+            return;
+        };
+        for path in [Some(&mut http.path), http.path_normalized.as_mut()] {
+            if let Some(path) = path
+                && let Cow::Owned(redacted) = redact::target(path)
+            {
+                *path = redacted.into();
+            }
         }
     }
 
@@ -244,11 +264,22 @@ pub struct HttpEvent {
     /// `grpc-status` where the request was gRPC and one was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc_status: Option<u32>,
+    /// Messages of gRPC from the caller.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub request_messages: u64,
+    /// Messages of gRPC to the caller.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub response_messages: u64,
     /// `x-request-id`.
     pub request_id: Box<str>,
     /// `user-agent`.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub user_agent: Box<str>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 fn millis<S: serde::Serializer>(value: &Duration, out: S) -> Result<S::Ok, S::Error> {

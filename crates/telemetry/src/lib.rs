@@ -5,11 +5,22 @@
 
 #![warn(missing_docs)]
 
+mod board;
 mod event;
 mod metrics;
+pub mod otlp;
+mod process;
+mod redact;
 mod render;
 mod sink;
+mod trace;
+mod traffic;
 
+pub use board::{Board, Counts, Spread};
 pub use event::{Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Reporter, Wire};
 pub use render::{Format, text};
-pub use sink::{LOG_BACKLOG, LOG_QUEUE, LogTarget, Subscription, Telemetry, TelemetryOptions};
+pub use sink::{
+    Attached, FLUSH, LOG_BACKLOG, LOG_QUEUE, LogTarget, SPAN_QUEUE, Subscription, Telemetry, TelemetryOptions,
+};
+pub use trace::{Finished, Span, SpanKind, SpanOwner, TraceContext};
+pub use traffic::{Flow, Progress};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{broadcast, mpsc};
@@ -11,14 +12,22 @@ use tokio::sync::{broadcast, mpsc};
 use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::render::{self, Format};
+use crate::trace::{Finished, Span};
+use crate::traffic::{Flow, Progress};
 
 /// How many events may wait for the log writer. Past it they are counted as lost, never waited for.
 pub const LOG_QUEUE: usize = 8192;
 /// Bytes of the access log that are written at once; the line that goes beyond is the last.
 const BATCH: usize = 64 * 1024;
 
+/// How many spans may wait to be sent. Past it they are counted as lost.
+pub const SPAN_QUEUE: usize = 4096;
+
 /// How many events are kept for those who ask what has just happened.
 pub const LOG_BACKLOG: usize = 1000;
+
+/// How long a process that ends waits for the log's writer.
+pub const FLUSH: Duration = Duration::from_secs(2);
 
 /// Where the access log is written.
 #[derive(Clone, Debug, Default)]
@@ -47,9 +56,27 @@ pub struct Telemetry(Arc<Inner>);
 
 struct Inner {
     metrics: Metrics,
-    queue: Option<mpsc::Sender<Arc<Event>>>,
+    queue: Option<mpsc::Sender<Entry>>,
     live: broadcast::Sender<Arc<Event>>,
     backlog: Mutex<VecDeque<Arc<Event>>>,
+    spans: mpsc::Sender<Finished>,
+    finished: Mutex<Option<mpsc::Receiver<Finished>>>,
+}
+
+/// What belongs to an event.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// Of a connection that was told to be [`Telemetry::opened`].
+    pub flow: Option<Flow>,
+    /// The span that it completes.
+    pub span: Option<Box<Span>>,
+}
+
+/// What the log's writer is sent.
+enum Entry {
+    Event(Arc<Event>),
+    /// All that came before is to be on disk when this is answered.
+    Flush(std::sync::mpsc::SyncSender<()>),
 }
 
 impl std::fmt::Debug for Telemetry {
@@ -94,17 +121,49 @@ impl Telemetry {
             }
         };
         let (live, _) = broadcast::channel(1024);
+        let (spans, finished) = mpsc::channel(SPAN_QUEUE);
         Ok(Self(Arc::new(Inner {
             metrics,
             queue,
             live,
             backlog: Mutex::default(),
+            spans,
+            finished: Mutex::new(Some(finished)),
         })))
     }
 
     /// Takes an event. Never blocks.
     pub fn emit(&self, event: Event) {
-        self.0.metrics.record(&event);
+        self.take(event, Attached::default());
+    }
+
+    /// Takes an event with what belongs to it.
+    pub fn emit_with(&self, event: Event, attached: Attached) {
+        self.take(event, attached);
+    }
+
+    /// Spans that have ended, for whoever sends them: the first who asks gets them.
+    pub fn take_spans(&self) -> Option<mpsc::Receiver<Finished>> {
+        self.0.finished.lock().ok()?.take()
+    }
+
+    /// A connection is open from now on: it is counted, and so are its bytes as they go by. `None` where there is no room
+    /// for a series of it.
+    pub fn opened(&self, event: &Event, progress: &Arc<Progress>) -> Option<Flow> {
+        self.0.metrics.opened(event, progress)
+    }
+
+    fn take(&self, mut event: Event, attached: Attached) {
+        event.redact();
+        if let Some(span) = attached.span
+            && self.0.spans.try_send(span.finish(&event)).is_err()
+        {
+            self.spans_lost(1);
+        }
+        self.0.metrics.record(&event, attached.flow);
+        if event.unlogged && !event.denied() {
+            return;
+        }
         let event = Arc::new(event);
         if let Ok(mut backlog) = self.0.backlog.lock() {
             if backlog.len() >= LOG_BACKLOG {
@@ -115,10 +174,26 @@ impl Telemetry {
             let _ = self.0.live.send(Arc::clone(&event));
         }
         if let Some(queue) = &self.0.queue
-            && queue.try_send(event).is_err()
+            && queue.try_send(Entry::Event(event)).is_err()
         {
             self.0.metrics.log_lost.inc();
         }
+    }
+
+    /// Waits until the log's lines are written, or for [`FLUSH`]: for a process that ends. Blocks its thread.
+    pub fn flush(&self) {
+        let Some(queue) = &self.0.queue else { return };
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let end = Instant::now() + FLUSH;
+        let mut entry = Entry::Flush(answer);
+        while let Err(error) = queue.try_send(entry) {
+            match error {
+                mpsc::error::TrySendError::Full(again) if Instant::now() < end => entry = again,
+                _ => return,
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = answered.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 
     /// The kept events and all that follow.
@@ -145,6 +220,21 @@ impl Telemetry {
         self.0.metrics.gauge(what, value);
     }
 
+    /// Whether the control plane's stream is open.
+    pub fn control_connected(&self, connected: bool) {
+        self.0.metrics.control_connected(connected);
+    }
+
+    /// A collector has taken so many spans.
+    pub fn spans_sent(&self, spans: u64) {
+        self.0.metrics.spans.sent.inc_by(spans);
+    }
+
+    /// So many spans are lost: the queue was full, or no collector took them.
+    pub fn spans_lost(&self, spans: u64) {
+        self.0.metrics.spans.lost.inc_by(spans);
+    }
+
     /// All metrics in OpenMetrics text (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
     pub fn metrics_text(&self) -> String {
         self.0.metrics.text()
@@ -154,30 +244,40 @@ impl Telemetry {
 /// Writes lines until nobody sends any more. A full disk loses lines, never traffic: what could not be written is counted, and
 /// what comes once there is room again begins on a line of its own.
 fn write_lines(
-    mut receive: mpsc::Receiver<Arc<Event>>,
+    mut receive: mpsc::Receiver<Entry>,
     mut writer: Box<dyn Write + Send>,
     format: Format,
     lost: &Counter,
 ) {
     let mut lines = String::new();
     let mut torn = false;
-    while let Some(event) = receive.blocking_recv() {
+    while let Some(entry) = receive.blocking_recv() {
         lines.clear();
         if torn {
             lines.push('\n');
         }
-        let (mut next, mut count) = (Some(event), 0);
+        let (mut next, mut count, mut asked) = (Some(entry), 0, Vec::new());
         // All that is waiting is written at once, up to a bound.
-        while let Some(event) = next {
-            lines.push_str(&render::line(&event, format));
-            lines.push('\n');
-            count += 1;
+        while let Some(entry) = next {
+            match entry {
+                Entry::Event(event) => {
+                    lines.push_str(&render::line(&event, format));
+                    lines.push('\n');
+                    count += 1;
+                }
+                Entry::Flush(answer) => asked.push(answer),
+            }
             next = (lines.len() < BATCH).then(|| receive.try_recv().ok()).flatten();
         }
-        let written = writer.write_all(lines.as_bytes()).and_then(|()| writer.flush());
-        torn = written.is_err();
-        if torn {
-            lost.inc_by(count);
+        if count > 0 {
+            let written = writer.write_all(lines.as_bytes()).and_then(|()| writer.flush());
+            torn = written.is_err();
+            if torn {
+                lost.inc_by(count);
+            }
+        }
+        for answer in asked {
+            let _ = answer.try_send(());
         }
     }
 }
@@ -186,7 +286,7 @@ fn write_lines(
 mod tests {
     use super::*;
     use crate::{Decision, EventKind, HttpEvent, Peer, Reporter, Wire};
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     fn request(code: u16) -> Event {
         let mut event = Event::new(
@@ -232,6 +332,7 @@ mod tests {
             r#"destination_service_name="httpbin""#,
             r#"destination_service_namespace="full""#,
             r#"response_code="200""#,
+            r#"request_protocol="http""#,
             r#"response_flags="-""#,
             r#"connection_security_policy="mutual_tls""#,
             r#"source_principal="unknown""#,
@@ -269,10 +370,10 @@ mod tests {
     #[test]
     fn series_are_bounded() {
         let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
-        for n in 0..(crate::metrics::SERIES + 5) {
+        for n in 0..(crate::traffic::SERIES + 5) {
             let mut event = request(200);
             event.service = Some(Arc::from(n.to_string()));
-            event.kind = EventKind::Drop;
+            event.kind = EventKind::Connection;
             telemetry.emit(event);
         }
         assert!(
@@ -306,12 +407,12 @@ mod tests {
             format: Format::Text,
         })
         .unwrap();
-        telemetry.emit(request(200));
-        let deadline = std::time::Instant::now() + Duration::from_secs(5);
-        while std::fs::read_to_string(&path).unwrap().is_empty() {
-            assert!(std::time::Instant::now() < deadline, "no line was written");
-            std::thread::sleep(Duration::from_millis(5));
+        for _ in 0..100 {
+            telemetry.emit(request(200));
         }
+        telemetry.flush();
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(written.lines().count(), 100);
         std::fs::remove_file(path).unwrap();
     }
 
@@ -340,7 +441,7 @@ mod tests {
     }
 
     fn soon(what: &str, so: impl Fn() -> bool) {
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         while !so() {
             assert!(begin.elapsed() < Duration::from_secs(10), "not soon: {what}");
             std::thread::sleep(Duration::from_millis(2));
@@ -363,12 +464,14 @@ mod tests {
             std::fs::read_to_string(&log).unwrap().ends_with('\n')
         });
         let _ = std::fs::write(&filler, vec![b'x'; 64 * 1024]);
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         for _ in 0..2000 {
             telemetry.emit(request(201));
         }
         assert!(begin.elapsed() < Duration::from_secs(5), "who emits waited");
         soon("what could not be written is counted", || lost(&telemetry) > 0);
+        // What still waits would fill the room.
+        telemetry.flush();
         std::fs::remove_file(&filler).unwrap();
         soon("lines come again, each whole", || {
             telemetry.emit(request(299));
@@ -387,5 +490,45 @@ mod tests {
             .arg("-l")
             .arg(directory.path())
             .status();
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_loses_are_counted_and_nobody_waits() {
+        if !std::path::Path::new("/dev/full").exists() {
+            println!("skipped: no /dev/full");
+            return;
+        }
+        let telemetry = Telemetry::start(&TelemetryOptions {
+            target: LogTarget::File("/dev/full".into()),
+            format: Format::Json,
+        })
+        .unwrap();
+        // More than the writer's buffer holds, fewer than the queue takes.
+        for _ in 0..1000 {
+            telemetry.emit(request(200));
+        }
+        telemetry.flush();
+        let text = telemetry.metrics_text();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("meshward_log_events_lost_total"))
+            .unwrap();
+        let lost: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(lost > 500, "{line}");
+    }
+
+    #[test]
+    fn tokens_reach_neither_log_nor_subscribers() {
+        let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
+        let mut event = request(200);
+        if let Some(http) = event.http.as_deref_mut() {
+            http.path = "/a?access_token=secret".into();
+            http.path_normalized = Some("/b?access_token=secret".into());
+        }
+        telemetry.emit(event);
+        let kept = telemetry.subscribe().backlog;
+        let text = render::line(&kept[0], Format::Json) + &render::line(&kept[0], Format::Text);
+        assert!(!text.contains("secret"), "{text}");
+        assert!(text.contains("/a?access_token=REDACTED"), "{text}");
     }
 }

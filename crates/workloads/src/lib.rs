@@ -1,21 +1,22 @@
 //! Programs that answer for well-known container images on a machine without a registry: httpbin,
-//! Istio's echo application, the TCP echo server, an external authorizer, an idle process, a probe that
-//! speaks from inside a pod, and a steady load with a server that counts it,
-//! and garbage.
+//! Istio's echo application, the TCP echo server, an external authorizer, an idle process, a probe that speaks from inside a pod,
+//! steady loads that are counted at both ends, garbage, and a witness that tells what comes to a pod.
 //!
 //! They stand for other people's software, so they share no code with the proxy and speak plainly.
 
 #![warn(missing_docs)]
 
+mod collector;
 mod echo;
 mod ext_authz;
 mod garbage;
 mod httpbin;
 mod load;
 mod probe;
+mod record;
 mod serve;
-mod tally;
 mod tcp_echo;
+mod traffic;
 mod websocket;
 
 /// The names of the programs, for messages.
@@ -24,8 +25,11 @@ pub const PROGRAMS: &[&str] = &[
     "echo",
     "tcp-echo",
     "ext-authz",
+    "collector",
     "idle",
     "probe",
+    "record",
+    "traffic",
     "load",
     "tally",
     "garbage",
@@ -43,11 +47,14 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "echo" => echo::run(&args).await,
             "tcp-echo" => tcp_echo::run(&args).await,
             "ext-authz" => ext_authz::run(&args).await,
+            "collector" => collector::run(&args).await,
             "idle" => idle().await,
+            "traffic" => traffic::run(&args).await,
             "probe" => probe::run(&args).await,
             "garbage" => garbage::run(&args).await,
             "load" => load::run(&args).await,
-            "tally" => tally::run(&args).await,
+            "tally" => load::tally::run(&args).await,
+            "record" => record::run(&args).await,
             other => Err(Exit::usage(format!(
                 "`{other}` is not a built-in program: {}",
                 PROGRAMS.join(", ")

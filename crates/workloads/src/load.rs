@@ -9,6 +9,7 @@
 
 mod http;
 mod stream;
+pub(crate) mod tally;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -358,7 +359,7 @@ mod tests {
                 .collect()
         };
         let server = words(["--http", "--grpc", "--tcp"], "");
-        tokio::spawn(async move { crate::tally::run(&server).await.map_err(|_| ()) });
+        tokio::spawn(async move { tally::run(&server).await.map_err(|_| ()) });
         let mut client = words(["--http", "--grpc", "--tcp"], "127.0.0.1:");
         client.extend(["--stream", "300"].map(str::to_owned));
         let load = Load {

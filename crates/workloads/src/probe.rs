@@ -1,11 +1,14 @@
 //! A client that speaks from inside a pod and tells in one JSON object what came of it.
 //!
-//! `probe tcp|tls|udp --addr HOST:PORT [--send TEXT] [--read-first] [--half-close] [--wait SECONDS] [--sni NAME] [--alpn A,B]`
-//! and `probe grpc --addr HOST:PORT [--authority NAME] [--header K=V]...`.
+//! `probe tcp|tls|udp --addr HOST:PORT [--send TEXT] [--read-first] [--half-close] [--wait SECONDS] [--sni NAME] [--alpn A,B]`,
+//! `probe grpc --addr HOST:PORT [--authority NAME] [--header K=V]...` and `probe raw --addr ADDRESS --protocol N [--send TEXT]`,
+//! which sends one packet of that IP protocol. In `--send`, `\r`, `\n` and `\0` stand for what they do in C. With `--uid N` and `--gid N` all of it is
+//! done by another user, with `--mark N` by a socket that has the mark.
 //! The outcome is one of `echoed`, `closed`, `reset`, `no-answer`, `refused`, `unreachable`, `dns`, `http-NNN`, `data+...`,
-//! `tls:WHY`, a gRPC status word, or `no-banner, then ...` where a banner was waited for in vain.
+//! `sent`, `not-permitted`, `tls:WHY`, a gRPC status word, or `no-banner, then ...` where a banner was waited for in vain.
 
 mod grpc;
+mod raw;
 mod tls;
 
 use std::io;
@@ -14,7 +17,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::Exit;
@@ -35,6 +38,10 @@ struct Ask {
     alpn: Vec<String>,
     authority: Option<String>,
     headers: Vec<(String, String)>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    mark: Option<u32>,
+    protocol: u8,
 }
 
 /// What came of it.
@@ -55,17 +62,19 @@ impl Outcome {
 
 pub(crate) async fn run(args: &[String]) -> Result<i32, Exit> {
     let Some((tool, rest)) = args.split_first() else {
-        return Err(Exit::usage("probe wants tcp, tls, udp or grpc"));
+        return Err(Exit::usage("probe wants tcp, tls, udp, grpc or raw"));
     };
     let ask = parse(rest)?;
+    become_user(&ask)?;
     let outcome = match tool.as_str() {
         "tcp" => tcp(&ask).await,
         "tls" => tls::probe(&ask).await,
         "udp" => udp(&ask).await,
         "grpc" => grpc::probe(&ask).await,
+        "raw" => raw::probe(&ask),
         other => {
             return Err(Exit::usage(format!(
-                "`{other}` is not a probe: tcp, tls, udp or grpc"
+                "`{other}` is not a probe: tcp, tls, udp, grpc or raw"
             )));
         }
     };
@@ -91,7 +100,11 @@ fn parse(args: &[String]) -> Result<Ask, Exit> {
         };
         match word.as_str() {
             "--addr" => ask.addr = value()?,
-            "--send" => ask.send = Some(value()?),
+            "--send" => ask.send = Some(unescaped(&value()?)),
+            "--uid" => ask.uid = Some(number(word, &value()?)?),
+            "--gid" => ask.gid = Some(number(word, &value()?)?),
+            "--mark" => ask.mark = Some(number(word, &value()?)?),
+            "--protocol" => ask.protocol = number(word, &value()?)?,
             "--ipv4" => ask.ipv4 = true,
             "--read-first" => ask.read_first = true,
             "--half-close" => ask.half_close = true,
@@ -123,11 +136,72 @@ fn parse(args: &[String]) -> Result<Ask, Exit> {
     Ok(ask)
 }
 
+fn number<N: std::str::FromStr>(option: &str, text: &str) -> Result<N, Exit> {
+    text.parse()
+        .map_err(|_| Exit::usage(format!("{option}: `{text}` is not such a number")))
+}
+
+/// `\r`, `\n`, `\0` and `\\`; any other backslash stands for itself.
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let escaped = match chars.peek() {
+            Some('r') if c == '\\' => Some('\r'),
+            Some('n') if c == '\\' => Some('\n'),
+            Some('0') if c == '\\' => Some('\0'),
+            Some('\\') if c == '\\' => Some('\\'),
+            _ => None,
+        };
+        out.push(escaped.unwrap_or(c));
+        if escaped.is_some() {
+            chars.next();
+        }
+    }
+    out
+}
+
+/// Changes user and group of this process, which has one thread.
+fn become_user(ask: &Ask) -> Result<(), Exit> {
+    let failed = |error: nix::Error| Exit::from(io::Error::from(error));
+    if let Some(gid) = ask.gid {
+        let gid = nix::unistd::Gid::from_raw(gid);
+        nix::unistd::setresgid(gid, gid, gid).map_err(failed)?;
+    }
+    if let Some(uid) = ask.uid {
+        let uid = nix::unistd::Uid::from_raw(uid);
+        nix::unistd::setresuid(uid, uid, uid).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Gives the socket the mark that was asked for.
+fn mark(ask: &Ask, socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt::Mark};
+    match ask.mark {
+        Some(mark) => setsockopt(socket, Mark, &mark).map_err(io::Error::from),
+        None => Ok(()),
+    }
+}
+
 async fn connect(ask: &Ask) -> Result<TcpStream, Outcome> {
     let connecting = async {
         let all = tokio::net::lookup_host(&ask.addr).await?;
         let fit: Vec<_> = all.filter(|a| a.is_ipv4() || !ask.ipv4).collect();
-        TcpStream::connect(fit.as_slice()).await
+        let mut last = io::Error::other("no address");
+        for address in fit {
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            mark(ask, &socket)?;
+            match socket.connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     };
     match timeout(Duration::from_secs(10), connecting).await {
         Ok(Ok(stream)) => {
@@ -147,6 +221,7 @@ fn failure(error: &io::Error) -> &'static str {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
         io::ErrorKind::TimedOut => "timeout",
         io::ErrorKind::UnexpectedEof => "closed",
+        io::ErrorKind::PermissionDenied => "not-permitted",
         _ if error.raw_os_error().is_none() => "dns",
         _ => "error",
     }
@@ -237,6 +312,7 @@ async fn udp(ask: &Ask) -> Outcome {
         .unwrap_or_else(|| "hello from probe\n".to_owned());
     let tried = async {
         let socket = UdpSocket::bind(local).await?;
+        mark(ask, &socket)?;
         socket.connect(to).await?;
         socket.send(text.as_bytes()).await?;
         let mut buffer = vec![0; KEEP];

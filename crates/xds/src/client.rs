@@ -1,7 +1,9 @@
-//! The proxy's end: holds a set, asks for what it lacks, takes a response whole or refuses it.
+//! The proxy's end: holds a set, asks for what it lacks ([`Interest`]), takes a response whole or refuses it.
 
 mod held;
+mod interest;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,7 +17,7 @@ use proto::envoy::config::core::v3::Node;
 use proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::google::rpc;
-use snapshot::Resources;
+use snapshot::{ResourceName, Resources};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +26,7 @@ use tonic::metadata::MetadataValue;
 use crate::wire::{MAX_MESSAGE, TYPE_URL};
 
 pub use held::{Held, Received};
+pub use interest::{Interest, TooMany};
 
 /// How often the connection is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -55,6 +58,8 @@ pub struct Options {
     pub max_pause: Duration,
     /// Randomness from 0 to 1: spreads those that lost one control plane at the same moment.
     pub jitter: Box<dyn FnMut() -> f64 + Send>,
+    /// What is asked for beside what belongs to the node.
+    pub interest: Interest,
 }
 
 impl Options {
@@ -65,6 +70,7 @@ impl Options {
             min_pause: Duration::from_millis(20),
             max_pause: Duration::from_secs(5),
             jitter: Box::new(jitter),
+            interest: Interest::default(),
         }
     }
 }
@@ -88,7 +94,16 @@ where
     let mut failures = 0_u32;
     loop {
         let mut served = false;
-        let ended = session(&options.node, &mut connect, &mut held, &mut apply, &mut served).await;
+        let ended = session(
+            &options.node,
+            &options.interest,
+            &mut connect,
+            &mut held,
+            &mut apply,
+            &mut served,
+        )
+        .await;
+        options.interest.connected(false);
         failures = if served { 0 } else { failures.saturating_add(1) };
         tracing::warn!(node = options.node, "the control plane is out of reach: {ended}");
         tokio::time::sleep(pause(&mut options, failures)).await;
@@ -105,6 +120,7 @@ pub(crate) fn pause(options: &mut Options, failures: u32) -> Duration {
 /// One stream, from connecting to its end; returns why it ended.
 async fn session<C: Connect>(
     node: &str,
+    interest: &Interest,
     connect: &mut C,
     held: &mut Held,
     apply: &mut (impl FnMut(Resources, u64) -> Result<(), String> + Send),
@@ -117,6 +133,7 @@ async fn session<C: Connect>(
         Err(_) => return "connecting took too long".to_owned(),
     };
     let (send, queue) = mpsc::channel(QUEUE);
+    let mut told = interest.names();
     let first = DeltaDiscoveryRequest {
         node: Some(Node {
             id: node.to_owned(),
@@ -125,7 +142,10 @@ async fn session<C: Connect>(
             ..Node::default()
         }),
         type_url: TYPE_URL.to_owned(),
-        resource_names_subscribe: vec!["*".to_owned()],
+        resource_names_subscribe: std::iter::once("*")
+            .chain(told.iter().map(ResourceName::as_str))
+            .map(str::to_owned)
+            .collect(),
         initial_resource_versions: held.versions(),
         ..DeltaDiscoveryRequest::default()
     };
@@ -142,12 +162,25 @@ async fn session<C: Connect>(
         Err(status) => return status.message().to_owned(),
     };
     loop {
-        let response = match responses.message().await {
+        let message = tokio::select! {
+            message = responses.message() => message,
+            () = interest.changed(&told) => {
+                let now = interest.names();
+                let question = question(&told, &now);
+                told = now;
+                if send.send(question).await.is_err() {
+                    return "the stream was ended".to_owned();
+                }
+                continue;
+            }
+        };
+        let response = match message {
             Ok(Some(response)) => response,
             Ok(None) => return "the stream was ended".to_owned(),
             Err(status) => return status.message().to_owned(),
         };
         *served = true;
+        interest.connected(true);
         let refusal = take(held, &response, apply).err();
         if let Some(why) = &refusal {
             tracing::error!(node, "an update is refused, what was in force stays: {why}");
@@ -165,6 +198,19 @@ async fn session<C: Connect>(
         if send.send(answer).await.is_err() {
             return "the stream was ended".to_owned();
         }
+    }
+}
+
+/// What is to be said of a change of what is asked for.
+fn question(told: &BTreeSet<ResourceName>, now: &BTreeSet<ResourceName>) -> DeltaDiscoveryRequest {
+    let names = |names: &mut dyn Iterator<Item = &ResourceName>| -> Vec<String> {
+        names.map(|name| name.as_str().to_owned()).collect()
+    };
+    DeltaDiscoveryRequest {
+        type_url: TYPE_URL.to_owned(),
+        resource_names_subscribe: names(&mut now.difference(told)),
+        resource_names_unsubscribe: names(&mut told.difference(now)),
+        ..DeltaDiscoveryRequest::default()
     }
 }
 

@@ -1,24 +1,31 @@
 //! The control plane's end: holds what each node is to know, and brings every stream there.
 
+mod board;
+mod catalogue;
+mod observe;
 mod stream;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
-use snapshot::{Resource, ResourceName, Resources};
+use snapshot::Resources;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_service::Service;
 
-use crate::wire::{Encoded, MAX_MESSAGE, MAX_RESOURCES};
+use crate::wire::{MAX_MESSAGE, MAX_RESOURCES};
+use board::Board;
+
+pub use board::Update;
+pub use observe::Observe;
 
 /// How many connections are served at once; the next one waits in the listen queue.
 pub const MAX_CONNECTIONS: usize = 4096;
@@ -71,6 +78,11 @@ impl NodeStatus {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::board::{Board, Streams};
+}
+
 /// The server; clones are the same one.
 #[derive(Clone)]
 pub struct Server {
@@ -83,62 +95,28 @@ impl fmt::Debug for Server {
     }
 }
 
-/// What one node is to know.
-#[derive(Debug, Default)]
-struct Published {
-    version: u64,
-    resources: Resources,
-    encoded: BTreeMap<ResourceName, Arc<Encoded>>,
-}
-
-#[derive(Debug)]
-struct NodeEntry {
-    published: watch::Sender<Arc<Published>>,
-    streams: watch::Sender<Streams>,
-}
-
-/// The streams of one node that are open.
-#[derive(Debug, Default)]
-pub(crate) struct Streams {
-    last: u64,
-    open: BTreeSet<u64>,
-}
-
-impl Streams {
-    /// Takes a number for a new one.
-    pub(crate) fn begin(&mut self) -> u64 {
-        self.last += 1;
-        self.open.insert(self.last);
-        self.last
-    }
-
-    /// Whether it was the only one.
-    pub(crate) fn end(&mut self, number: u64) -> bool {
-        self.open.remove(&number);
-        self.open.is_empty()
-    }
-
-    pub(crate) fn newer_than(&self, number: u64) -> usize {
-        self.open.range(number.saturating_add(1)..).count()
-    }
-}
-
 #[derive(Debug)]
 struct Shared {
-    entries: Mutex<BTreeMap<String, Arc<NodeEntry>>>,
+    board: Mutex<Board>,
     status: watch::Sender<BTreeMap<String, NodeStatus>>,
-    last_version: Mutex<u64>,
+    observer: OnceLock<Arc<dyn Observe>>,
 }
 
-/// Why a set cannot be published.
-#[derive(Debug, thiserror::Error)]
+/// Why a node's set cannot be published.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PublishError {
     /// There are too many resources.
     #[error("{0} resources are more than {MAX_RESOURCES}")]
     TooMany(usize),
-    /// A resource cannot be written down.
-    #[error("the resource `{0}` cannot be encoded")]
-    Encode(ResourceName, #[source] serde_json::Error),
+}
+
+/// What came of publishing.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// The version that each node is to have, whether it is another one than before or not.
+    pub versions: BTreeMap<String, u64>,
+    /// Nodes that keep what they had.
+    pub refused: BTreeMap<String, PublishError>,
 }
 
 impl Default for Server {
@@ -152,40 +130,52 @@ impl Server {
     pub fn new() -> Self {
         Self {
             shared: Arc::new(Shared {
-                entries: Mutex::default(),
+                board: Mutex::default(),
                 status: watch::Sender::new(BTreeMap::new()),
-                last_version: Mutex::new(0),
+                observer: OnceLock::new(),
             }),
         }
     }
 
-    /// Says what a node is to know from now on, and returns the version of it: the one before, where nothing differs.
-    /// Versions grow over all nodes.
+    /// Publishes a change. A node's version is another one where something of what it holds is, and versions grow over all
+    /// nodes. Takes time with what is touched, and with what belongs to the nodes that are given.
+    pub fn update(&self, update: &Update) -> Published {
+        let mut board = self.shared.board();
+        let (concerned, too_many) = board.apply(update);
+        let versions = board.versions();
+        self.shared.status.send_if_modified(|all| {
+            for (node, version) in &concerned {
+                all.entry(node.clone()).or_default().published = *version;
+            }
+            !concerned.is_empty()
+        });
+        let refused = too_many.into_iter();
+        Published {
+            versions,
+            refused: refused
+                .map(|(node, count)| (node, PublishError::TooMany(count)))
+                .collect(),
+        }
+    }
+
+    /// Says what belongs to one node from now on, and returns the version of it: the one before, where nothing differs.
     ///
     /// # Errors
     /// The set cannot be sent; the one before stays.
     pub fn publish(&self, node: &str, resources: Resources) -> Result<u64, PublishError> {
-        if resources.len() > MAX_RESOURCES {
-            return Err(PublishError::TooMany(resources.len()));
+        let mut published = self.update(&Update {
+            nodes: [(node.to_owned(), resources)].into(),
+            ..Update::default()
+        });
+        match published.refused.remove(node) {
+            Some(error) => Err(error),
+            None => Ok(published.versions.remove(node).unwrap_or_default()),
         }
-        let entry = self.shared.entry(node);
-        let old = entry.published.borrow().clone();
-        if old.version > 0 && old.resources == resources {
-            return Ok(old.version);
-        }
-        let mut encoded = BTreeMap::new();
-        for (name, resource) in resources.iter() {
-            let text = encode(&old, name, resource).map_err(|e| PublishError::Encode(name.clone(), e))?;
-            encoded.insert(name.clone(), text);
-        }
-        let version = self.shared.next_version();
-        self.shared.update(node, |status| status.published = version);
-        entry.published.send_replace(Arc::new(Published {
-            version,
-            resources,
-            encoded,
-        }));
-        Ok(version)
+    }
+
+    /// Tells somebody of each response; the first who wants to be told is.
+    pub fn observe(&self, observer: Arc<dyn Observe>) {
+        let _ = self.shared.observer.set(observer);
     }
 
     /// How far every node is that something was published for.
@@ -221,20 +211,6 @@ impl Server {
     }
 }
 
-/// The bytes of a resource; those from before where it has not changed.
-fn encode(
-    old: &Published,
-    name: &ResourceName,
-    resource: &Arc<Resource>,
-) -> Result<Arc<Encoded>, serde_json::Error> {
-    if old.resources.get(name).is_some_and(|before| before == resource)
-        && let Some(encoded) = old.encoded.get(name)
-    {
-        return Ok(Arc::clone(encoded));
-    }
-    Encoded::new(resource).map(Arc::new)
-}
-
 async fn connection<A: Authenticate>(
     tcp: TcpStream,
     shared: Arc<Shared>,
@@ -265,27 +241,9 @@ async fn connection<A: Authenticate>(
 }
 
 impl Shared {
-    fn entry(&self, node: &str) -> Arc<NodeEntry> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.entry(node.to_owned()).or_insert_with(|| {
-            Arc::new(NodeEntry {
-                published: watch::Sender::new(Arc::default()),
-                streams: watch::Sender::default(),
-            })
-        });
-        Arc::clone(entry)
-    }
-
-    /// A node that something was published for.
-    fn known(&self, node: &str) -> Option<Arc<NodeEntry>> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(node).cloned()
-    }
-
-    fn next_version(&self) -> u64 {
-        let mut last = self.last_version.lock().unwrap_or_else(PoisonError::into_inner);
-        *last += 1;
-        *last
+    /// The board is whole at all times, whatever its last user ran into.
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn update(&self, node: &str, change: impl FnOnce(&mut NodeStatus)) {

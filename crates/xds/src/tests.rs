@@ -1,3 +1,5 @@
+mod demand;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -243,7 +245,7 @@ async fn a_proxy_that_leaves_is_told_of_changes_until_its_end_and_the_newest_spe
 
 #[test]
 fn of_many_streams_of_a_node_the_oldest_are_found() {
-    let mut streams = crate::server::Streams::default();
+    let mut streams = crate::server::testing::Streams::default();
     let numbers: Vec<_> = (0..5).map(|_| streams.begin()).collect();
     assert_eq!(streams.newer_than(numbers[0]), 4);
     assert_eq!(streams.newer_than(numbers[4]), 0);

@@ -1,5 +1,7 @@
 //! A resource as it travels.
 
+use std::sync::{Arc, OnceLock};
+
 use proto::Any;
 use proto::envoy::service::discovery::v3 as discovery;
 use sha2::{Digest, Sha256};
@@ -14,33 +16,63 @@ pub const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// How many resources one proxy may hold.
 pub const MAX_RESOURCES: usize = 200_000;
 
+/// How many questions one proxy may have asked and not taken back.
+pub const MAX_QUESTIONS: usize = 16_384;
+
 /// How many bytes of the hash make a version.
 const VERSION_BYTES: usize = 16;
 
+/// A resource and, once somebody needs them, its bytes and their hash: made once for all proxies.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    resource: Arc<Resource>,
+    encoded: OnceLock<Option<Encoded>>,
+}
+
 /// The bytes of a resource and their hash.
-#[derive(PartialEq, Eq, Debug)]
-pub(crate) struct Encoded {
-    pub(crate) version: String,
+#[derive(Debug)]
+struct Encoded {
+    version: Arc<str>,
     body: Vec<u8>,
 }
 
-impl Encoded {
-    pub(crate) fn new(resource: &Resource) -> Result<Self, serde_json::Error> {
-        let body = serde_json::to_vec(resource)?;
-        let version = version(&body);
-        Ok(Self { version, body })
+impl Entry {
+    pub(crate) fn new(resource: Arc<Resource>) -> Self {
+        Self {
+            resource,
+            encoded: OnceLock::new(),
+        }
     }
 
-    pub(crate) fn to_wire(&self, name: &ResourceName) -> discovery::Resource {
-        discovery::Resource {
+    pub(crate) fn resource(&self) -> &Arc<Resource> {
+        &self.resource
+    }
+
+    /// The hash of its bytes; `None` where it cannot be written down.
+    pub(crate) fn version(&self) -> Option<&Arc<str>> {
+        self.encoded().map(|encoded| &encoded.version)
+    }
+
+    pub(crate) fn to_wire(&self, name: &ResourceName) -> Option<discovery::Resource> {
+        let encoded = self.encoded()?;
+        Some(discovery::Resource {
             name: name.as_str().to_owned(),
             aliases: Vec::new(),
-            version: self.version.clone(),
+            version: encoded.version.to_string(),
             resource: Some(Any {
                 type_url: TYPE_URL.to_owned(),
-                value: self.body.clone(),
+                value: encoded.body.clone(),
             }),
-        }
+        })
+    }
+
+    fn encoded(&self) -> Option<&Encoded> {
+        let encode = || {
+            let body = serde_json::to_vec(&self.resource).ok()?;
+            let version = Arc::from(version(&body));
+            Some(Encoded { version, body })
+        };
+        self.encoded.get_or_init(encode).as_ref()
     }
 }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::DefaultProviders;
+
 /// The mesh's configuration, as far as it is acted on. Absent means Istio's default or the profile's: the
 /// compiler knows which.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -25,6 +27,8 @@ pub struct MeshConfig {
     /// `meshMTLS`.
     #[serde(rename = "meshMTLS")]
     pub mesh_mtls: Option<MeshMtls>,
+    /// `caCertificates`.
+    pub ca_certificates: Vec<CaCertificate>,
     /// `rootNamespace`; `istio-system` where absent.
     pub root_namespace: Option<String>,
     /// `accessLogFile`; empty means none.
@@ -33,6 +37,12 @@ pub struct MeshConfig {
     pub access_log_format: Option<String>,
     /// `accessLogEncoding`.
     pub access_log_encoding: Option<AccessLogEncoding>,
+    /// `enableTracing`; true where absent.
+    pub enable_tracing: Option<bool>,
+    /// `defaultProviders`.
+    pub default_providers: DefaultProviders,
+    /// `defaultConfig`, raw; of it `tracing.sampling` is acted on.
+    pub default_config: Value,
     /// `extensionProviders`, raw; [`MeshConfig::providers`] reads them.
     pub extension_providers: Vec<Value>,
 }
@@ -94,6 +104,20 @@ pub struct MeshMtls {
     pub min_protocol_version: ProtocolVersion,
     /// `cipherSuites`, raw.
     pub cipher_suites: Vec<String>,
+}
+
+/// An entry of `caCertificates`: roots beside the mesh's own.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CaCertificate {
+    /// The roots, PEM.
+    pub pem: String,
+    /// Where the roots would be fetched.
+    pub spiffe_bundle_url: String,
+    /// The Kubernetes signers whose certificates they are for.
+    pub cert_signers: Vec<String>,
+    /// Whose peers they vouch for; empty means the mesh's own trust domain and its aliases.
+    pub trust_domains: Vec<String>,
 }
 
 /// `minProtocolVersion`.

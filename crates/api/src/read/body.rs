@@ -73,6 +73,9 @@ pub(super) fn read(
             Kind::Guardrail(Box::new(guardrail))
         }
         ("networking.istio.io", "DestinationRule") => Kind::DestinationRule(Box::new(reader.spec()?)),
+        ("telemetry.istio.io", "Telemetry") => Kind::Telemetry(Box::new(reader.spec()?)),
+        ("networking.istio.io", "ServiceEntry") => Kind::ServiceEntry(Box::new(reader.spec()?)),
+        ("networking.istio.io", "Sidecar") => Kind::Sidecar(Box::new(reader.spec()?)),
         _ => Kind::Other,
     })
 }

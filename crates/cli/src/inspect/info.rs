@@ -55,12 +55,21 @@ fn render(info: &Info) -> Table {
 }
 
 fn port_table(ports: &[Port]) -> Table {
-    let mut table = Table::new(["PART", "ADDRESS", "PURPOSE", "AUTHENTICATION"]);
+    let mut table = Table::new([
+        "PART",
+        "ADDRESS",
+        "TRANSPORT",
+        "PURPOSE",
+        "REACHED BY",
+        "AUTHENTICATION",
+    ]);
     for port in ports {
         table.row(vec![
             port.part.as_str().into(),
             port.address.to_string().into(),
+            port.transport.as_str().into(),
             port.purpose.as_str().into(),
+            port.reach.as_str().into(),
             port.authentication.as_str().into(),
         ]);
     }
@@ -85,9 +94,12 @@ mod tests {
             sources: vec!["samples/httpbin".into()],
             ports: vec![Port {
                 part: "ca".to_owned(),
+                netns: "mw-default-hub".to_owned(),
+                transport: "tcp".to_owned(),
                 address: "10.78.0.1:15012".parse().unwrap(),
                 purpose: "certificates".to_owned(),
-                authentication: "TLS, service account token".to_owned(),
+                reach: "nodes".to_owned(),
+                authentication: "service account token".to_owned(),
             }],
         };
         assert_eq!(
@@ -96,7 +108,7 @@ mod tests {
         );
         assert_eq!(
             port_table(&info.ports).render(false),
-            "PART  ADDRESS          PURPOSE       AUTHENTICATION\nca    10.78.0.1:15012  certificates  TLS, service account token\n"
+            "PART  ADDRESS          TRANSPORT  PURPOSE       REACHED BY  AUTHENTICATION\nca    10.78.0.1:15012  tcp        certificates  nodes       service account token\n"
         );
     }
 }

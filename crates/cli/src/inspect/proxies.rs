@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use admin::verbs::Proxy;
+use admin::verbs::{Page, PageText, Proxy};
 use serde_json::Value;
 
 use crate::args::{Metrics, Proxies, Wide};
@@ -39,8 +39,13 @@ pub(crate) async fn proxies(mesh: &Mesh, asked: &Proxies, out: &mut Out) -> Done
 pub(crate) async fn metrics(mesh: &Mesh, asked: &Metrics, out: &mut Out) -> Done {
     let mut code = 0;
     let mut texts: BTreeMap<String, String> = BTreeMap::new();
-    for node in mesh.nodes(asked.node.as_deref()).await? {
-        match ask(mesh, &node, "metrics").await {
+    for node in parts(mesh, asked.node.as_deref()).await? {
+        let told = match node.as_str() {
+            CONTROL => own(mesh).await,
+            CA => page(mesh, CA).await,
+            node => ask(mesh, node, "metrics").await,
+        };
+        match told {
             Ok(text) if asked.output.is_some() => drop(texts.insert(node, text)),
             Ok(text) => {
                 let text: String = text;
@@ -53,6 +58,36 @@ pub(crate) async fn metrics(mesh: &Mesh, asked: &Metrics, out: &mut Out) -> Done
         out.json(&texts)?;
     }
     Ok(code)
+}
+
+/// The control plane and the certificate authority, where a node might be named.
+const CONTROL: &str = "control";
+const CA: &str = "ca";
+
+/// Whose metrics are meant: the part that is named, or the proxies of all nodes, the control plane and the authority.
+async fn parts(mesh: &Mesh, named: Option<&str>) -> Result<Vec<String>, Stop> {
+    match named {
+        Some(part @ (CONTROL | CA)) => Ok(vec![part.to_owned()]),
+        Some(node) => mesh.nodes(Some(node)).await,
+        None => {
+            let mut all = mesh.nodes(None).await?;
+            all.extend([CONTROL, CA].map(str::to_owned));
+            Ok(all)
+        }
+    }
+}
+
+async fn own(mesh: &Mesh) -> Result<String, Stop> {
+    last(mesh.control("metrics", &()).await?).await
+}
+
+async fn page(mesh: &Mesh, part: &str) -> Result<String, Stop> {
+    let page = Page {
+        part: part.to_owned(),
+        path: "/metrics".to_owned(),
+    };
+    let told: PageText = last(mesh.up("page", &page, Vec::new()).await?).await?;
+    Ok(told.text)
 }
 
 async fn ask<T: serde::de::DeserializeOwned>(mesh: &Mesh, node: &str, verb: &str) -> Result<T, Stop> {

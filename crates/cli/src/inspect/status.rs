@@ -1,24 +1,60 @@
 //! `status`: what is in force, and why what is not is not.
 
-use admin::verbs::{NodeState, ObjectState, ProblemLine, Status as Answer};
+use std::time::Duration;
+
+use admin::Failure;
+use admin::verbs::{NodeState, ObjectState, ProblemLine, Proxy, Status as Answer};
 
 use crate::args::{Status, Wide};
+use crate::inspect::staleness;
 use crate::mesh::{Mesh, last};
 use crate::objects::outcome::word;
-use crate::out::{Done, Out};
+use crate::out::{Done, Out, Stop};
 use crate::table::{Cell, Mood, Table};
 use crate::text::clean;
 
+/// How long the control plane may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
 pub(crate) async fn status(mesh: &Mesh, asked: &Status, out: &mut Out) -> Done {
-    let answer: Answer = last(mesh.control("status", &()).await?).await?;
+    let asking = async { last(mesh.control("status", &()).await?).await };
+    let answer: Answer = match tokio::time::timeout(ANSWER, asking).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(Stop::Gone)) => return Err(Stop::Gone),
+        Ok(Err(Stop::Failed(failure))) => return away(mesh, asked, failure, out).await,
+        Err(_) => {
+            let message = format!("the control plane does not answer within {} s", ANSWER.as_secs());
+            return away(mesh, asked, Failure::undecided(message), out).await;
+        }
+    };
     match asked.output {
         Some(Wide::Json) => out.json(&answer)?,
         format => {
             let wide = asked.wide || format == Some(Wide::Wide);
             out.print(&render(&answer, wide, out.colour))?;
+            let proxies = staleness::ask(mesh).await;
+            more(&proxies, false, out)?;
         }
     }
     Ok(0)
+}
+
+/// The control plane is away: what the proxies say is all that can be said.
+async fn away(mesh: &Mesh, asked: &Status, failure: Failure, out: &mut Out) -> Done {
+    if asked.output != Some(Wide::Json) {
+        let proxies = staleness::ask(mesh).await;
+        more(&proxies, true, out)?;
+    }
+    Err(failure.into())
+}
+
+fn more(proxies: &[Proxy], all: bool, out: &mut Out) -> Result<(), Stop> {
+    for table in [staleness::links(proxies, all), staleness::certificates(proxies)] {
+        if !table.is_empty() {
+            out.print(&format!("\n{}", table.render(out.colour)))?;
+        }
+    }
+    Ok(())
 }
 
 fn render(status: &Answer, wide: bool, colour: bool) -> String {

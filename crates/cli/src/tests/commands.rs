@@ -212,6 +212,55 @@ async fn status_as_text_and_as_one_document() {
     assert_eq!(fake.run(&["status", "-o", "json"]).await.json(), status);
 }
 
+#[tokio::test]
+async fn a_rotation_is_begun_waited_for_and_refused() {
+    let fake = Fake::new();
+    let mut renewing = crate::inspect::ca::tests::renewing();
+    let begun = serde_json::to_value(&renewing).unwrap();
+    renewing.stage = "steady".to_owned();
+    renewing.waiting_for.clear();
+    let over = serde_json::to_value(&renewing).unwrap();
+    let desk = Desk::default()
+        .answers("rotate", Script::ok(begun.clone()))
+        .answers("status", Script::ok(over.clone()));
+    let desk = fake.ca(desk).await;
+    assert_eq!(fake.run(&["ca", "rotate", "-o", "json"]).await.json(), begun);
+    let waited = fake.run(&["ca", "rotate", "--wait", "10s", "-o", "json"]).await;
+    assert_eq!((waited.code, waited.json()), (0, over.clone()));
+    assert_eq!(
+        waited.stderr,
+        "renewing: node-0 has 1 certificates of the old root\n"
+    );
+    assert_eq!(fake.run(&["ca", "status", "-o", "json"]).await.json(), over);
+    let verbs: Vec<String> = desk.asked().into_iter().map(|(verb, _)| verb).collect();
+    assert_eq!(verbs, ["rotate", "rotate", "status", "status"]);
+
+    let fake = Fake::new();
+    let no = Failure::no("a rotation is under way: renewing");
+    fake.ca(Desk::default().answers("rotate", Script::fails(no)))
+        .await;
+    assert_eq!(fake.run(&["ca", "rotate"]).await.code, 1);
+}
+
+#[tokio::test]
+async fn status_without_the_control_plane_says_what_the_proxies_go_by() {
+    let fake = Fake::new();
+    fake.nodes(&["node-0"]).await;
+    let proxy = json!({
+        "node": "node-0", "version": 7, "controlSilentS": 75, "certificates": [], "connections": 0, "drops": {},
+        "workloads": {},
+    });
+    fake.proxy("node-0", Desk::default().answers("proxy", Script::ok(proxy)))
+        .await;
+    let said = fake.run(&["status"]).await;
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stdout.contains("node-0  7        not heard of for 75s"),
+        "{said:?}"
+    );
+    assert!(said.stderr.contains("does not answer"), "{said:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exec_passes_descriptors_and_the_exit_code() {
     let fake = Fake::new();
@@ -366,6 +415,8 @@ async fn what_a_pod_printed() {
 async fn metrics_and_proxies_of_a_node_and_of_all() {
     let fake = Fake::new();
     fake.nodes(&["node-0", "node-1"]).await;
+    fake.control(Desk::default().answers("metrics", Script::ok(json!("pilot_xds 2\n# EOF\n"))))
+        .await;
     for node in ["node-0", "node-1"] {
         let proxy = json!({
             "node": node, "version": 3, "controlSilentS": null, "certificates": [], "connections": 0, "drops": {},
@@ -387,9 +438,12 @@ async fn metrics_and_proxies_of_a_node_and_of_all() {
             .json()
             .as_object()
             .unwrap()
-            .len(),
-        2
+            .keys()
+            .collect::<Vec<_>>(),
+        ["ca", "control", "node-0", "node-1"]
     );
+    let said = fake.run(&["metrics", "control"]).await;
+    assert_eq!(said.stdout, "pilot_xds 2\n# EOF\n");
     assert_eq!(
         fake.run(&["proxies", "-o", "json"]).await.json()[1]["node"],
         "node-1"

@@ -166,11 +166,19 @@ impl Fake {
             "name": "default", "profile": "secure", "nodes": nodes, "processes": {"up": 7}, "ready": true,
             "waitingFor": [], "sources": [], "ports": [],
         });
-        self.up(Desk::default().answers("info", Script::ok(info))).await
+        let page = json!({ "status": 200, "text": "citadel_server_csr_count 1\n# EOF\n" });
+        let desk = Desk::default()
+            .answers("info", Script::ok(info))
+            .answers("page", Script::ok(page));
+        self.up(desk).await
     }
 
     pub(super) async fn control(&self, desk: Desk) -> Arc<Desk> {
         serve(&self.run.control_socket(), desk).await
+    }
+
+    pub(super) async fn ca(&self, desk: Desk) -> Arc<Desk> {
+        serve(&self.run.ca_socket(), desk).await
     }
 
     pub(super) async fn proxy(&self, node: &str, desk: Desk) -> Arc<Desk> {

@@ -9,19 +9,27 @@ use serde_json::json;
 
 use super::fake::Fake;
 
-fn samples() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/httpbin");
+fn sample(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../samples")
+        .join(name);
     path.display().to_string()
+}
+
+fn samples() -> String {
+    sample("httpbin")
 }
 
 #[tokio::test]
 async fn nothing_is_wrong_with_the_samples_under_either_profile() {
     let fake = Fake::new();
     for profile in ["secure", "istio"] {
-        let said = fake
-            .run(&["lint", &samples(), "--profile", profile, "-o", "json"])
-            .await;
-        assert_eq!((said.code, said.json()), (0, json!([])), "{profile}");
+        for name in ["httpbin", "survey"] {
+            let said = fake
+                .run(&["lint", &sample(name), "--profile", profile, "-o", "json"])
+                .await;
+            assert_eq!((said.code, said.json()), (0, json!([])), "{name} {profile}");
+        }
     }
 }
 

@@ -113,6 +113,7 @@ fn parts_and_workloads_are_handed_back() {
         ("ca", Part::Ca),
         ("control", Part::Control),
         ("proxy", Part::Proxy),
+        ("standalone", Part::Standalone),
     ] {
         let Ok(Command::Part(part, config)) = read(&format!("{word} --config x.json")) else {
             panic!("not a part");
@@ -132,6 +133,20 @@ fn parts_and_workloads_are_handed_back() {
         all: true,
     };
     assert_eq!(down, wanted);
+}
+
+#[test]
+fn ca_is_a_part_or_a_question_and_never_both() {
+    assert!(matches!(asked("ca status -o json"), Asked::Ca(_)));
+    assert!(matches!(asked("ca rotate --wait 5m"), Asked::Ca(_)));
+    for words in [
+        "ca",
+        "ca --config x.json status",
+        "ca rotate --wait soon",
+        "ca mint",
+    ] {
+        assert_eq!(read(words).unwrap_err(), 64, "{words}");
+    }
 }
 
 #[test]
@@ -219,6 +234,8 @@ fn everything_else_is_understood() {
         "proxies -o wide",
         "proxy-status node-0",
         "metrics node-1",
+        "top --once -n full --sort denied --interval 2s",
+        "dump /tmp/x.tar.gz -o json",
         "lint x.yaml",
         "lint -f x -R --profile istio -o json",
         "version -o json",

@@ -214,7 +214,7 @@ impl<'a> Ground<'_, 'a> {
         }
     }
 
-    fn of_pod(
+    pub(super) fn of_pod(
         &self,
         index: usize,
         pod: &PodFacts<'_>,
@@ -288,7 +288,7 @@ fn target_port(port: &api::ServicePort, pod: &PodFacts<'_>) -> Option<u16> {
 }
 
 /// Addresses that mean another thing on the node, where the proxy dials, than where they were written.
-fn is_local(address: IpAddr) -> bool {
+pub(super) fn is_local(address: IpAddr) -> bool {
     let address = canonical_ip(address);
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),

@@ -103,7 +103,9 @@ fn what_is_compiled_survives_the_wire() {
         assert_eq!(&read.name(), name);
     }
     let index = snapshot::Index::build(&compiled.nodes["node-0"]).unwrap();
-    let web = index.service_by_host("web.n", "elsewhere").unwrap();
+    let web = index
+        .service_by_host("web.n", "elsewhere", &snapshot::Lacks::default())
+        .unwrap();
     assert!(index.vip(web.vips[0], 80).unwrap().1.is_some());
     assert!(!index.policies(&WorkloadUid::new("uid-x")).unwrap().is_empty());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use meshward_http::{Body, HeaderValue, Request, Response, Uri, Version, header};
-use snapshot::{Answer, Index};
+use snapshot::{Answer, Index, Lacks};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -162,11 +162,13 @@ impl Fetcher {
         let literal: Option<IpAddr> = target.host.parse().ok();
         if let Some(index) = &self.index {
             let namespace = index.mesh().root_namespace.clone();
+            // The index is of the whole mesh: it lacks nothing.
+            let whole = Lacks::default();
             let service = match literal {
                 Some(address) => index
                     .vip(address, target.port)
                     .map(|(service, _)| Arc::clone(service)),
-                None => index.service_by_host(&target.host, &namespace),
+                None => index.service_by_host(&target.host, &namespace, &whole),
             };
             if let Some(service) = service {
                 let found = endpoints(&service, target.port);
@@ -179,7 +181,7 @@ impl Fetcher {
                 return Ok(found);
             }
             if literal.is_none() {
-                match index.resolve(&target.host, &namespace, false) {
+                match index.resolve(&target.host, &namespace, false, &whole) {
                     Answer::NotOurs => {}
                     Answer::Cname(alias) => return system(alias.as_str(), target.port, target).await,
                     Answer::Addresses(found) => {

@@ -30,9 +30,7 @@ fn what_was_applied_and_deleted_outlives_a_restart() {
     ]);
     state.write(&changes).unwrap();
     state.write_ages(&mut ages).unwrap();
-    state
-        .write_pods(&[&serde_json::json!({"metadata": {"name": "x"}})])
-        .unwrap();
+    state.write_pods(&[r#"{"metadata": {"name": "x"}}"#]).unwrap();
 
     let restored = Directory::open(&dir.path().join("state")).unwrap().restore(1);
     assert_eq!(restored.problems, vec![]);

@@ -116,6 +116,7 @@ impl Bed {
             roots: at("roots.pem"),
             token: at("token"),
             token_keys: at("keys.json"),
+            metrics: Vec::new(),
             fetching: crate::Fetching::default(),
         };
         let mut bed = Self {

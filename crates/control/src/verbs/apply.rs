@@ -36,6 +36,10 @@ pub(super) async fn apply(desk: &Desk, body: Apply, items: &mut Items) -> Result
     let read = tokio::task::spawn_blocking(move || read(&documents))
         .await
         .map_err(|error| Failure::undecided(error.to_string()))?;
+    if !body.dry_run {
+        // What is taken is counted once it is in force.
+        desk.meters.validated(0, read.refused.len());
+    }
     for outcome in &read.refused {
         items.send(outcome).await.map_err(|_| hung_up())?;
     }

@@ -36,7 +36,8 @@ pub(super) async fn get(desk: &Desk, asked: &Get, items: &mut Items) -> Result<V
         let meta = &reported.pod.metadata;
         if wanted("", "Pod", &meta.namespace, &meta.name) {
             any = true;
-            items.send(&pod(&reported.value)).await.map_err(|_| hung_up())?;
+            let value = serde_json::from_str(&reported.text).unwrap_or_default();
+            items.send(&pod(&value)).await.map_err(|_| hung_up())?;
         }
     }
     let said = desk.server.nodes().borrow().clone();

@@ -1,13 +1,13 @@
 //! The front as a stream: the codec above reads nothing that the front has not let through.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::Front;
@@ -81,7 +81,7 @@ pub(crate) struct Gate<IO> {
     good: usize,
     refused: bool,
     shared: Arc<Shared>,
-    timer: Option<(Pin<Box<Sleep>>, Waits)>,
+    timer: Timer,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -100,7 +100,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
             good: 0,
             refused: false,
             shared,
-            timer: None,
+            timer: Timer::default(),
             linger: None,
         }
     }
@@ -115,7 +115,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
         if self.good > 0 || self.refused {
             return Ok(());
         }
-        let in_body = !self.front.within_head() && !self.front.between();
+        let in_body = self.in_body();
         match self.front.advance(&self.held) {
             Ok(good) => {
                 self.good = good;
@@ -123,6 +123,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
             }
             Err(fault) => self.refuse(fault, in_body),
         }
+    }
+
+    fn in_body(&self) -> bool {
+        !self.front.within_head() && !self.front.between()
     }
 
     fn refuse(&mut self, fault: Fault, in_body: bool) -> io::Result<()> {
@@ -143,7 +147,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
         buffer.put_slice(self.held.get(..length).unwrap_or_default());
         self.held.advance(length);
         self.good -= length;
-        self.timer = None;
+        self.timer.stop();
         if self.held.is_empty() {
             self.held = BytesMut::new();
         }
@@ -155,17 +159,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
             (super::State::Head { .. } | super::State::Start, false) => (Waits::Head, HEAD_TIMEOUT),
             (super::State::Head { .. } | super::State::Start, true) => (Waits::Request, IDLE_TIMEOUT),
             _ => {
-                self.timer = None;
+                self.timer.stop();
                 return Poll::Pending;
             }
         };
-        if self.timer.as_ref().is_none_or(|(_, before)| *before != waits) {
-            self.timer = Some((Box::pin(sleep_until(deadline(limit))), waits));
-        }
-        match &mut self.timer {
-            Some((timer, _)) => timer.as_mut().poll(context),
-            None => Poll::Pending,
-        }
+        self.timer.poll(context, waits, limit)
     }
 
     /// Reads bytes of a body straight into the reader's buffer.
@@ -180,18 +178,69 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads more to look at; `false` at the end of the stream.
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut room = [0_u8; READ];
-        let mut part = ReadBuf::new(&mut room);
-        std::task::ready!(Pin::new(&mut self.inner).poll_read(context, &mut part))?;
-        self.held.extend_from_slice(part.filled());
-        Poll::Ready(Ok(!part.filled().is_empty()))
+    /// Reads more to look at; `false` at the end of the stream. Where nothing is held, what comes is mostly a head that is
+    /// whole: then it is looked at where the reader wants it.
+    fn poll_more(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        if !self.held.is_empty() {
+            self.held.reserve(READ);
+            let read = pin!(self.inner.read_buf(&mut self.held)).poll(context);
+            return read.map_ok(|count| count > 0);
+        }
+        let in_body = self.in_body();
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        let Some(come @ [_, ..]) = buffer.filled().get(before..) else {
+            return Poll::Ready(Ok(false));
+        };
+        self.timer.stop();
+        match self.front.advance(come) {
+            Ok(good) => {
+                self.held.extend_from_slice(come.get(good..).unwrap_or_default());
+                buffer.set_filled(before.saturating_add(good));
+            }
+            Err(fault) => {
+                buffer.set_filled(before);
+                self.refuse(fault, in_body)?;
+            }
+        }
+        Poll::Ready(Ok(true))
     }
 }
 
-fn deadline(limit: Duration) -> Instant {
-    Instant::now() + limit
+/// How long a client may take. Set anew only when it rings, or would ring too late: not with each request.
+#[derive(Debug, Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// What is waited for, and until when.
+    until: Option<(Waits, Instant)>,
+}
+
+impl Timer {
+    /// Nothing is waited for.
+    fn stop(&mut self) {
+        self.until = None;
+    }
+
+    /// Ready where `waits` has been waited for as long as `limit`.
+    fn poll(&mut self, context: &mut Context<'_>, waits: Waits, limit: Duration) -> Poll<()> {
+        let until = match self.until {
+            Some((before, until)) if before == waits => until,
+            _ => Instant::now() + limit,
+        };
+        self.until = Some((waits, until));
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if sleep.deadline() > until {
+            sleep.as_mut().reset(until);
+        }
+        loop {
+            std::task::ready!(sleep.as_mut().poll(context));
+            if Instant::now() >= until {
+                self.until = None;
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(until);
+        }
+    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<IO> {
@@ -225,10 +274,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<IO> {
                 return Poll::Pending;
             }
             if this.held.is_empty() && this.front.unlooked() > 0 {
-                this.timer = None;
+                this.timer.stop();
                 return this.poll_through(context, buffer);
             }
-            match this.poll_more(context) {
+            let before = buffer.filled().len();
+            match this.poll_more(context, buffer) {
+                Poll::Ready(Ok(true)) if buffer.filled().len() > before => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) => {
                     if !this.held.is_empty() || this.front.within_head() {
@@ -240,7 +291,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<IO> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     std::task::ready!(this.poll_timer(context));
-                    this.timer = None;
                     if this.held.is_empty() {
                         return Poll::Ready(Ok(()));
                     }

@@ -197,40 +197,40 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
 
 impl<'a> Seen<'a> {
     fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Fault> {
-        match name.to_ascii_lowercase().as_slice() {
-            b"host" if self.host.is_some() => Err(Fault::SeveralHosts),
-            b"host" => {
-                self.host = Some(value);
-                Ok(())
+        // By length first: most fields are none of these.
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            4 if is(b"host") => {
+                let before = self.host.replace(value);
+                if before.is_some() {
+                    return Err(Fault::SeveralHosts);
+                }
             }
-            b"content-length" if self.length.is_some() => Err(Fault::ContentLength),
-            b"content-length" => {
+            14 if is(b"content-length") => {
+                if self.length.is_some() {
+                    return Err(Fault::ContentLength);
+                }
                 self.length = Some(decimal(value)?);
-                Ok(())
             }
-            b"transfer-encoding" if self.chunked || !value.eq_ignore_ascii_case(b"chunked") => {
-                Err(Fault::TransferEncoding)
-            }
-            b"transfer-encoding" => {
+            17 if is(b"transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Fault::TransferEncoding);
+                }
                 self.chunked = true;
-                Ok(())
             }
-            b"upgrade" => {
-                self.upgrade = true;
-                Ok(())
-            }
-            b"connection" => {
+            7 if is(b"upgrade") => self.upgrade = true,
+            10 if is(b"connection") => {
                 let mut options = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
                 self.connection_upgrade |= options.any(|o| o.eq_ignore_ascii_case(b"upgrade"));
-                Ok(())
             }
             // No content coding has that name: a careless reader takes it for the transfer coding.
-            b"content-encoding" if value.split(|b| *b == b',').any(is_chunked) => {
-                Err(Fault::FramingLookalike)
+            16 if is(b"content-encoding") && value.split(|b| *b == b',').any(is_chunked) => {
+                return Err(Fault::FramingLookalike);
             }
-            other if frames_nearly(other) || hides_framing(value) => Err(Fault::FramingLookalike),
-            _ => Ok(()),
+            _ if frames_nearly(name) || hides_framing(value) => return Err(Fault::FramingLookalike),
+            _ => {}
         }
+        Ok(())
     }
 
     fn judge(&self, request: &RequestLine<'_>) -> Result<Head, Fault> {
@@ -276,17 +276,23 @@ fn is_chunked(coding: &[u8]) -> bool {
 
 /// Values in which a reader that ends lines at a byte above ASCII would find a field that frames the message.
 fn hides_framing(value: &[u8]) -> bool {
+    if value.is_ascii() {
+        return false;
+    }
     let mut pieces = value.split(|b| !b.is_ascii()).skip(1);
     pieces.any(|piece| {
         piece
             .split(|b| *b == b':')
             .next()
-            .is_some_and(|name| piece.contains(&b':') && frames_nearly(&name.to_ascii_lowercase()))
+            .is_some_and(|name| piece.contains(&b':') && frames_nearly(name))
     })
 }
 
 /// Names that a careless reader takes for those that frame a message (`transfer_encoding`, `x.content-length` not).
 fn frames_nearly(name: &[u8]) -> bool {
-    let letters = || name.iter().filter(|b| b.is_ascii_alphanumeric());
-    letters().eq(b"transferencoding".iter()) || letters().eq(b"contentlength".iter())
+    let letters = || {
+        let plain = name.iter().filter(|b| b.is_ascii_alphanumeric());
+        plain.map(u8::to_ascii_lowercase)
+    };
+    letters().eq(b"transferencoding".iter().copied()) || letters().eq(b"contentlength".iter().copied())
 }

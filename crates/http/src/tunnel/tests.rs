@@ -61,6 +61,19 @@ async fn bytes_go_both_ways_and_the_end_is_carried_through() {
 }
 
 #[tokio::test]
+async fn many_small_writes_that_nobody_reads_yet_break_nothing() {
+    let mut tunnel = open("echo:1").await.unwrap();
+    for _ in 0..5000 {
+        tunnel.write_all(b"x").await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    tunnel.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    tunnel.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got.len(), 5000);
+}
+
+#[tokio::test]
 async fn what_breaks_is_no_end() {
     let mut tunnel = open("break:1").await.unwrap();
     tunnel.write_all(b"x").await.unwrap();
@@ -128,6 +141,23 @@ async fn no_more_tunnels_than_are_allowed_are_open_at_once() {
         (response.await, send)
     });
     assert!(ready.await.is_err(), "one more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_tunnels_is_not_kept_for_ever_and_one_with_is() {
+    for with in [false, true] {
+        let (near, _) = serving();
+        let (sender, connection) = h2::client::handshake(near).await.unwrap();
+        let ended = tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        let held = with.then(|| {
+            let request = Request::builder().method(Method::CONNECT).uri("echo:1").body(());
+            sender.send_request(request.unwrap(), false).unwrap()
+        });
+        tokio::time::sleep(IDLE_TIMEOUT + Duration::from_secs(1)).await;
+        assert_eq!(ended.is_finished(), !with);
+        drop(held);
+    }
 }
 
 #[tokio::test(start_paused = true)]

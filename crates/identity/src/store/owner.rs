@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use super::{Current, Published, Shared};
 use crate::authority::{CertificateAuthority, TokenFile};
 use crate::error::IssueError;
-use crate::pki;
+use crate::pki::{self, Fingerprint};
+use crate::tls::PeerIdentity;
 use crate::verify::Purpose;
 
 /// The most identities of one store.
@@ -28,9 +29,15 @@ const MAX_WAITING: usize = 1024;
 const MAX_ISSUING: usize = 8;
 /// The longest chain that is taken from the CA.
 const MAX_CHAIN: usize = 8;
-/// The first pause after a failure, doubled with each further one, and the longest.
+/// The first pause after a failure, doubled with each further one, and the longest while there is a certificate.
 const MIN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause of an identity without a valid certificate: a CA that is back serves it within this.
+const MAX_PAUSE_WITHOUT: Duration = Duration::from_secs(5);
+/// The longest pause as a part of the time that the certificate is still good for.
+const PAUSES_LEFT: u32 = 8;
+/// Within how long certificates are renewed once the CA signs by another root.
+const SIGNER_SPREAD: Duration = Duration::from_secs(5);
 /// The longest time without a look at the wall clock.
 const MAX_NAP: Duration = Duration::from_secs(60);
 /// How far jitter moves a renewal, as a part of the time to it; and a pause.
@@ -45,6 +52,14 @@ pub(super) enum Command {
     },
     Forget {
         id: SpiffeId,
+    },
+    /// The CA signs by another root than before: the first that is trusted.
+    Signer,
+    /// A certificate that others see to.
+    Given {
+        id: SpiffeId,
+        current: Box<Current>,
+        taken: Answer,
     },
 }
 
@@ -64,6 +79,8 @@ struct Entry {
     failures: u32,
     /// When the last attempt ended.
     ended: Option<Instant>,
+    /// Whether the CA began to sign by another root while an attempt was under way: it may have come too early.
+    overtaken: bool,
     waiting: Vec<Answer>,
 }
 
@@ -110,6 +127,39 @@ impl Owner {
                 // An attempt that is under way finds nothing when it ends; who waits is told that it was given up.
                 self.entries.remove(&id);
                 self.publish(&id, None);
+            }
+            Command::Signer => self.signer(),
+            Command::Given { id, current, taken } => {
+                let known = self.shared.published.load();
+                if known.len() >= MAX_IDENTITIES && !known.contains_key(&id) {
+                    let _ = taken.send(Err(IssueError::Limit("identities of one store")));
+                    return;
+                }
+                // Whoever asked the CA before asks it no more.
+                self.entries.remove(&id);
+                self.publish(&id, Some(Ok(*current)));
+                let _ = taken.send(Ok(()));
+            }
+        }
+    }
+
+    /// Brings the renewal of certificates forward that chain to another root than the one that signs now. Once each: a CA
+    /// whose bundle begins with a root that it does not sign by is not asked in a loop.
+    fn signer(&mut self) {
+        let signing = self.shared.trust.load().roots.first().copied();
+        let published = self.shared.published.load_full();
+        let options = &self.shared.options;
+        let wall = options.clock.now();
+        for (id, entry) in &mut self.entries {
+            match &mut entry.next {
+                Next::Renewal(at) => {
+                    let current = published.get(id).and_then(|p| p.current.as_ref());
+                    if current.is_some_and(|c| c.root != signing) {
+                        *at = (*at).min(wall + soon((options.jitter)()));
+                    }
+                }
+                Next::Outcome(_) => entry.overtaken = true,
+                Next::Attempt(_) => {}
             }
         }
     }
@@ -201,7 +251,13 @@ impl Owner {
         match result {
             Ok(current) => {
                 entry.failures = 0;
-                entry.next = Next::Renewal(renewal(&current.facts, options.clock.now(), (options.jitter)()));
+                let wall = options.clock.now();
+                let mut at = renewal(&current.facts, wall, (options.jitter)());
+                let signing = self.shared.trust.load().roots.first().copied();
+                if std::mem::take(&mut entry.overtaken) && current.root != signing {
+                    at = at.min(wall + soon((options.jitter)()));
+                }
+                entry.next = Next::Renewal(at);
                 let (serial, not_after) = (&current.facts.serial, current.facts.not_after);
                 tracing::info!(%id, serial, not_after, "certificate issued");
                 let waiting = std::mem::take(&mut entry.waiting);
@@ -211,7 +267,10 @@ impl Owner {
                 }
             }
             Err(error) => {
-                let pause = pause(entry.failures, (options.jitter)());
+                let published = self.shared.published.load();
+                let current = published.get(&id).and_then(|p| p.current.as_ref());
+                let left = current.map_or(Duration::ZERO, |c| left(&c.facts, options.clock.now()));
+                let pause = pause(entry.failures, left, (options.jitter)());
                 tracing::warn!(%id, %error, retry_in_ms = pause.as_millis(), "no certificate");
                 entry.failures = entry.failures.saturating_add(1);
                 entry.next = Next::Attempt(Instant::now() + pause);
@@ -237,9 +296,13 @@ impl Owner {
                         *published = Published {
                             current: Some(Arc::new(current)),
                             error: None,
+                            failures: 0,
                         }
                     }
-                    Err(error) => published.error = Some(error),
+                    Err(error) => {
+                        published.error = Some(error);
+                        published.failures = published.failures.saturating_add(1);
+                    }
                 }
             }
         }
@@ -254,6 +317,7 @@ impl Entry {
             next: Next::Attempt(now),
             failures: 0,
             ended: None,
+            overtaken: false,
             waiting: Vec::new(),
         }
     }
@@ -273,13 +337,28 @@ impl Next {
 /// Half of the time that is left, a little moved. What is left counts, and not the certificate's own beginning, which
 /// lies before its issue.
 fn renewal(facts: &pki::Facts, now: Duration, jitter: f64) -> Duration {
-    let end = Duration::from_secs(u64::try_from(facts.not_after).unwrap_or(0));
-    let half = end.saturating_sub(now) / 2;
+    let half = left(facts, now) / 2;
     now + half.mul_f64(1.0 + RENEWAL_JITTER * jitter.clamp(-1.0, 1.0))
 }
 
-fn pause(failures: u32, jitter: f64) -> Duration {
-    let doubled = MIN_PAUSE.saturating_mul(1 << failures.min(16)).min(MAX_PAUSE);
+/// How long the certificate is good for from now.
+fn left(facts: &pki::Facts, now: Duration) -> Duration {
+    Duration::from_secs(u64::try_from(facts.not_after).unwrap_or(0)).saturating_sub(now)
+}
+
+/// Any time within the spread, from now.
+fn soon(jitter: f64) -> Duration {
+    SIGNER_SPREAD.mul_f64(jitter.abs().min(1.0))
+}
+
+/// The pause after a failure, given how long the certificate in use is still good for.
+fn pause(failures: u32, left: Duration, jitter: f64) -> Duration {
+    let most = if left.is_zero() {
+        MAX_PAUSE_WITHOUT
+    } else {
+        (left / PAUSES_LEFT).clamp(MIN_PAUSE, MAX_PAUSE)
+    };
+    let doubled = MIN_PAUSE.saturating_mul(1 << failures.min(16)).min(most);
     doubled.mul_f64(1.0 + PAUSE_JITTER * jitter.clamp(-1.0, 1.0))
 }
 
@@ -296,9 +375,12 @@ async fn issue(
     let pem = authority.sign(&request.csr_pem, &bearer, lifetime).await?;
     let mut chain = Vec::new();
     // The roots come last and peers have them: they are not sent.
-    let sent = match pem.split_last() {
-        Some((_, sent)) if !sent.is_empty() => sent,
-        _ => &pem,
+    let (sent, root) = match pem.split_last() {
+        Some((roots, sent)) if !sent.is_empty() => {
+            let roots = pki::certificates(roots).map_err(IssueError::Answer)?;
+            (sent, roots.first().map(|root| Fingerprint::of(root)))
+        }
+        _ => (pem.as_slice(), None),
     };
     for text in sent.iter().take(MAX_CHAIN + 1) {
         chain.extend(pki::certificates(text).map_err(IssueError::Answer)?);
@@ -324,10 +406,13 @@ async fn issue(
             .verify_identity(leaf, intermediates, now, Purpose::Client)
             .map_err(|e| IssueError::Answer(format!("its chain: {e}")))?;
     }
+    let peer = PeerIdentity::local(id, leaf);
     let certified = request.certify(chain).map_err(IssueError::Answer)?;
     Ok(Current {
+        peer,
         certified: Arc::new(certified),
         facts,
+        root,
         configs: ArcSwapOption::empty(),
     })
 }

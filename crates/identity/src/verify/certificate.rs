@@ -86,6 +86,7 @@ impl<'a> Signed<'a> {
             // One signature algorithm goes with several kinds of key; the other kinds' errors say nothing.
             match key.verify_signature(*algorithm, self.message, self.signature) {
                 Ok(()) => return Ok(()),
+                Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
                 Err(error) => outcome = Err(error),
             }
         }

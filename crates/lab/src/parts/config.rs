@@ -7,7 +7,9 @@ use admin::RunDir;
 use capture::plan;
 use serde::Serialize;
 
-use crate::site::{CA_PORT, CONTROL_PORT, METRICS_PORT, Site, write_private};
+use crate::site::{
+    CA_METRICS_PORT, CA_PORT, CONTROL_METRICS_PORT, CONTROL_PORT, METRICS_PORT, Site, write_private,
+};
 
 /// The lifetime of a leaf where nothing is said, seconds.
 const LEAF_LIFETIME: u64 = 3600;
@@ -43,6 +45,9 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         token_issuer: identity::token::ISSUER.to_owned(),
         token_audience: identity::token::AUDIENCE.to_owned(),
         root_out: run.roots(),
+        socket: Some(run.ca_socket()),
+        holders: holders(site),
+        metrics: listen(CA_METRICS_PORT),
     };
     put(&path(run, "ca"), &ca)?;
     let control = control::Config {
@@ -62,6 +67,7 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
             allow: up.jwks_allow.clone(),
             ..control::Fetching::default()
         },
+        metrics: listen(CONTROL_METRICS_PORT),
     };
     put(&path(run, "control"), &control)?;
     for node in &site.nodes {
@@ -101,6 +107,19 @@ fn cacerts(site: &Site, dir: &Path) -> Result<PathBuf, String> {
         std::fs::canonicalize(dir).map_err(|error| format!("--cacerts `{}`: {error}", dir.display()))?;
     ca::check(&dir, &site.trust_domain).map_err(|error| format!("--cacerts: {error}"))?;
     Ok(dir)
+}
+
+/// Who holds certificates, and can be asked of them.
+fn holders(site: &Site) -> Vec<ca::Holder> {
+    let proxies = site.nodes.iter().map(|node| ca::Holder {
+        name: node.name.clone(),
+        socket: site.run.proxy_socket(&node.name),
+    });
+    let control = ca::Holder {
+        name: control::OWN_ACCOUNT.to_owned(),
+        socket: site.run.control_socket(),
+    };
+    proxies.chain([control]).collect()
 }
 
 fn put(path: &Path, config: &impl Serialize) -> Result<(), String> {

@@ -6,5 +6,6 @@
     reason = "a test stops where it fails"
 )]
 
+mod dashboards;
 mod observed;
 mod security;

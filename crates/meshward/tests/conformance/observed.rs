@@ -21,9 +21,9 @@ const GROUPS: &[(&str, Option<&str>)] = &[
     ("03", None),
     ("03b", None),
     ("04", None),
-    ("05", Some("ServiceEntry and Sidecar are not acted on yet")),
+    ("05", None),
     ("05b", Some("a world of one family")),
-    ("05c", Some("ServiceEntry is not acted on yet")),
+    ("05c", None),
     ("05d", Some("a world of one family")),
     ("06", Some("VirtualService is not acted on yet")),
 ];
@@ -55,6 +55,27 @@ const DIFFERENCES: &[Difference] = &[
                     .xfcc
                     .as_deref()
                     .is_some_and(|xfcc| xfcc.contains(&request.caller()))
+        },
+    },
+    Difference {
+        name: "user 1337 is refused like everybody",
+        id: "P25",
+        why: "Istio lets the proxy's own user id out past REGISTRY_ONLY; here there is no such user",
+        is: |request, seen| {
+            request.value["as"].as_u64() == Some(1337)
+                && request.outcome() == "200"
+                && (is_refusal(&seen.outcome) || seen.outcome == "502")
+        },
+    },
+    Difference {
+        name: "what is not TCP stays in the pod",
+        id: "P16 P30",
+        why: "Istio captures TCP alone and lets the rest out, under REGISTRY_ONLY too; here it is dropped, counted and logged",
+        is: |request, seen| {
+            request.meshed()
+                && request.tool() == "udp"
+                && request.outcome() == "echoed"
+                && seen.outcome == "no-answer"
         },
     },
     Difference {
@@ -553,7 +574,9 @@ fn is_refusal(outcome: &str) -> bool {
 /// `None` where it came out alike.
 fn differs(request: &Request<'_>, seen: &Seen) -> Option<String> {
     let wanted = request.outcome();
-    let alike = wanted == seen.outcome || (is_refusal(wanted) && is_refusal(&seen.outcome));
+    // A reset that comes at once is one of connecting, to curl.
+    let refused = is_refusal(&seen.outcome) || (request.tool() == "curl" && seen.outcome == "refused");
+    let alike = wanted == seen.outcome || (is_refusal(wanted) && refused);
     if !alike {
         return Some(format!("outcome {} instead of {wanted}", seen.outcome));
     }

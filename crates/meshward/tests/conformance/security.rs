@@ -163,9 +163,6 @@ fn not_applicable(case: &Value, config: &str) -> Option<&'static str> {
     {
         return Some("a server with a certificate of its own");
     }
-    if config.contains("ServiceEntry") && call["transport"] == "mtls" {
-        return Some("ServiceEntry is not acted on yet");
-    }
     None
 }
 

@@ -2,23 +2,30 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test stops where it fails"
 )]
 
 mod addressing;
+mod change;
 mod clean;
+mod egress;
 mod explain;
 mod external;
 mod garbage;
 mod host;
 mod live;
 mod modes;
+mod pki;
 mod policy;
+mod seen;
 mod session;
 mod steady;
 mod strangers;
+mod survey;
 mod tokens;
+mod tracing;
 mod websocket;
 mod wire;
 mod world;

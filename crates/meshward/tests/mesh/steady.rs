@@ -185,7 +185,9 @@ fn a_proxy_that_cannot_be_ready_takes_nobodys_place() {
     // What does not run cannot be replaced, what is no proxy cannot either, and what is not there is named.
     let done = mesh.run(&["restart", "nobody"]);
     assert!(done.code == 1 && done.stderr.contains("proxy-node-0"), "{done:?}");
-    let load = Load::begin(&mesh, 6);
+    let load = Load::begin(&mesh, 8);
+    // What nobody has asked for yet is not known without a control plane.
+    wait(2);
     // Without a control plane nothing new is ready: the one that runs goes on.
     let stop = |part: &str| {
         let control = pid(&mesh, part).to_string();
@@ -236,10 +238,7 @@ fn a_soak_ends_without_a_failure() {
     for phase in report["phases"].as_array().unwrap() {
         assert_eq!(phase["failures"], 0, "{phase}");
         assert!(phase["requests"].as_u64().unwrap() > 20, "{phase}");
-        // What this build cannot do is said, and nothing else may be left undone.
-        let undone = phase["couldNot"].as_array().unwrap();
-        let is_known = |why: &Value| why.as_str().unwrap().starts_with("root rotated");
-        assert!(undone.iter().all(is_known), "{phase}");
+        assert_eq!(phase["couldNot"], serde_json::json!([]), "{phase}");
     }
     assert!(std::fs::read_to_string(plot.path()).unwrap().starts_with("<svg"));
 }

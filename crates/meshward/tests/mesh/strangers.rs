@@ -341,6 +341,11 @@ fn a_sidecar_of_istios_calls_our_workloads() {
         }
     }
     compare(rows);
+    // The stranger holds to how many streams we take on a connection, and opens another.
+    world.mesh.apply(&only("cluster.local/ns/legacy/sa/sidecar"));
+    let stranger = world.pod("legacy", "sidecar");
+    let held = streaming::many(&stranger, ([127, 0, 0, 1], 28300).into(), 250);
+    assert_eq!(held, Ok(250));
     // XFCC is ours to say: the application of the stranger cannot (ID-08).
     world.mesh.apply(&only("cluster.local/ns/legacy/sa/sidecar"));
     let forged = "X-Forwarded-Client-Cert: URI=spiffe://cluster.local/ns/m/sa/forged";

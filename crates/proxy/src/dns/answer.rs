@@ -6,7 +6,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::{CNAME, PTR, SOA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use model::Protocol;
-use snapshot::{Answer, Endpoint, Index, Service};
+use snapshot::{Answer, Endpoint, Index, Lacks, ResourceName, Service};
 
 /// How long an answer may be kept, in seconds: as cluster DNS has it.
 pub(super) const TTL: u32 = 5;
@@ -39,6 +39,8 @@ pub(super) enum Outcome {
     Refused(Vec<u8>, String),
     /// Somebody else is to be asked.
     Forward(Box<Forward>),
+    /// These have to be known before it can be answered; this is the answer where they cannot be.
+    Unknown(Vec<ResourceName>, Vec<u8>),
     /// It deserves no answer: it is too short to have an id, or is an answer itself.
     Ignored,
 }
@@ -113,8 +115,19 @@ pub(super) fn answer(
         return refuse(reply, ResponseCode::ServFail);
     };
     reply.metadata.authoritative = true;
-    let zone = Zone { index, namespace };
-    match zone.look_up(question, &mut reply) {
+    let lacks = Lacks::default();
+    let zone = Zone {
+        index,
+        namespace,
+        lacks: &lacks,
+    };
+    let found = zone.look_up(question, &mut reply);
+    if !lacks.is_empty() {
+        let mut failed = reply_to(&message, upstreams);
+        failed.metadata.response_code = ResponseCode::ServFail;
+        return Outcome::Unknown(lacks.into_names(), encode(&failed, limit));
+    }
+    match found {
         Found::Yes => {
             reply.answers.truncate(MAX_RECORDS);
             Outcome::Reply(encode(&reply, limit))
@@ -198,6 +211,7 @@ enum Found {
 struct Zone<'a> {
     index: &'a Index,
     namespace: &'a str,
+    lacks: &'a Lacks,
 }
 
 impl Zone<'_> {
@@ -215,7 +229,7 @@ impl Zone<'_> {
         match question.query_type() {
             RecordType::A => self.addresses(name, text, false, reply),
             RecordType::AAAA => self.addresses(name, text, true, reply),
-            kind => match self.index.resolve(&text, self.namespace, false) {
+            kind => match self.index.resolve(&text, self.namespace, false, self.lacks) {
                 Answer::Cname(target) if kind == RecordType::CNAME => {
                     let Some(target) = absolute(target.as_str()) else {
                         return Found::NoData;
@@ -233,7 +247,7 @@ impl Zone<'_> {
     fn addresses(&self, name: &Name, text: String, v6: bool, reply: &mut Message) -> Found {
         let (mut name, mut text) = (name.clone(), text);
         for _ in 0..MAX_ALIASES {
-            match self.index.resolve(&text, self.namespace, v6) {
+            match self.index.resolve(&text, self.namespace, v6, self.lacks) {
                 Answer::Addresses(found) => {
                     for address in found.into_iter().take(MAX_RECORDS) {
                         reply.add_answer(record(&name, RData::from(address)));
@@ -266,10 +280,12 @@ impl Zone<'_> {
 
     fn reverse(&self, name: &Name, address: IpAddr, kind: RecordType, reply: &mut Message) -> Found {
         let domain = &self.index.mesh().cluster_domain;
-        let target = match (self.index.vip(address, 0), self.index.pod(address)) {
-            (Some((service, _)), _) => service.host.as_str().to_owned(),
-            (None, Some(pod)) => pod_name(address, pod.pod.namespace(), domain),
-            (None, None) => return Found::Elsewhere(name.clone()),
+        let target = match self.index.vip(address, 0) {
+            Some((service, _)) => service.host.as_str().to_owned(),
+            None => match self.index.pod_at(address, self.lacks) {
+                Some(pod) => pod_name(address, pod.pod.namespace(), domain),
+                None => return Found::Elsewhere(name.clone()),
+            },
         };
         match absolute(&target) {
             Some(target) if kind == RecordType::PTR => {
@@ -291,7 +307,7 @@ impl Zone<'_> {
         if !udp && !transport.eq_ignore_ascii_case("_tcp") {
             return self.foreign(name);
         }
-        let Some(service) = self.index.service_by_host(host, self.namespace) else {
+        let Some(service) = self.index.service_by_host(host, self.namespace, self.lacks) else {
             return self.foreign(name);
         };
         let is = |p: &&snapshot::ServicePort| p.name == port && (p.protocol == Protocol::Udp) == udp;

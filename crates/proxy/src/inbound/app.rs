@@ -1,6 +1,5 @@
 //! Connections to applications of this node: dialled on their pod's own link, HTTP ones kept for the next request.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -9,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use meshward_http::{Sender, Version};
 use model::Reason;
 use tokio::net::TcpStream;
@@ -90,6 +90,14 @@ pub(super) fn patience(shared: &Shared) -> Duration {
 }
 
 impl Apps {
+    /// Applications that are reached as any other address is: those of a proxy without links of their own.
+    pub(crate) fn plain() -> Self {
+        Self {
+            dial: |to| Box::pin(TcpStream::connect(to)),
+            kept: Mutex::default(),
+        }
+    }
+
     /// Applications on loopback, for tests.
     #[cfg(test)]
     pub(crate) fn on_loopback() -> Self {
@@ -137,13 +145,8 @@ impl Apps {
                 used: true,
             });
         }
-        let stream = self.connect(to, limit).await?;
-        let sender = meshward_http::handshake(stream, version)
-            .await
-            .map_err(|e| Failure {
-                reason: Reason::UpstreamReset,
-                why: e.to_string(),
-            })?;
+        // Apart: most requests find a connection.
+        let sender = Box::pin(self.open(to, version, limit)).await?;
         if let Some(shared) = sender.share() {
             self.with(|kept| {
                 if has_room(kept, &key) {
@@ -156,6 +159,15 @@ impl Apps {
             key,
             used: false,
         })
+    }
+
+    async fn open(&self, to: SocketAddr, version: Version, limit: Duration) -> Result<Sender, Failure> {
+        let stream = self.connect(to, limit).await?;
+        let broken = |e: meshward_http::ClientError| Failure {
+            reason: Reason::UpstreamReset,
+            why: e.to_string(),
+        };
+        meshward_http::handshake(stream, version).await.map_err(broken)
     }
 
     fn take(&self, key: (SocketAddr, Version)) -> Option<Sender> {

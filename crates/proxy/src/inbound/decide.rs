@@ -110,6 +110,11 @@ impl Subject {
         self.answers = Some(Arc::new(answers));
     }
 
+    /// Whether external authorizers may have to be asked about a request: where not, nobody needs to look.
+    pub(super) fn asks(&self, index: &Index) -> bool {
+        index.policies(&self.uid).is_some_and(|policies| policies.asks())
+    }
+
     /// Which external authorizers must be asked before it is decided.
     ///
     /// # Errors

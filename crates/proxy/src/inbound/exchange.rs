@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use meshward_http::grpc::{Messages, Tally};
 use meshward_http::{Body, BodyEnd, HeaderMap, HeaderValue, Response, StatusCode, Tap, Upgrade, header};
 use model::Reason;
 use snapshot::Index;
@@ -160,12 +161,14 @@ impl Exchange {
             };
         }
         let closed = self.closed();
+        let messages = self.grpc.then(Messages::default);
         let passing = |exchange| Passing {
             exchange,
             returning,
             closed,
             stopped: None,
             sent: 0,
+            messages,
         };
         response.map(|body: Body| body.tapped(passing(self))).into()
     }
@@ -207,6 +210,8 @@ struct Passing {
     closed: Closed,
     stopped: Option<Reason>,
     sent: u64,
+    /// Of gRPC, the messages to the caller.
+    messages: Option<Messages>,
 }
 
 impl Tap for Passing {
@@ -222,6 +227,13 @@ impl Tap for Passing {
         self.sent += u64::try_from(length).unwrap_or_default();
     }
 
+    fn bytes(&mut self, data: &[u8]) {
+        self.data(data.len());
+        if let Some(messages) = &mut self.messages {
+            messages.take(data);
+        }
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
         if let Some(status) = grpc_status_of(trailers) {
             self.exchange.record.http(|http| http.grpc_status = Some(status));
@@ -234,10 +246,11 @@ impl Tap for Passing {
             let _ = self.poll_stop(&mut Context::from_waker(Waker::noop()));
         }
         let Self {
-            exchange,
+            mut exchange,
             returning,
             stopped,
             sent,
+            messages,
             ..
         } = *self;
         let reason = match how {
@@ -246,6 +259,11 @@ impl Tap for Passing {
             BodyEnd::Dropped => Some(stopped.unwrap_or(Reason::DownstreamReset)),
             BodyEnd::Stopped => Some(stopped.unwrap_or(Reason::PolicyChanged)),
         };
+        if let Some(messages) = messages {
+            exchange
+                .record
+                .http(|http| http.response_messages = messages.count());
+        }
         exchange.record.ended(reason, sent);
         if reason.is_none() {
             returning.back();
@@ -257,14 +275,16 @@ impl Tap for Passing {
 /// the response.
 pub(super) struct Coming {
     received: Arc<AtomicU64>,
+    messages: Option<Tally>,
     closed: Closed,
     stopped: bool,
 }
 
 impl Coming {
-    pub(super) fn of(exchange: &Exchange) -> Self {
+    pub(super) fn of(exchange: &mut Exchange) -> Self {
         Self {
             received: exchange.record.received(),
+            messages: exchange.grpc.then(|| Tally::new(exchange.record.messages())),
             closed: exchange.closed(),
             stopped: false,
         }
@@ -284,6 +304,13 @@ impl Tap for Coming {
     fn data(&mut self, length: usize) {
         let length = u64::try_from(length).unwrap_or_default();
         self.received.fetch_add(length, Ordering::Relaxed);
+    }
+
+    fn bytes(&mut self, data: &[u8]) {
+        self.data(data.len());
+        if let Some(messages) = &mut self.messages {
+            messages.take(data);
+        }
     }
 
     fn end(self: Box<Self>, _: BodyEnd) {}

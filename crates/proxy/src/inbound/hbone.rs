@@ -60,6 +60,8 @@ pub(super) async fn accept(
         }
     };
     let proven = accepted.peer.id().clone();
+    let mark = callee.local.mark;
+    shared.demand.learn_caller(&shared.store, mark, client.ip()).await;
     let index = shared.store.current();
     let caller = Caller {
         source: index

@@ -9,7 +9,7 @@ use meshward_http::{
 };
 use model::{Protocol, Reason};
 use snapshot::Index;
-use telemetry::HttpEvent;
+use telemetry::{HttpEvent, SpanKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::app::{self, Lease, Returning};
@@ -18,6 +18,7 @@ use super::exchange::{self, Answered, Coming, DENIED, Exchange, UNANSWERED};
 use super::record::Record;
 use super::{Callee, Caller, external, fields, is_ready, token, xfcc};
 use crate::outbound::headers::{self, Asks};
+use crate::outbound::trace::{self, Whose};
 use crate::shared::{Shared, Stage};
 
 /// What a caller reads where the application is not to be reached.
@@ -164,10 +165,16 @@ pub(super) async fn request(
         }
     };
     // An authorizer may change what the tokens are in: it is asked first (semantics 2.1).
-    let asking = external::request(shared, &index, (caller, callee), prepared, &mut exchange);
-    let (subject, mut request) = match asking.await {
-        Ok((_, subject, request)) => (subject, request),
-        Err(turned) => return Ok(exchange.answer(turned.status, turned.text, turned.reason).into()),
+    let (subject, mut request) = if prepared.0.asks(&index) {
+        let (subject, request) = prepared;
+        let prepared = (Asked::of(&request), subject, request);
+        let asking = external::request(shared, &index, (caller, callee), prepared, &mut exchange);
+        match asking.await {
+            Ok((_, subject, request)) => (subject, request),
+            Err(turned) => return Ok(exchange.answer(turned.status, turned.text, turned.reason).into()),
+        }
+    } else {
+        prepared
     };
     let asked = match admit(shared, &subject, index, &request, &mut exchange) {
         Ok(asked) => asked,
@@ -203,7 +210,7 @@ pub(super) async fn request(
         };
         *request.uri_mut() = uri;
     }
-    let coming = Coming::of(&exchange);
+    let coming = Coming::of(&mut exchange);
     let request = request.map(|body| body.tapped(coming));
     let version = version(callee, restored, &request);
     let upgrade = request.headers().contains_key(header::UPGRADE);
@@ -294,7 +301,7 @@ fn prepare(
     callee: &Callee,
     mut request: Request,
     exchange: &mut Exchange,
-) -> Result<(Asked, Subject, Request), Reason> {
+) -> Result<(Subject, Request), Reason> {
     let mesh = index.mesh();
     let asks = headers::asks(&request);
     if asks == Asks::Other {
@@ -330,8 +337,19 @@ fn prepare(
     fields::silence(map, mesh.strict_hosts);
     let id = headers::incoming(map, upgrade, mesh.strict_hosts);
     exchange.record.http(|http| http.request_id = id.into());
+    let workload = index.workload(&callee.local.uid);
+    let inbound = workload.and_then(|workload| workload.inbound.as_ref());
+    if let Some(tracing) = inbound.and_then(|inbound| inbound.telemetry.tracing.as_ref()) {
+        let whose = Whose {
+            mark: callee.local.mark,
+            peer: &callee.destination,
+            kind: SpanKind::Server,
+        };
+        let span = trace::begin(map, tracing, &whose, trace::random());
+        exchange.record.traced(span);
+    }
     // What is decided is what the application gets, and nothing that only the caller says.
-    Ok((Asked::of(&request), Subject::new(caller, callee), request))
+    Ok((Subject::new(caller, callee), request))
 }
 
 /// Which HTTP the application speaks: what its port declares, else what its caller's application does.

@@ -165,6 +165,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Told<IO> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
@@ -211,6 +212,25 @@ mod tests {
         assert_eq!(read(&[&long, b"x"]).await.unwrap(), b"x");
         assert!(read(&[&telling(MAX_METADATA + 1, b"")]).await.is_err());
         assert!(read(&[&telling(10, b"cut")]).await.is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_does_not_begin_with_a_header_is_read_as_it_is(
+            bytes in proptest::collection::vec(prop_oneof![Just(0x3d), Just(0x23), Just(4), any::<u8>()], 0..40),
+            cut in 0_usize..40,
+        ) {
+            let (head, tail) = bytes.split_at(cut.min(bytes.len()));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let got = runtime.block_on(read(&[head, tail]));
+            if bytes.starts_with(&MAGIC) && bytes.len() >= HEADER {
+                let length = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+                let rest = bytes.get(HEADER + usize::try_from(length).unwrap()..);
+                prop_assert_eq!(got.ok(), rest.map(<[u8]>::to_vec));
+            } else {
+                prop_assert_eq!(got.ok(), Some(bytes));
+            }
+        }
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! How many connections, and how many requests, each workload has open: what the proxy as a whole may have open must not
 //! be one workload's to use up.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
 
 /// Connections to one workload at once, and requests apart from them; more are refused with `LIMIT_REACHED`.
 pub(super) const MAX_OPEN_OF_ONE: usize = 20_000;

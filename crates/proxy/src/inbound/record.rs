@@ -9,7 +9,10 @@ use std::time::{Instant, SystemTime};
 use model::{Reason, SpiffeId};
 use policy::{Denial, ExternalAnswer, Permit, PolicyId};
 use snapshot::{Index, Workload};
-use telemetry::{Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Reporter, Telemetry};
+use telemetry::{
+    Attached, Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Progress, Reporter, Span,
+    Telemetry,
+};
 
 use super::decide::Refusal;
 use super::denials::{Decided, Denials};
@@ -26,6 +29,10 @@ pub(super) struct Record {
     decided: Option<Box<Decided>>,
     began: Instant,
     received: Arc<AtomicU64>,
+    /// Messages of gRPC from the caller so far.
+    messages: Option<Arc<AtomicU64>>,
+    /// What is counted and traced besides.
+    attached: Attached,
     client: SocketAddr,
 }
 
@@ -104,6 +111,8 @@ impl Record {
             decided: None,
             began: Instant::now(),
             received: Arc::default(),
+            messages: None,
+            attached: Attached::default(),
             client,
         }
     }
@@ -116,6 +125,24 @@ impl Record {
     /// Counts bytes from the caller.
     pub(super) fn received(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.received)
+    }
+
+    /// It completes the span, where there is one.
+    pub(super) fn traced(&mut self, span: Option<Box<Span>>) {
+        self.attached.span = span;
+    }
+
+    /// Counts messages of gRPC from the caller.
+    pub(super) fn messages(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.messages.get_or_insert_default())
+    }
+
+    /// The connection is carried from now on; its bytes are counted as they go by.
+    pub(super) fn opened(&mut self, progress: &Arc<Progress>) {
+        self.attached.flow = self
+            .event
+            .as_deref()
+            .and_then(|event| self.telemetry.opened(event, progress));
     }
 
     pub(super) fn registered(&mut self, local: &Registration, to: SocketAddr) {
@@ -132,6 +159,8 @@ impl Record {
         self.edit(|event| {
             event.destination = Arc::clone(&callee.destination);
             event.service.clone_from(&callee.service);
+            let telemetry = callee.workload.inbound.as_ref().map(|inbound| &inbound.telemetry);
+            event.unlogged = telemetry.is_some_and(|told| told.server_log_off);
             event.port = callee.address.port();
         });
     }
@@ -361,12 +390,17 @@ impl Drop for Record {
         if let Some(mut event) = self.event.take() {
             event.duration = self.began.elapsed();
             event.bytes_received = self.received.load(Ordering::Relaxed);
+            if let (Some(messages), Some(http)) = (&self.messages, event.http.as_deref_mut()) {
+                http.request_messages = messages.load(Ordering::Relaxed);
+            }
             if event.denied() {
                 event.decision_id.get_or_insert_with(|| decision_id().into());
+                event.redact();
                 let decided = self.decided.take().map(|decided| *decided);
                 self.denials.keep(Event::clone(&event), decided);
             }
-            self.telemetry.emit(*event);
+            self.telemetry
+                .emit_with(*event, std::mem::take(&mut self.attached));
         }
     }
 }

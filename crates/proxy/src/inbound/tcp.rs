@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::decide::{Refusal, Subject};
 use super::record::Record;
 use super::{Callee, Caller, external, is_ready, reset};
-use crate::relay::{Relayed, relay};
+use crate::relay::{Relayed, relay_counted};
 use crate::shared::Shared;
 
 /// Carries a connection whose client's socket is ours: whatever is no clean end is a reset, as one is to be told from
@@ -92,7 +92,9 @@ where
         }
     };
     record.upstream(callee.address);
-    let relayed = relay(stream, &mut app, entry.closed()).await;
+    let progress = Arc::default();
+    record.opened(&progress);
+    let relayed = relay_counted(stream, &mut app, entry.closed(), &progress).await;
     if relayed.reason.is_some() {
         // The application must not take what it has so far for all there is.
         reset(&app);

@@ -37,16 +37,31 @@ pub(super) fn apply(
 
 fn element(peer: &SpiffeId, leaf: &[u8; 32], subject: &str, own: Option<&SpiffeId>) -> String {
     use std::fmt::Write;
-    let mut out = String::new();
+    let mut out = String::with_capacity(320);
     if let Some(own) = own {
+        // Writing to a String cannot fail.
         let _ = write!(out, "By={own};");
     }
     out.push_str("Hash=");
     for byte in leaf {
-        let _ = write!(out, "{byte:02x}");
+        let digit = |value: u8| {
+            char::from(if value < 10 {
+                b'0' + value
+            } else {
+                b'a' + value - 10
+            })
+        };
+        out.push(digit(byte >> 4));
+        out.push(digit(byte & 15));
     }
-    let subject = subject.replace('\\', "\\\\").replace('"', "\\\"");
-    let _ = write!(out, ";Subject=\"{subject}\";URI={peer}");
+    out.push_str(";Subject=\"");
+    for c in subject.chars() {
+        if matches!(c, '\\' | '"') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    let _ = write!(out, "\";URI={peer}");
     out
 }
 

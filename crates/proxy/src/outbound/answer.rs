@@ -49,6 +49,12 @@ impl Failure {
                 "upstream_reset_before_response_started{connection_termination}",
                 "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
             ),
+            Reason::ControlPlaneAway => (
+                503,
+                "-",
+                "control_plane_away",
+                "the proxy does not know this destination, and cannot ask for it now",
+            ),
             Reason::PolicyChanged => (503, "-", "policy_changed", "no longer admitted"),
             Reason::DownstreamReset => (0, "DC", "downstream_remote_disconnect", ""),
             Reason::ConnectFailed | Reason::TlsHandshake | Reason::PeerIdentity => (

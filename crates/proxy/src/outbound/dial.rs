@@ -62,6 +62,16 @@ impl Dial for Kernel {
     }
 }
 
+/// The system's, from whatever address it chooses: for workloads that have no link of their own.
+#[derive(Debug)]
+pub(super) struct Plain;
+
+impl Dial for Plain {
+    fn dial(&self, _: From, to: SocketAddr) -> Dialling {
+        Kernel.dial(From::Node, to)
+    }
+}
+
 /// A connection that stands.
 pub(super) struct Link {
     pub(super) io: Box<dyn Io>,
@@ -206,5 +216,17 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 }

@@ -8,7 +8,9 @@ use std::time::{Instant, SystemTime};
 
 use model::{Reason, SpiffeId};
 use snapshot::{Destination, Index, ServiceTarget, Workload};
-use telemetry::{Decision, Event, EventKind, HttpEvent, Peer, Reporter, Telemetry, Wire};
+use telemetry::{
+    Attached, Decision, Event, EventKind, HttpEvent, Peer, Progress, Reporter, Span, Telemetry, Wire,
+};
 
 use super::answer::Failure;
 use super::hop::Hop;
@@ -21,6 +23,10 @@ pub(super) struct Record {
     began: Instant,
     /// Bytes from the caller so far.
     received: Arc<AtomicU64>,
+    /// Messages of gRPC from the caller so far.
+    messages: Option<Arc<AtomicU64>>,
+    /// What is counted and traced besides.
+    attached: Attached,
 }
 
 impl std::fmt::Debug for Record {
@@ -71,12 +77,37 @@ impl Record {
             telemetry: telemetry.clone(),
             began: Instant::now(),
             received: Arc::default(),
+            messages: None,
+            attached: Attached::default(),
         }
     }
 
     /// Counts bytes from the caller.
     pub(super) fn received(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.received)
+    }
+
+    /// What is told of the caller's traffic (Telemetry).
+    pub(super) fn told(&mut self, telemetry: &snapshot::Telemetry) {
+        self.edit(|event| event.unlogged = telemetry.client_log_off);
+    }
+
+    /// It completes the span, where there is one.
+    pub(super) fn traced(&mut self, span: Option<Box<Span>>) {
+        self.attached.span = span;
+    }
+
+    /// Counts messages of gRPC from the caller.
+    pub(super) fn messages(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.messages.get_or_insert_default())
+    }
+
+    /// The connection is carried from now on; its bytes are counted as they go by.
+    pub(super) fn opened(&mut self, progress: &Arc<Progress>) {
+        self.attached.flow = self
+            .event
+            .as_deref()
+            .and_then(|event| self.telemetry.opened(event, progress));
     }
 
     pub(super) fn source(&mut self, source: &Arc<Peer>) {
@@ -241,10 +272,26 @@ impl Drop for Record {
         if let Some(mut event) = self.event.take() {
             event.duration = self.began.elapsed();
             event.bytes_received = self.received.load(Ordering::Relaxed);
-            self.telemetry.emit(*event);
+            if let (Some(messages), Some(http)) = (&self.messages, event.http.as_deref_mut()) {
+                http.request_messages = messages.load(Ordering::Relaxed);
+            }
+            self.telemetry
+                .emit_with(*event, std::mem::take(&mut self.attached));
         }
     }
 }
+
+/// A workload of this node as events know it.
+pub(crate) fn peer_of(index: &Index, local: &Registration) -> Arc<Peer> {
+    let address = SocketAddr::new(local.addresses.first().copied().unwrap_or(NOWHERE), 0);
+    match &local.identity {
+        Some(id) => caller(index, local, id, address),
+        None => Arc::new(at(address)),
+    }
+}
+
+/// Of a workload without an address.
+const NOWHERE: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// The caller, from the snapshot where it is there and from its registration where it is not.
 pub(super) fn caller(index: &Index, local: &Registration, id: &SpiffeId, address: SocketAddr) -> Arc<Peer> {

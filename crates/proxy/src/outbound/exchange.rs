@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use meshward_http::grpc::Messages;
 use meshward_http::{
     Body, BodyEnd, HeaderMap, Response, StatusCode, Tap, Upgrade, UpgradeError, Upgraded, take_upgrade,
 };
@@ -95,6 +96,7 @@ impl Exchange {
             tokio::spawn(upgraded_streams(ours.clone(), theirs, self, hold, closed));
             return response;
         }
+        let messages = self.grpc.then(Messages::default);
         response.map(|body: Body| {
             body.tapped(Passing {
                 exchange: self,
@@ -102,6 +104,7 @@ impl Exchange {
                 closed,
                 stopped: None,
                 sent: 0,
+                messages,
             })
         })
     }
@@ -139,6 +142,8 @@ struct Passing {
     closed: Closed,
     stopped: Option<Reason>,
     sent: u64,
+    /// Of gRPC, the messages to the caller.
+    messages: Option<Messages>,
 }
 
 impl Tap for Passing {
@@ -154,6 +159,13 @@ impl Tap for Passing {
         self.sent += u64::try_from(length).unwrap_or_default();
     }
 
+    fn bytes(&mut self, data: &[u8]) {
+        self.data(data.len());
+        if let Some(messages) = &mut self.messages {
+            messages.take(data);
+        }
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
         if let Some(status) = grpc_status_of(trailers) {
             self.exchange.record.http(|http| http.grpc_status = Some(status));
@@ -166,9 +178,13 @@ impl Tap for Passing {
             hold,
             stopped,
             sent,
+            messages,
             ..
         } = *self;
-        let record = exchange.record;
+        let mut record = exchange.record;
+        if let Some(messages) = messages {
+            record.http(|http| http.response_messages = messages.count());
+        }
         match how {
             BodyEnd::Whole => {
                 if let Some(lease) = hold.lease {

@@ -2,23 +2,25 @@
 
 use meshward_http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header, version_of};
 
+use super::random;
+
 /// What workloads must not say of themselves: their proxy's word alone counts at the other end (SANITIZE).
 const FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
 /// Fields between Envoys.
 const ENVOY: &str = "x-envoy-";
 /// Those of them that Envoy itself never passes on.
 const NEVER_PASSED: [&str; 2] = ["x-envoy-retry-on", "x-envoy-internal"];
-const REQUEST_ID: &str = "x-request-id";
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Fields that belong to one connection (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [&str; 6] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "transfer-encoding",
-    "te",
-    "upgrade",
+static HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::UPGRADE,
 ];
 
 /// What a request that asks for an upgrade asks for.
@@ -59,8 +61,8 @@ pub(crate) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> 
     // The codec has promised the caller its `100 Continue`; nobody after it is asked.
     headers.remove(header::EXPECT);
     leave_hop(headers, upgrade);
-    if strict || !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if strict || !headers.contains_key(&FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static("http"));
     }
     identified(headers)
 }
@@ -69,20 +71,20 @@ pub(crate) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> 
 pub(crate) fn incoming(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> String {
     headers.remove(header::EXPECT);
     leave_hop(headers, upgrade);
-    if strict || !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if strict || !headers.contains_key(&FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static("http"));
     }
     identified(headers)
 }
 
 /// The id of a request, made where it has none.
 fn identified(headers: &mut HeaderMap) -> String {
-    match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
+    match headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()) {
         Some(id) if !id.is_empty() => id.to_owned(),
         _ => {
             let id = request_id();
             if let Ok(value) = HeaderValue::try_from(id.as_str()) {
-                headers.insert(REQUEST_ID, value);
+                headers.insert(REQUEST_ID.clone(), value);
             }
             id
         }
@@ -137,6 +139,10 @@ pub(crate) fn grpc_answer(status: u16, text: &str) -> HeaderMap {
 /// Removes what a workload says in its proxy's place (O-15). Many a backend reads `_` as `-`, so both are the same here.
 fn silence(headers: &mut HeaderMap, strict: bool) {
     let speaks_for_proxy = |name: &HeaderName| {
+        // All of them begin so; most others do not, and are not looked at any further.
+        if !name.as_str().starts_with('x') {
+            return false;
+        }
         let dashed = name.as_str().replace('_', "-");
         dashed == FORWARDED_CLIENT_CERT
             || (strict && dashed.starts_with(ENVOY))
@@ -150,6 +156,9 @@ fn silence(headers: &mut HeaderMap, strict: bool) {
 
 /// Removes what belongs to the connection that the message came by. An upgrade keeps asking for itself.
 pub(crate) fn leave_hop(headers: &mut HeaderMap, upgrade: bool) {
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = connection(headers).filter_map(|name| name.parse().ok()).collect();
     let trailers = headers
         .get_all(header::TE)
@@ -159,7 +168,7 @@ pub(crate) fn leave_hop(headers: &mut HeaderMap, upgrade: bool) {
     for name in named {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
     if trailers {
@@ -180,13 +189,17 @@ fn connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// A random UUID (RFC 9562, version 4).
 fn request_id() -> String {
-    let mut bytes = [0; 16];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    let random = u128::from_be_bytes(bytes);
-    let id = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let (a, b, c) = (id >> 96, (id >> 80) & 0xffff, (id >> 64) & 0xffff);
-    let (d, e) = ((id >> 48) & 0xffff, id & 0xffff_ffff_ffff);
-    format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+    let mut bytes: [u8; 16] = random::bytes();
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let mut id = String::with_capacity(36);
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            id.push('-');
+        }
+        id.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
+    }
+    id
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The next hop: which endpoint, by what transport, and who must be there.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::HashMap;
 use model::{Reason, SpiffeId, canonical_ip};
 use routing::balance;
 use snapshot::{ClientTls, Destination, Endpoint, Index, ServiceTarget, Transport};
+
+use super::random;
 
 /// Where one attempt goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +36,7 @@ pub(super) struct Tls {
 /// Picks the next hop towards a destination that is not among those that were `tried`, while there is one that was not.
 ///
 /// # Errors
-/// `NO_ENDPOINT`; `PEER_IDENTITY` where nobody is expected at the other end; or what a DestinationRule's settings that
+/// `NO_ENDPOINT`; `CAPTURE_PORT` for the port of tunnels; `PEER_IDENTITY` where nobody is expected at the other end; or what a DestinationRule's settings that
 /// cannot be acted on lead to.
 pub(super) fn next(
     index: &Index,
@@ -64,7 +66,7 @@ pub(super) fn next(
                 }),
             };
             let demanded = service.as_ref().and_then(|target| target.tls);
-            let tls = transport(index, demanded, accepts, || Tls {
+            let tls = transport(index, demanded, accepts, port, || Tls {
                 sni: service.as_ref().map_or_else(|| Arc::from(""), sni),
                 expected: identity.into_iter().collect(),
                 hbone,
@@ -83,10 +85,15 @@ pub(super) fn next(
             }
             let (endpoint, address) =
                 balance::pick(&choice, random, |c| load.of(c.1)).ok_or(Reason::NoEndpoint)?;
-            let accepts = endpoint.accepts_mtls(address.port());
-            let tls = transport(index, target.tls, accepts, || Tls {
+            let port = address.port();
+            let accepts = endpoint.accepts_mtls(port);
+            let tls = transport(index, target.tls, accepts, port, || Tls {
                 sni: sni(target),
-                expected: target.service.identities.as_slice().into(),
+                // By HBONE it is the endpoint that is meant, and not anyone of the Service.
+                expected: match &endpoint.identity {
+                    Some(own) if endpoint.hbone => Arc::from([own.clone()]),
+                    _ => target.service.identities.as_slice().into(),
+                },
                 hbone: endpoint.hbone,
             })?;
             Ok(Hop {
@@ -118,10 +125,13 @@ fn transport(
     index: &Index,
     demanded: Option<ClientTls>,
     accepts_mtls: bool,
+    port: u16,
     tls: impl FnOnce() -> Tls,
 ) -> Result<Option<Tls>, Reason> {
     match Transport::select(index.mesh().auto_mtls, demanded, accepts_mtls) {
         Transport::Plaintext => Ok(None),
+        // What takes mutual TLS of the mesh takes nothing but tunnels there.
+        Transport::Mutual if port == capture::HBONE_PORT => Err(Reason::CapturePort),
         Transport::Mutual => {
             let tls = tls();
             // R28: a client that expects nobody in particular would accept everybody.
@@ -189,9 +199,7 @@ impl<K: Copy + Eq + Hash> Drop for Loaded<K> {
 
 /// 64 random bits; where the system gives none, always the same, which spreads badly and breaks nothing.
 pub(super) fn random() -> u64 {
-    let mut bytes = [0; 8];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    u64::from_ne_bytes(bytes)
+    u64::from_ne_bytes(random::bytes())
 }
 
 #[cfg(test)]
@@ -274,6 +282,30 @@ mod tests {
             ("", [id("web")].as_slice())
         );
         assert!(hop.inside);
+    }
+
+    #[test]
+    fn a_pod_behind_hbone_is_reached_by_a_tunnel_and_by_nothing_else() {
+        let mut ambient = pod("web-1", "10.77.1.2", Some("web"));
+        ambient.hbone = true;
+        // Modes mean nothing to it (semantics 1.8).
+        ambient.plaintext_ports = vec![0];
+        let other = pod("other-1", "10.77.1.3", Some("other"));
+        let mut at = endpoint(&ambient, 80, 8080);
+        at.hbone = true;
+        at.plaintext_ports = vec![0];
+        let mut web = service("full/web", VIP, Protocol::Http, vec![at]);
+        web.identities.push(id("other"));
+        let index = index(web, &[ambient, other]);
+        for dialled in [VIP, "10.77.1.2:8080", "10.77.1.2:9999"] {
+            let tls = to(&index, dialled, &[]).unwrap().tls.unwrap();
+            assert!(tls.hbone, "{dialled}");
+            assert_eq!(tls.expected.as_ref(), [id("web")], "{dialled}");
+        }
+        for mesh in ["10.77.1.2:15008", "10.77.1.3:15008"] {
+            assert_eq!(to(&index, mesh, &[]), Err(Reason::CapturePort));
+        }
+        assert!(!to(&index, "10.77.1.3:8080", &[]).unwrap().tls.unwrap().hbone);
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use meshward_http::grpc::Tally;
 use meshward_http::{
-    Abort, BodyEnd, Fault, Handler, Protocol as Read, Request, Response, Rewind, ServeOptions, Tap, Unsent,
-    Upgrade, Version, header, version_of,
+    Abort, BodyEnd, Fault, Handler, HeaderMap, Protocol as Read, Request, Response, Rewind, ServeOptions,
+    Tap, Unsent, Upgrade, Version, header, version_of,
 };
 use model::{Protocol, Reason};
 use snapshot::{Destination, Index, PathNormalization};
-use telemetry::HttpEvent;
+use telemetry::{HttpEvent, SpanKind};
 
 use super::answer::Failure;
 use super::event::Record;
@@ -20,6 +21,7 @@ use super::hop::{self, Hop};
 use super::local::{self, Way};
 use super::plan::Kept;
 use super::pool::{Key, Lease, Opened, Speak};
+use super::trace::{self, Whose};
 use super::{Client, Downstream, Outbound, RETRIES};
 use crate::inbound;
 use crate::shared::Stage;
@@ -67,8 +69,12 @@ impl Handler for Requests {
         self.asked.store(true, Ordering::Relaxed);
         let grpc = headers::is_grpc(request.headers());
         let record = self.record(describe(&request));
-        let exchange = Exchange::new(record, grpc);
-        let request = request.map(|body| body.tapped(Count(exchange.record.received())));
+        let mut exchange = Exchange::new(record, grpc);
+        let count = Count {
+            received: exchange.record.received(),
+            messages: grpc.then(|| Tally::new(exchange.record.messages())),
+        };
+        let request = request.map(|body| body.tapped(count));
         Ok(self.outbound.answer(&self.client, exchange, request).await)
     }
 
@@ -137,6 +143,7 @@ impl Outbound {
             .map_err(Failure::of)?;
         let (index, destination) = self
             .decide(client, &kept, Some(&authority))
+            .await
             .map_err(Failure::of)?;
         exchange.record.destination(&destination);
         let mesh = index.mesh();
@@ -157,6 +164,7 @@ impl Outbound {
         }
         let id = headers::outgoing(request.headers_mut(), upgrades, mesh.strict_hosts);
         exchange.record.http(|http| http.request_id = id.into());
+        trace(&index, client, request.headers_mut(), &mut exchange.record);
         let attempts = Attempts {
             client,
             index: &index,
@@ -232,7 +240,8 @@ impl Outbound {
                 if let (Some(_), Some(id)) = (&caller.peer, &callee.local.identity) {
                     record.proven(id);
                 }
-                let answered = inbound::request(&self.shared, &caller, &callee, None, request).await;
+                let deciding = inbound::request(&self.shared, &caller, &callee, None, request);
+                let answered = Box::pin(deciding).await;
                 // The callee's side broke off, as it does on the wire where it refuses plaintext.
                 let response = answered.map_err(|Abort| Failed(Failure::of(Reason::UpstreamReset), None))?;
                 return Ok((response, hold));
@@ -301,7 +310,8 @@ impl Outbound {
         let open = || {
             let (outbound, client, hop) = (Arc::clone(self), Arc::clone(client), hop.clone());
             let callee = callee.clone();
-            async move {
+            // Apart: most requests find a connection.
+            Box::pin(async move {
                 let alpn = speak.alpn();
                 let link = match callee {
                     None => outbound.connect(&client, &hop, alpn, limit).await?,
@@ -323,12 +333,29 @@ impl Outbound {
                     peer: link.peer.map(|peer| peer.id().clone()),
                     late: link.late,
                 })
-            }
+            })
         };
         if speak == Speak::Upgrade {
             return self.pool.apart(key, open()).await;
         }
         self.pool.lease(key, open).await
+    }
+}
+
+/// What is told of the caller's traffic, and the request's place in its trace.
+fn trace(index: &Index, client: &Client, headers: &mut HeaderMap, record: &mut Record) {
+    let workload = index.workload(&client.local.uid);
+    let Some(inbound) = workload.and_then(|workload| workload.inbound.as_ref()) else {
+        return;
+    };
+    record.told(&inbound.telemetry);
+    if let Some(tracing) = &inbound.telemetry.tracing {
+        let whose = Whose {
+            mark: client.local.mark,
+            peer: &client.source,
+            kind: SpanKind::Client,
+        };
+        record.traced(trace::begin(headers, tracing, &whose, trace::random()));
     }
 }
 
@@ -407,13 +434,23 @@ pub(super) fn speak(protocol: Protocol, version: Version, upgrades: bool) -> Spe
     }
 }
 
-/// Counts the bytes of a request's body.
-struct Count(Arc<AtomicU64>);
+/// Counts the bytes of a request's body, and of gRPC the messages.
+struct Count {
+    received: Arc<AtomicU64>,
+    messages: Option<Tally>,
+}
 
 impl Tap for Count {
     fn data(&mut self, length: usize) {
-        self.0
+        self.received
             .fetch_add(u64::try_from(length).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn bytes(&mut self, data: &[u8]) {
+        self.data(data.len());
+        if let Some(messages) = &mut self.messages {
+            messages.take(data);
+        }
     }
 
     fn end(self: Box<Self>, _: BodyEnd) {}

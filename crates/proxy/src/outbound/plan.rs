@@ -27,6 +27,8 @@ pub(super) enum Read {
     Opaque,
     /// As what its first bytes are, if they come in time.
     Sniff(Duration),
+    /// Not at all, once something came: there is nowhere to go, and nobody is kept waiting.
+    Await(Duration),
     /// It is not carried.
     Refused(Reason),
 }
@@ -50,11 +52,21 @@ pub(super) fn reading(destination: &Result<Destination, Reason>, index: &Index, 
     let sniff = Read::Sniff(limit.unwrap_or(DETECTION_TIMEOUT));
     let protocol = match destination {
         Ok(Destination::Service(target)) => target.protocol,
+        // A plain pod that nothing registers is outside all the same.
+        Ok(Destination::Direct {
+            workload: Some(pod),
+            service: None,
+            ..
+        }) if pod.identity.is_none() && !index.declares_http(port) => Protocol::Tcp,
         Ok(Destination::Direct { service, .. }) => {
             service.as_ref().map_or(Protocol::Auto, |target| target.protocol)
         }
         // Only where a Host may choose another destination is it worth the wait.
-        Ok(Destination::External(_)) if !declares_http(index, port) => Protocol::Tcp,
+        Ok(Destination::External(_)) if !index.declares_http(port) => Protocol::Tcp,
+        // As upstream, whose answer depends on whether there is a listener for HTTP.
+        Err(_) if !index.mesh().strict_hosts && !index.declares_http(port) => {
+            return Read::Await(limit.unwrap_or(DETECTION_TIMEOUT));
+        }
         Ok(Destination::External(_)) | Err(_) => Protocol::Auto,
     };
     match protocol {
@@ -63,12 +75,6 @@ pub(super) fn reading(destination: &Result<Destination, Reason>, index: &Index, 
         _ if protocol.is_opaque() => Read::Opaque,
         _ => sniff,
     }
-}
-
-/// Whether some Service declares the port as HTTP.
-fn declares_http(index: &Index, port: u16) -> bool {
-    let mut ports = index.services().flat_map(|service| &service.ports);
-    ports.any(|p| p.port == port && p.protocol.is_http())
 }
 
 /// Reads as much as is needed to say what is spoken; the stream begins anew with it.
@@ -87,6 +93,10 @@ where
             collect(&mut stream, &mut first, IDLE_TIMEOUT, |b| !b.is_empty()).await?,
             &first,
         ),
+        Read::Await(limit) => {
+            collect(&mut stream, &mut first, limit, |bytes| !bytes.is_empty()).await?;
+            Spoken::Bytes
+        }
         Read::Sniff(limit) => {
             let told = |bytes: &[u8]| classify(bytes) != sniff::Sniff::NeedMore;
             collect(&mut stream, &mut first, limit, told).await?;

@@ -4,13 +4,14 @@
 //! older than the caller's certificate, or than what the mesh believes, is used again. Callers that miss at the same
 //! time wait for one dial where its connection can be shared.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use meshward_http::limits::MAX_STREAMS;
 use meshward_http::{Sender, Version};
 use model::{Reason, SpiffeId};
@@ -102,6 +103,7 @@ struct Trust {
     roots: Vec<String>,
     domains: Vec<model::TrustDomain>,
     min_tls: snapshot::TlsVersion,
+    tls: snapshot::MeshTls,
 }
 
 #[derive(Default)]
@@ -230,10 +232,12 @@ impl Pool {
     fn find(self: &Arc<Self>, key: &Key) -> Result<Found, Failure> {
         self.with(|slots| {
             let generation = slots.generation;
-            let slot = slots.by_key.entry(key.clone()).or_default();
-            if let Some((sender, connection)) = slot.pick(generation) {
+            if let Some(slot) = slots.by_key.get_mut(key)
+                && let Some((sender, connection)) = slot.pick(generation)
+            {
                 return Ok(Found::Lease(Box::new(self.used(key, sender, connection))));
             }
+            let slot = slots.by_key.entry(key.clone()).or_default();
             // A sender that is gone without a word died with its task.
             if let Some(told) = &slot.dialling
                 && told.has_changed().is_ok()
@@ -447,6 +451,7 @@ impl Trust {
                 .chain(aliases)
                 .collect(),
             min_tls: mesh.min_tls,
+            tls: mesh.tls.clone(),
         }
     }
 }

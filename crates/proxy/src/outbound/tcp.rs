@@ -2,13 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use identity::sniff::{self, Sniff};
 use meshward_http::Rewind;
 use model::Reason;
-use telemetry::Wire;
+use telemetry::{Progress, Wire};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::dial::Link;
@@ -33,7 +34,7 @@ impl Outbound {
         entry: &Entry,
         stream: Rewind<S>,
     ) {
-        let (index, destination) = match self.decide(&client, kept, None) {
+        let (index, destination) = match self.decide(&client, kept, None).await {
             Ok(decided) => decided,
             Err(reason) => {
                 stream.reset();
@@ -41,6 +42,12 @@ impl Outbound {
             }
         };
         record.destination(&destination);
+        let inbound = index
+            .workload(&client.local.uid)
+            .and_then(|workload| workload.inbound.as_ref());
+        if let Some(inbound) = inbound {
+            record.told(&inbound.telemetry);
+        }
         let limit = std::time::Duration::from_millis(index.mesh().connect_timeout_ms);
         let mut tried = Vec::new();
         let mut last = None;
@@ -111,6 +118,7 @@ impl Outbound {
             record.proven(id);
         }
         let (mut stream, noted) = Noted::new(stream);
+        record.opened(&stream.progress);
         let relayed = tokio::select! {
             relayed = inbound::stream(&self.shared, &caller, callee, &mut stream) => relayed,
             reason = entry.closed() => Relayed { sent: 0, received: 0, reason: Some(reason) },
@@ -125,6 +133,7 @@ async fn carry<S: Downstream>(mut record: Record, link: Link, entry: &Entry, str
         record.proven(peer.id());
     }
     let (mut stream, noted) = Noted::new(stream);
+    record.opened(&stream.progress);
     let mut relayed = relay(&mut stream, link.io, entry.closed()).await;
     record.sni(noted.sni());
     if let Some(refusal) = link.late.refusal() {
@@ -136,9 +145,7 @@ async fn carry<S: Downstream>(mut record: Record, link: Link, entry: &Entry, str
 
 /// Tells of the end. One that has a reason is a reset to the caller, who could take it for the other side's last word.
 fn end(record: Record, relayed: &Relayed, stream: &impl Downstream) {
-    record
-        .received()
-        .store(relayed.sent, std::sync::atomic::Ordering::Relaxed);
+    record.received().store(relayed.sent, Ordering::Relaxed);
     match relayed.reason {
         None => record.carried(relayed.received),
         Some(reason) => {
@@ -170,9 +177,14 @@ impl Name {
     }
 }
 
-/// Looks at the first bytes of a stream as they go by.
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// Looks at the first bytes of a caller's stream as they go by, and counts all.
 struct Noted<IO> {
     inner: IO,
+    progress: Arc<Progress>,
     name: Name,
     first: Vec<u8>,
 }
@@ -182,6 +194,7 @@ impl<IO> Noted<IO> {
         let name = Name::default();
         let noted = Self {
             inner,
+            progress: Arc::default(),
             name: name.clone(),
             first: Vec::new(),
         };
@@ -211,7 +224,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Noted<IO> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-        self.look(buffer.filled().get(before..).unwrap_or_default());
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        self.progress
+            .received
+            .fetch_add(length(read.len()), Ordering::Relaxed);
+        self.look(read);
         Poll::Ready(Ok(()))
     }
 }
@@ -222,7 +239,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Noted<IO> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let written = std::task::ready!(Pin::new(&mut self.inner).poll_write(context, bytes))?;
+        self.progress.sent.fetch_add(length(written), Ordering::Relaxed);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

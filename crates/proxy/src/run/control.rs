@@ -32,7 +32,10 @@ pub(super) struct Control {
 
 /// Keeps the snapshot up to date for ever; whom peers are verified against changes with it.
 pub(super) async fn follow(shared: Arc<Shared>, control: Control, trust: Arc<Trust>) -> Result<(), String> {
-    let options = xds::client::Options::new(&shared.config.node, random);
+    let options = xds::client::Options {
+        interest: shared.demand.interest(),
+        ..xds::client::Options::new(&shared.config.node, random)
+    };
     let apply = move |resources, version| {
         shared
             .store

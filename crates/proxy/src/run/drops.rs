@@ -104,6 +104,7 @@ fn gauges(shared: &Shared, standing: &Standing) {
     telemetry.gauge("snapshot_version", number(*shared.store.version().borrow()));
     telemetry.gauge("open", count(shared.registry.len()));
     telemetry.gauge("workloads", count(shared.locals.all().len()));
+    telemetry.control_connected(standing.control_silent().is_none());
     let silent = standing.control_silent().unwrap_or_default();
     telemetry.gauge("control_silent_seconds", number(silent.as_secs()));
 }

@@ -1,4 +1,9 @@
-//! Whom peers are verified against: the bundle of the configuration, until a snapshot says it.
+//! Whom peers are verified against: the bundle of the configuration, until a snapshot says it; and again the bundle, where
+//! it changes later.
+//!
+//! Both come from the certificate authority, and the one that has changed last is the newer. While the control plane is
+//! away the bundle alone changes: a proxy that missed a whole rotation of the root finds by it the root that the control
+//! plane's own certificate then chains to.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,11 +11,11 @@ use std::time::Duration;
 
 use identity::Store;
 use model::TrustDomain;
-use snapshot::{Index, TlsVersion};
+use snapshot::{Index, MeshTls, TlsVersion};
 
 /// How often the bundle is looked for while there is none.
 const ROOTS_POLL: Duration = Duration::from_millis(50);
-/// How often it is read again while no snapshot has roots.
+/// How often it is looked whether it has changed.
 const ROOTS_REREAD: Duration = Duration::from_secs(1);
 /// The largest bundle, bytes.
 const MAX_ROOTS: u64 = 1024 * 1024;
@@ -26,9 +31,13 @@ pub(super) struct Trust {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Believed {
     roots: Vec<String>,
-    by_snapshot: bool,
+    /// What the last snapshot with roots said.
+    snapshot: Option<Vec<String>>,
+    /// What the bundle was when it was read last.
+    bundle: Option<String>,
     domains: Option<(TrustDomain, Vec<TrustDomain>)>,
     min_tls: Option<TlsVersion>,
+    tls: MeshTls,
 }
 
 impl Trust {
@@ -45,9 +54,10 @@ impl Trust {
     /// Its roots cannot be used; then nothing changes.
     pub(super) fn follow(&self, index: &Index) -> Result<(), String> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if !index.roots().is_empty() {
+        // Other snapshots say the same again: that is no change.
+        if !index.roots().is_empty() && current.snapshot.as_deref() != Some(index.roots()) {
             self.roots(&mut current, index.roots())?;
-            current.by_snapshot = true;
+            current.snapshot = Some(index.roots().to_vec());
         }
         let mesh = index.mesh();
         let domains = Some((mesh.trust_domain.clone(), mesh.trust_domain_aliases.clone()));
@@ -60,16 +70,37 @@ impl Trust {
             self.identities.set_min_tls(mesh.min_tls == TlsVersion::V1_3);
             current.min_tls = Some(mesh.min_tls);
         }
+        if current.tls != mesh.tls {
+            self.bounds(&mesh.tls);
+            current.tls.clone_from(&mesh.tls);
+        }
         Ok(())
     }
 
-    /// Takes the bundle, unless a snapshot had roots. Whether it did, so that the bundle counts no more.
-    fn bundle(&self, pem: &str) -> Result<bool, String> {
+    /// Takes suites, and the roots of other trust domains.
+    fn bounds(&self, tls: &MeshTls) {
+        self.identities.set_suites(&tls.cipher_suites);
+        let bundles: Vec<_> = tls
+            .bundles
+            .iter()
+            .map(|bundle| (bundle.trust_domain.clone(), bundle.pem.clone()))
+            .collect();
+        for error in self.identities.set_bundles(&bundles) {
+            tracing::error!("`caCertificates`: left out: {error}");
+        }
+    }
+
+    /// Takes the bundle where it has changed. What it is at first counts only until a snapshot has roots.
+    fn bundle(&self, pem: &str) -> Result<(), String> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if !current.by_snapshot {
+        if current.bundle.as_deref() == Some(pem) {
+            return Ok(());
+        }
+        if current.snapshot.is_none() || current.bundle.is_some() {
             self.roots(&mut current, &[pem.to_owned()])?;
         }
-        Ok(current.by_snapshot)
+        current.bundle = Some(pem.to_owned());
+        Ok(())
     }
 
     fn roots(&self, current: &mut Believed, roots: &[String]) -> Result<(), String> {
@@ -81,26 +112,43 @@ impl Trust {
     }
 }
 
-/// Keeps to the bundle until a snapshot has roots. It may come after the proxy does.
+/// Follows the bundle, for ever. It may come after the proxy does.
 pub(super) async fn follow(path: PathBuf, trust: Arc<Trust>) -> Result<(), String> {
     let mut complained = String::new();
+    let mut seen = None;
     loop {
+        let now = stamp(&path);
+        if now.is_some() && now == seen {
+            tokio::time::sleep(ROOTS_REREAD).await;
+            continue;
+        }
         let taken = match read(&path).await {
             Ok(pem) => trust.bundle(&pem),
             Err(error) => Err(error.to_string()),
         };
         match taken {
-            Ok(true) => return std::future::pending().await,
-            Ok(false) => tokio::time::sleep(ROOTS_REREAD).await,
+            Ok(()) => {
+                seen = now;
+                complained.clear();
+                tokio::time::sleep(ROOTS_REREAD).await;
+            }
             Err(why) => {
+                let pause = if seen.is_some() { ROOTS_REREAD } else { ROOTS_POLL };
                 if complained != why {
                     tracing::warn!("trust bundle `{}`: {why}", path.display());
                     complained = why;
                 }
-                tokio::time::sleep(ROOTS_POLL).await;
+                tokio::time::sleep(pause).await;
             }
         }
     }
+}
+
+/// What changes with a file: it is replaced whole, so it is another one then.
+fn stamp(path: &Path) -> Option<(u64, i64, i64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
 }
 
 async fn read(path: &Path) -> std::io::Result<String> {
@@ -146,17 +194,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_snapshots_roots_take_over_and_the_bundle_counts_no_more() {
+    async fn of_the_bundle_and_the_snapshots_roots_the_last_change_counts() {
         let trust = Trust::new(Store::new(Arc::new(Nobody), StoreOptions::default()));
-        let (bundle, first) = (root("bundle"), root("first"));
-        assert_eq!(trust.bundle(&bundle), Ok(false));
+        let (bundle, first, newer) = (root("bundle"), root("first"), root("newer"));
+        let believed = || trust.current.lock().unwrap().roots.clone();
+        trust.bundle(&bundle).unwrap();
         trust.follow(&index(vec![])).unwrap();
-        assert_eq!(trust.current.lock().unwrap().roots, vec![bundle.clone()]);
+        assert_eq!(believed(), [bundle.as_str()]);
         trust.follow(&index(vec![first.clone()])).unwrap();
-        assert_eq!(trust.bundle(&bundle), Ok(true));
-        assert_eq!(trust.current.lock().unwrap().roots, vec![first.clone()]);
+        trust.bundle(&bundle).unwrap();
+        assert_eq!(
+            believed(),
+            [first.as_str()],
+            "the bundle is what it was before the snapshot"
+        );
         assert!(trust.follow(&index(vec!["no PEM".to_owned()])).is_err());
-        assert_eq!(trust.current.lock().unwrap().roots, vec![first]);
+        assert_eq!(believed(), [first.as_str()]);
+        assert!(trust.bundle("no PEM").is_err());
+        assert_eq!(believed(), [first.as_str()]);
+        // The control plane is away, and the root is rotated.
+        trust.bundle(&newer).unwrap();
+        trust.follow(&index(vec![first.clone()])).unwrap();
+        assert_eq!(
+            believed(),
+            [newer.as_str()],
+            "the snapshot says what it said before"
+        );
+        trust.follow(&index(vec![bundle.clone()])).unwrap();
+        assert_eq!(believed(), [bundle.as_str()]);
+    }
+
+    #[tokio::test]
+    async fn a_bundle_that_is_there_after_the_first_snapshot_does_not_replace_its_roots() {
+        let trust = Trust::new(Store::new(Arc::new(Nobody), StoreOptions::default()));
+        let (old, first) = (root("old"), root("first"));
+        trust.follow(&index(vec![first.clone()])).unwrap();
+        trust.bundle(&old).unwrap();
+        assert_eq!(trust.current.lock().unwrap().roots, [first]);
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
+use std::time::Duration;
+
 use identity::{CertificateAuthority, IssueError, Signing, StoreOptions};
 use model::WorkloadUid;
 use snapshot::{Resource, Resources};
 use telemetry::{Telemetry, TelemetryOptions};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::locals::Locals;
@@ -25,6 +26,7 @@ fn shared(locals: Locals) -> Arc<Shared> {
     Arc::new(Shared {
         config,
         store: crate::store::Store::new(),
+        demand: crate::store::demand::Demand::default(),
         locals,
         identities: identity::Store::new(Arc::new(Nobody), StoreOptions::default()),
         registry: crate::registry::Registry::default(),
@@ -36,24 +38,8 @@ fn shared(locals: Locals) -> Arc<Shared> {
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
         ending: Default::default(),
         sockets: Default::default(),
+        standing: Arc::new(crate::shared::Standing::new()),
     })
-}
-
-async fn ask(shared: &Arc<Shared>, request: &str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(accept(Arc::clone(shared), listener));
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    serving.abort();
-    String::from_utf8(answer).unwrap()
-}
-
-async fn get(shared: &Arc<Shared>, path: &str) -> String {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    ask(shared, &request).await
 }
 
 fn resources() -> Resources {
@@ -63,33 +49,11 @@ fn resources() -> Resources {
 }
 
 #[tokio::test]
-async fn metrics_are_prometheus_text() {
-    let shared = shared(Locals::default());
-    shared.telemetry.drops(&[("udp", 3)]);
-    for path in ["/metrics", "/stats/prometheus", "/metrics?x=1"] {
-        let answer = get(&shared, path).await;
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(
-            answer.contains("content-type: application/openmetrics-text; version=1.0.0"),
-            "{answer}"
-        );
-        assert!(
-            answer.contains(r#"meshward_capture_dropped_packets_total{reason="udp"} 3"#),
-            "{answer}"
-        );
-        assert!(answer.ends_with("# EOF\n"), "{answer}");
-    }
-}
-
-#[tokio::test]
 async fn ready_is_a_snapshot_and_all_certificates() {
     let without = shared(Locals::default());
-    let answer = get(&without, "/healthz/ready").await;
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nno snapshot yet\n"), "{answer}");
+    assert_eq!(without.missing(), ["no snapshot yet"]);
     without.store.swap(&resources(), 1).unwrap();
-    let answer = get(&without, "/healthz/ready").await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(without.missing().is_empty());
 
     let id = "spiffe://cluster.local/ns/full/sa/web";
     let pod = |mark, identity: Option<&str>| Registration {
@@ -107,52 +71,16 @@ async fn ready_is_a_snapshot_and_all_certificates() {
         pod(0x102, None),
     ]));
     with.store.swap(&resources(), 1).unwrap();
-    let answer = get(&with, "/healthz/ready").await;
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert_eq!(with.missing(), [format!("no certificate yet: {id}")]);
+}
+
+#[tokio::test]
+async fn metrics_are_the_proxys() {
+    let shared = shared(Locals::default());
+    shared.telemetry.drops(&[("udp", 3)]);
+    let text = shared.metrics();
     assert!(
-        answer.ends_with(&format!("\r\n\r\nno certificate yet: {id}\n")),
-        "{answer}"
+        text.contains(r#"meshward_capture_dropped_packets_total{reason="udp"} 3"#),
+        "{text}"
     );
-    assert!(get(&with, "/healthz/live").await.starts_with("HTTP/1.1 200 "));
-}
-
-#[tokio::test]
-async fn nothing_else_answers() {
-    let shared = shared(Locals::default());
-    for path in [
-        "/",
-        "/config_dump",
-        "/quitquitquit",
-        "/stats",
-        "/metrics/",
-        "//metrics",
-        "/debug/pprof",
-    ] {
-        let answer = get(&shared, path).await;
-        assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
-    }
-    let check = async |request: &str, status: &str| {
-        let answer = ask(&shared, request).await;
-        let got = answer.split_ascii_whitespace().nth(1);
-        assert_eq!(got, Some(status), "{request}: {answer}");
-        answer
-    };
-    let allow = check(
-        "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        "405",
-    )
-    .await;
-    assert!(allow.contains("allow: GET, HEAD\r\n"));
-    check("GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n", "426").await;
-    check("GET /metrics HTTP/1.1\nHost: x\n\n", "400").await;
-}
-
-#[tokio::test]
-async fn head_has_no_body() {
-    let shared = shared(Locals::default());
-    let request = "HEAD /healthz/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let answer = ask(&shared, request).await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.contains("content-length: 5\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use model::Host;
 use routing::name::{Meaning, read};
 
-use super::Index;
+use super::{Index, Lacks};
 use crate::{Endpoint, Service};
 
 /// ExternalName may point to ExternalName; a chain longer than this is taken as a loop.
@@ -41,8 +41,16 @@ pub(super) enum Named {
 
 impl Index {
     /// Answers a DNS question as the cluster's DNS does, for a caller in `namespace` (Kubernetes DNS
-    /// specification 2.3, 2.4). Case does not matter and one trailing dot is dropped (O-03).
-    pub fn resolve(&self, name: &str, namespace: &str, want_v6: bool) -> Answer {
+    /// specification 2.3, 2.4). Case does not matter and one trailing dot is dropped (O-03). Where something is lacked the
+    /// answer is not known.
+    pub fn resolve(&self, name: &str, namespace: &str, want_v6: bool, lacks: &Lacks) -> Answer {
+        match self.resolve_own(name, namespace, want_v6, lacks) {
+            Answer::NotOurs => self.registered(&canonical(name), namespace, want_v6),
+            answer => answer,
+        }
+    }
+
+    fn resolve_own(&self, name: &str, namespace: &str, want_v6: bool, lacks: &Lacks) -> Answer {
         let name = canonical(name);
         let reading = read(&name, namespace, &self.mesh().cluster_domain);
         let missing = if reading.qualified {
@@ -52,43 +60,57 @@ impl Index {
         };
         match reading.meaning {
             Meaning::Service { service, namespace } => self
-                .service_at(namespace, service)
+                .service_at(namespace, service, lacks)
                 .map_or(missing, |service| of_service(service, want_v6)),
             Meaning::Hosted {
                 hostname,
                 service,
                 namespace,
             } => {
-                let found = self.hosted(hostname, service, namespace);
+                let found = self.hosted(hostname, service, namespace, lacks);
                 of_family(&found, want_v6, missing)
             }
-            Meaning::Pod { address, namespace } => match self.pod(address) {
+            Meaning::Pod { address, namespace } => match self.pod_at(address, lacks) {
                 Some(pod) if pod.pod.namespace() == namespace => of_family(&[address], want_v6, missing),
                 _ => missing,
             },
             Meaning::Zone { namespace: None } => Answer::NoData,
             Meaning::Zone {
                 namespace: Some(namespace),
-            } if self.services.contains_key(namespace) => Answer::NoData,
+            } if self.has_services(namespace, lacks) => Answer::NoData,
             Meaning::Zone { .. } | Meaning::Nothing => Answer::NxDomain,
             Meaning::Foreign => Answer::NotOurs,
         }
     }
 
-    /// The Service that a caller in `namespace` means by a host name, aliases followed.
-    pub fn service_by_host(&self, host: &str, namespace: &str) -> Option<Arc<Service>> {
-        match self.named(host, namespace) {
+    /// A name outside the cluster is answered where a ServiceEntry leads to endpoints: by the entry's own addresses.
+    fn registered(&self, name: &str, namespace: &str, want_v6: bool) -> Answer {
+        let found = self.externals.named(namespace, name);
+        let leads = |service: &&Arc<Service>| {
+            let external = service.external.as_ref();
+            external.is_some_and(|external| external.resolution == crate::Resolution::Static)
+        };
+        found.filter(leads).map_or(Answer::NotOurs, |service| {
+            of_family(&service.vips, want_v6, Answer::NotOurs)
+        })
+    }
+
+    /// The Service that a caller in `namespace` means by a host name, aliases followed. Where something is lacked it is
+    /// not known.
+    pub fn service_by_host(&self, host: &str, namespace: &str, lacks: &Lacks) -> Option<Arc<Service>> {
+        match self.named(host, namespace, lacks) {
             Named::Service(service) => Some(service),
             Named::Addresses(_) | Named::Unknown => None,
         }
     }
 
-    pub(super) fn named(&self, host: &str, namespace: &str) -> Named {
+    pub(super) fn named(&self, host: &str, namespace: &str, lacks: &Lacks) -> Named {
         if let Ok(literal) = host.parse::<IpAddr>() {
             let literal = literal.to_canonical();
-            let known = self.pods.contains_key(&literal)
-                || self.vips.contains_key(&literal)
-                || self.served_by.contains_key(&literal);
+            let known = self.vip(literal, 0).is_some() || {
+                self.need(literal, lacks);
+                self.pods.contains_key(&literal) || self.served_by.contains_key(&literal)
+            };
             return if known {
                 Named::Addresses(vec![literal])
             } else {
@@ -96,32 +118,37 @@ impl Index {
             };
         }
         let name = canonical(host);
-        match read(&name, namespace, &self.mesh().cluster_domain).meaning {
+        let known = match read(&name, namespace, &self.mesh().cluster_domain).meaning {
             Meaning::Service { service, namespace } => self
-                .service_at(namespace, service)
-                .and_then(|service| self.follow(service))
+                .service_at(namespace, service, lacks)
+                .and_then(|service| self.follow(service, lacks))
                 .map_or(Named::Unknown, Named::Service),
             Meaning::Hosted {
                 hostname,
                 service,
                 namespace,
             } => {
-                let found = self.hosted(hostname, service, namespace);
+                let found = self.hosted(hostname, service, namespace, lacks);
                 if found.is_empty() {
                     Named::Unknown
                 } else {
                     Named::Addresses(found)
                 }
             }
-            Meaning::Pod { address, .. } if self.pods.contains_key(&address) => {
+            Meaning::Pod { address, .. } if self.pod_at(address, lacks).is_some() => {
                 Named::Addresses(vec![address])
             }
             _ => Named::Unknown,
+        };
+        // The cluster's own names come first.
+        match (known, self.externals.named(namespace, &name)) {
+            (Named::Unknown, Some(service)) => Named::Service(Arc::clone(service)),
+            (known, _) => known,
         }
     }
 
     /// The Service at the end of a chain of ExternalNames; `None` where it leads out of the cluster.
-    fn follow(&self, service: &Arc<Service>) -> Option<Arc<Service>> {
+    fn follow(&self, service: &Arc<Service>, lacks: &Lacks) -> Option<Arc<Service>> {
         let mut at = Arc::clone(service);
         for _ in 0..MAX_ALIASES {
             let Some(alias) = at.external_name.clone() else {
@@ -133,13 +160,14 @@ impl Index {
             else {
                 return None;
             };
-            at = Arc::clone(self.service_at(namespace, service)?);
+            at = Arc::clone(self.service_at(namespace, service, lacks)?);
         }
         None
     }
 
-    fn hosted(&self, hostname: &str, service: &str, namespace: &str) -> Vec<IpAddr> {
-        let Some(service) = self.service_at(namespace, service).filter(|s| s.headless) else {
+    fn hosted(&self, hostname: &str, service: &str, namespace: &str, lacks: &Lacks) -> Vec<IpAddr> {
+        let service = self.service_at(namespace, service, lacks);
+        let Some(service) = service.filter(|s| s.headless) else {
             return Vec::new();
         };
         let named = |e: &&Endpoint| e.ready && e.hostname.as_deref() == Some(hostname);

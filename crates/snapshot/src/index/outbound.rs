@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use model::{Protocol, Reason, canonical_ip, split_authority};
 
-use super::Index;
 use super::names::Named;
+use super::{Index, Lacks, external};
 use crate::{ClientTls, Egress, Endpoint, Service, ServicePort, Workload};
 
 /// One port of a Service, as a client in one namespace meets it.
@@ -28,7 +28,8 @@ pub enum Destination {
     /// To one of the Service's endpoints.
     Service(ServiceTarget),
     /// To the very address that was dialled, which the mesh knows. `workload` is the pod that has it; it is
-    /// reached with identity wherever it takes mutual TLS, however it was addressed (O-01).
+    /// reached with identity wherever it takes mutual TLS, however it was addressed (O-01). A pod outside the mesh is
+    /// such a destination only where it serves a headless Service, or all the world is (ALLOW_ANY).
     Direct {
         /// The address that was dialled.
         address: SocketAddr,
@@ -76,45 +77,142 @@ impl Index {
         dialled: SocketAddr,
         authority: Option<&str>,
     ) -> Result<Destination, Reason> {
+        let lacks = Lacks::default();
+        let found = self.find_outbound(namespace, dialled, authority, &lacks);
+        // What is decided without all that it depends on could leave the mesh in plaintext.
+        if lacks.is_empty() {
+            found
+        } else {
+            Err(Reason::NotReady)
+        }
+    }
+
+    /// [`Self::outbound`] in an index that may lack something; then what is returned is not to be used.
+    ///
+    /// # Errors
+    /// As [`Self::outbound`].
+    pub fn find_outbound(
+        &self,
+        namespace: &str,
+        dialled: SocketAddr,
+        authority: Option<&str>,
+        lacks: &Lacks,
+    ) -> Result<Destination, Reason> {
         let dialled = SocketAddr::new(canonical_ip(dialled.ip()), dialled.port());
-        let by_address = self.by_address(namespace, dialled);
+        let by_address = self.by_address(namespace, dialled, lacks);
         let Some(authority) = authority else {
             return by_address;
         };
         let named = match split_authority(authority) {
-            Some((host, _)) => self.named(host, namespace),
+            Some((host, _)) => self.named(host, namespace, lacks),
             None if authority.is_empty() || !self.mesh().strict_hosts => Named::Unknown,
             None => return Err(Reason::HostMismatch),
         };
-        if self.mesh().strict_hosts {
+        let named = match named {
+            Named::Service(service) if !self.may_know(namespace, &service) => Named::Unknown,
+            Named::Service(service) => match self.external(namespace, dialled, &service, lacks) {
+                // Several entries may list one address: the host says which.
+                Some(destination) => return Ok(destination),
+                None => Named::Service(service),
+            },
+            other => other,
+        };
+        // A Host that is the very address that was dialled says nothing more.
+        let same = matches!(&named, Named::Addresses(list) if list.contains(&dialled.ip()));
+        if by_address.is_err() && same {
+            by_address
+        } else if self.mesh().strict_hosts {
             self.of_one_service(namespace, by_address, &named)
         } else {
             match named {
                 Named::Service(service) => by_host(namespace, dialled, &service).map_or(by_address, Ok),
-                Named::Addresses(_) | Named::Unknown => by_address,
+                Named::Addresses(_) => by_address,
+                Named::Unknown => self.of_unknown_host(namespace, by_address),
             }
         }
     }
 
-    fn by_address(&self, namespace: &str, dialled: SocketAddr) -> Result<Destination, Reason> {
+    /// Whether the namespace may know the Service: by its Sidecar, which closes nothing where everything may leave (semantics 7.5).
+    fn may_know(&self, namespace: &str, service: &Service) -> bool {
+        let scope = self.mesh().scope(namespace);
+        scope.is_none_or(|scope| scope.knows(service)) || self.mesh().egress_of(namespace) == Egress::AllowAny
+    }
+
+    /// Where a request for a ServiceEntry's host goes, when an address was dialled that the entry lists (EG-17).
+    fn external(
+        &self,
+        namespace: &str,
+        dialled: SocketAddr,
+        service: &Arc<Service>,
+        lacks: &Lacks,
+    ) -> Option<Destination> {
+        service.external.as_ref()?;
+        let port = service.ports.iter().find(|p| p.port == dialled.port())?;
+        let target = ServiceTarget::new(service, port, namespace);
+        let pod = self.pod_at(dialled.ip(), lacks).cloned();
+        let lists =
+            external::lists(service, dialled.ip()) && !is_local(dialled.ip(), self.mesh().strict_hosts);
+        lists.then(|| external::destination(target, dialled, pod))
+    }
+
+    /// As upstream's listeners for HTTP: under REGISTRY_ONLY a Host that no virtual host has is refused (semantics 7.2).
+    fn of_unknown_host(
+        &self,
+        namespace: &str,
+        by_address: Result<Destination, Reason>,
+    ) -> Result<Destination, Reason> {
+        let protocol = match &by_address {
+            Ok(Destination::Service(target)) => Some(target.protocol),
+            Ok(Destination::Direct { service, .. }) => service.as_ref().map(|target| target.protocol),
+            _ => None,
+        };
+        let routed = protocol.is_some_and(Protocol::is_http);
+        match self.mesh().egress_of(namespace) {
+            Egress::RegistryOnly if routed => Err(Reason::EgressUnknown),
+            _ => by_address,
+        }
+    }
+
+    fn by_address(&self, namespace: &str, dialled: SocketAddr, lacks: &Lacks) -> Result<Destination, Reason> {
+        let (mesh, egress) = (self.mesh(), self.mesh().egress_of(namespace));
         if let Some((service, port)) = self.vip(dialled.ip(), dialled.port()) {
+            if !self.may_know(namespace, service) {
+                return Err(Reason::EgressUnknown);
+            }
             return port
                 .map(|port| Destination::Service(ServiceTarget::new(service, port, namespace)))
                 .ok_or(Reason::NoRoute);
         }
-        let workload = self.pod(dialled.ip()).cloned();
+        let workload = self.pod_at(dialled.ip(), lacks).cloned();
+        let knows = |service: &Service| self.may_know(namespace, service);
+        // No entry makes the node's own addresses anybody's.
+        let local = is_local(dialled.ip(), mesh.strict_hosts);
+        let listed = self.externals.dialled(namespace, dialled, knows);
+        if let Some(target) = listed.filter(|_| !local) {
+            return Ok(external::destination(target, dialled, workload));
+        }
         let service = self.serving(namespace, dialled);
-        if workload.is_some() || service.as_ref().is_some_and(|s| s.service.headless) {
+        // A plain pod's address is in no registry, Service of its own or not, unless that is headless (semantics 7.2).
+        // One of the mesh is reached with its identity (O-01), but where Istio's defaults are to be as they are.
+        let is_known = |w: &Arc<Workload>| {
+            let scope = mesh.scope(namespace);
+            w.identity.is_some()
+                && mesh.strict_hosts
+                && scope.is_none_or(|scope| scope.knows_all_of(w.pod.namespace()))
+        };
+        let registered = workload.as_ref().is_some_and(is_known)
+            || service
+                .as_ref()
+                .is_some_and(|s| s.service.headless && knows(&s.service));
+        if registered || (workload.is_some() && egress == Egress::AllowAny) {
             return Ok(Destination::Direct {
                 address: dialled,
                 workload,
                 service,
             });
         }
-        match self.mesh().egress {
-            Egress::AllowAny if is_local(dialled.ip(), self.mesh().strict_hosts) => {
-                Err(Reason::EgressUnknown)
-            }
+        match egress {
+            Egress::AllowAny if is_local(dialled.ip(), mesh.strict_hosts) => Err(Reason::EgressUnknown),
             Egress::AllowAny => Ok(Destination::External(dialled)),
             Egress::RegistryOnly => Err(Reason::EgressUnknown),
         }
@@ -204,7 +302,12 @@ fn by_host(namespace: &str, dialled: SocketAddr, service: &Arc<Service>) -> Opti
         .ports
         .iter()
         .find(|p| p.port == dialled.port() && p.protocol.is_http())?;
-    (!service.headless).then(|| Destination::Service(ServiceTarget::new(service, port, namespace)))
+    // What leads on to the address that was dialled leads to those that it lists (EG-17).
+    let direct = service
+        .external
+        .as_ref()
+        .is_some_and(|e| e.resolution == crate::Resolution::None);
+    (!service.headless && !direct).then(|| Destination::Service(ServiceTarget::new(service, port, namespace)))
 }
 
 /// The port of the Service that ends at this endpoint address and workload port.

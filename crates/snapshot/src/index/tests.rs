@@ -3,7 +3,9 @@ use std::net::SocketAddr;
 use model::{Host, Profile, Protocol, Reason, SpiffeId, WorkloadId};
 
 use super::*;
-use crate::{ClientTls, Egress, Endpoint, PathNormalization, TlsVersion, XfccMode};
+use crate::{
+    ClientTls, Egress, Endpoint, External, Import, PathNormalization, Resolution, Scope, TlsVersion, XfccMode,
+};
 
 fn ips(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|t| t.parse().unwrap()).collect()
@@ -27,8 +29,10 @@ fn mesh(strict_hosts: bool, egress: Egress) -> Mesh {
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
         min_tls: TlsVersion::V1_3,
+        tls: crate::MeshTls::default(),
         http10: false,
         connect_timeout_ms: 10_000,
+        scopes: std::collections::BTreeMap::new(),
     }
 }
 
@@ -56,6 +60,7 @@ fn service(name: &str, vips: &[&str], port: u16, protocol: Protocol, endpoints: 
         vips: ips(vips),
         headless: vips.is_empty(),
         external_name: None,
+        external: None,
         ports: vec![ServicePort {
             name: "p".to_owned(),
             port,
@@ -128,6 +133,7 @@ fn world(mesh: Mesh) -> Index {
         alias("full/loop", "loop.full.svc.cluster.local").into(),
         pod("web-1", "full", &["10.77.0.2", "fd77:1::2"], Some(ID)).into(),
         pod("db-0", "full", &["10.77.0.4", "fd77:1::4"], None).into(),
+        pod("plain", "legacy", &["10.77.0.6"], None).into(),
     ]
     .into_iter()
     .collect();
@@ -150,24 +156,36 @@ fn dns_every_form_of_a_name() {
         "Web.Full.Svc.Cluster.Local.",
     ] {
         assert_eq!(
-            index.resolve(name, "full", false),
+            index.resolve(name, "full", false, &Lacks::default()),
             Answer::Addresses(ips(&["10.96.0.20"])),
             "{name}"
         );
         assert_eq!(
-            index.resolve(name, "full", true),
+            index.resolve(name, "full", true, &Lacks::default()),
             Answer::Addresses(ips(&["fd77:96::20"])),
             "{name}"
         );
     }
-    assert_eq!(index.resolve("web", "legacy", false), Answer::NotOurs);
-    assert_eq!(index.resolve("other", "full", true), Answer::NoData);
+    assert_eq!(
+        index.resolve("web", "legacy", false, &Lacks::default()),
+        Answer::NotOurs
+    );
+    assert_eq!(
+        index.resolve("other", "full", true, &Lacks::default()),
+        Answer::NoData
+    );
 }
 
 #[test]
 fn dns_headless_pods_aliases_and_nothing() {
     let index = secure();
-    let check = |name: &str, v6, expect| assert_eq!(index.resolve(name, "full", v6), expect, "{name} {v6}");
+    let check = |name: &str, v6, expect| {
+        assert_eq!(
+            index.resolve(name, "full", v6, &Lacks::default()),
+            expect,
+            "{name} {v6}"
+        )
+    };
     let v4 = Answer::Addresses(ips(&["10.77.0.4"]));
     let v6 = Answer::Addresses(ips(&["fd77:1::4"]));
     check("db", false, v4.clone());
@@ -237,6 +255,237 @@ fn o_01_a_pod_by_address_is_reached_with_identity() {
     assert_eq!(
         goes(&index, "10.77.0.5:5432", None),
         "10.77.0.5:5432 plain full/db"
+    );
+}
+
+#[test]
+fn p_29_a_plain_pods_address_is_in_no_registry() {
+    let served = || vec![endpoint("plain", &["10.77.0.6"], (80, 8080), true)];
+    let unknown = Reason::EgressUnknown.as_str();
+    for egress in [Egress::RegistryOnly, Egress::AllowAny] {
+        let direct = |text: &'static str| match egress {
+            Egress::RegistryOnly => unknown,
+            Egress::AllowAny => text,
+        };
+        let index = world(mesh(true, egress));
+        assert_eq!(
+            goes(&index, "10.77.0.6:8080", None),
+            direct("10.77.0.6:8080 plain -")
+        );
+        assert_eq!(
+            goes(&index, "10.77.0.6:8080", Some("10.77.0.6:8080")),
+            direct("10.77.0.6:8080 plain -"),
+            "the reason is where it goes, not what it is called"
+        );
+        // Its Service is reached by the Service's address; the pod's own is another one.
+        let with = |vips: &[&str]| {
+            let resources: Resources = [
+                Resource::from(mesh(true, egress)),
+                service("legacy/web", vips, 80, Protocol::Http, served()).into(),
+                pod("plain", "legacy", &["10.77.0.6"], None).into(),
+            ]
+            .into_iter()
+            .collect();
+            Index::build(&resources).unwrap()
+        };
+        let cluster = with(&["10.96.0.30"]);
+        assert_eq!(goes(&cluster, "10.96.0.30:80", None), "legacy/web:80");
+        assert_eq!(
+            goes(&cluster, "10.77.0.6:8080", None),
+            direct("10.77.0.6:8080 plain legacy/web")
+        );
+        assert_eq!(
+            goes(&with(&[]), "10.77.0.6:8080", None),
+            "10.77.0.6:8080 plain legacy/web"
+        );
+    }
+}
+
+/// What a ServiceEntry of `namespace/host` declares, with these addresses and one port.
+fn external(
+    name: &str,
+    resolution: Resolution,
+    addresses: &[&str],
+    port: u16,
+    protocol: Protocol,
+) -> Service {
+    let (_, host) = name.split_once('/').unwrap();
+    Service {
+        host: host.parse().unwrap(),
+        vips: addresses.iter().filter_map(|a| a.parse().ok()).collect(),
+        headless: false,
+        external: Some(External {
+            resolution,
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            export_to: vec![],
+        }),
+        ..service(name, &["192.0.2.1"], port, protocol, vec![])
+    }
+}
+
+fn with_entries(mesh: Mesh, entries: Vec<Service>) -> Index {
+    let web = vec![endpoint("web-1", &["10.77.0.2"], (80, 8080), true)];
+    let resources: Resources = [
+        Resource::from(mesh),
+        service("full/web", &["10.96.0.20"], 80, Protocol::Http, web).into(),
+        pod("web-1", "full", &["10.77.0.2"], Some(ID)).into(),
+    ]
+    .into_iter()
+    .chain(entries.into_iter().map(Resource::from))
+    .collect();
+    Index::build(&resources).unwrap()
+}
+
+#[test]
+fn eg_17_an_entry_opens_the_addresses_that_it_lists_and_no_host_more() {
+    let unknown = Reason::EgressUnknown.as_str();
+    for strict in [true, false] {
+        let entries = vec![
+            external(
+                "full/ext.example.com",
+                Resolution::None,
+                &["192.0.2.7"],
+                80,
+                Protocol::Http,
+            ),
+            external(
+                "full/*.wild.example",
+                Resolution::None,
+                &["198.51.100.0/24", "127.0.0.0/8"],
+                443,
+                Protocol::Tls,
+            ),
+        ];
+        let index = with_entries(mesh(strict, Egress::RegistryOnly), entries);
+        let check = |dialled, host, expect: &str| {
+            assert_eq!(
+                goes(&index, dialled, host),
+                expect,
+                "strict {strict}: {dialled} {host:?}"
+            );
+        };
+        let there = "192.0.2.7:80 plain full/ext.example.com";
+        check("192.0.2.7:80", None, there);
+        check("192.0.2.7:80", Some("EXT.example.com:80"), there);
+        check("192.0.2.7:81", None, unknown);
+        check("192.0.2.8:80", None, unknown);
+        check(
+            "198.51.100.9:443",
+            None,
+            "198.51.100.9:443 plain full/*.wild.example",
+        );
+        check("198.51.101.9:443", None, unknown);
+        check("127.0.0.1:443", None, unknown);
+        // The host is the client's claim: it opens no address that the entry does not list.
+        let claimed = goes(&index, "203.0.113.1:80", Some("ext.example.com"));
+        let refused = if strict {
+            Reason::HostMismatch.as_str()
+        } else {
+            unknown
+        };
+        assert_eq!(claimed, refused, "strict {strict}");
+        // The cluster's own stay what they are.
+        check("10.96.0.20:80", Some("web.full"), "full/web:80");
+    }
+}
+
+#[test]
+fn an_entry_with_endpoints_is_named_by_its_own_addresses() {
+    let mut entry = external(
+        "full/ext.example.com",
+        Resolution::Static,
+        &["10.96.7.7"],
+        80,
+        Protocol::Http,
+    );
+    entry.endpoints = vec![endpoint("out", &["192.0.2.7"], (80, 8080), true)];
+    let mut own = entry.clone();
+    own.external.as_mut().unwrap().export_to = vec!["other".to_owned()];
+    let index = with_entries(mesh(true, Egress::RegistryOnly), vec![entry]);
+    assert_eq!(goes(&index, "10.96.7.7:80", None), "full/ext.example.com:80");
+    assert_eq!(
+        goes(&index, "10.96.7.7:80", Some("ext.example.com")),
+        "full/ext.example.com:80"
+    );
+    assert_eq!(
+        goes(&index, "192.0.2.7:8080", None),
+        Reason::EgressUnknown.as_str()
+    );
+    assert_eq!(
+        index.resolve("ext.example.com.", "full", false, &Lacks::default()),
+        Answer::Addresses(ips(&["10.96.7.7"]))
+    );
+    assert_eq!(
+        index.resolve("other.example.com", "full", false, &Lacks::default()),
+        Answer::NotOurs
+    );
+    // It is not exported to this client.
+    let hidden = with_entries(mesh(true, Egress::RegistryOnly), vec![own]);
+    assert_eq!(
+        goes(&hidden, "10.96.7.7:80", None),
+        Reason::EgressUnknown.as_str()
+    );
+    assert_eq!(
+        hidden.resolve("ext.example.com", "full", false, &Lacks::default()),
+        Answer::NotOurs
+    );
+}
+
+#[test]
+fn a_clients_own_namespace_is_believed_before_others() {
+    let of = |name| external(name, Resolution::None, &["192.0.2.7"], 80, Protocol::Tcp);
+    let both = vec![of("aaa/bank.example"), of("full/bank.example")];
+    let index = with_entries(mesh(true, Egress::RegistryOnly), both);
+    assert_eq!(
+        goes(&index, "192.0.2.7:80", None),
+        "192.0.2.7:80 plain full/bank.example"
+    );
+}
+
+#[test]
+fn a_sidecar_bounds_what_a_namespace_knows() {
+    let scope = |egress, hosts: &[(&str, &str)]| Scope {
+        egress,
+        imports: Some(
+            hosts
+                .iter()
+                .map(|(namespace, host)| Import {
+                    namespace: Some((*namespace).to_owned()),
+                    host: host.parse().unwrap(),
+                })
+                .collect(),
+        ),
+    };
+    let unknown = Reason::EgressUnknown.as_str();
+    for strict in [true, false] {
+        let with = |scope: Scope| {
+            let mut mesh = mesh(strict, Egress::AllowAny);
+            mesh.scopes.insert("full".to_owned(), scope);
+            with_entries(mesh, vec![])
+        };
+        let closed = with(scope(Some(Egress::RegistryOnly), &[("elsewhere", "*")]));
+        assert_eq!(goes(&closed, "10.96.0.20:80", None), unknown, "{strict}");
+        assert_eq!(goes(&closed, "10.77.0.2:8080", None), unknown, "{strict}");
+        assert_eq!(goes(&closed, "192.0.2.7:80", None), unknown, "{strict}");
+        let open = with(scope(Some(Egress::RegistryOnly), &[("full", "*")]));
+        assert_eq!(goes(&open, "10.96.0.20:80", None), "full/web:80", "{strict}");
+        // Imports limit discovery alone: where everything may leave, the mesh stays reached with identity.
+        let any = with(scope(None, &[("elsewhere", "*")]));
+        assert_eq!(goes(&any, "10.96.0.20:80", None), "full/web:80", "{strict}");
+    }
+}
+
+#[test]
+fn eg_01_istio_an_unknown_host_is_refused_where_nothing_may_leave() {
+    let closed = world(mesh(false, Egress::RegistryOnly));
+    let unknown = Reason::EgressUnknown.as_str();
+    assert_eq!(goes(&closed, "10.96.0.20:80", Some("example.com")), unknown);
+    assert_eq!(goes(&closed, "10.96.0.20:80", Some("web")), "full/web:80");
+    // Nor is a pod's own address a listener of Istio's, unless a headless Service has it.
+    assert_eq!(goes(&closed, "10.77.0.2:8080", None), unknown);
+    assert_eq!(
+        goes(&closed, "10.77.0.4:5432", None),
+        "10.77.0.4:5432 plain full/db"
     );
 }
 
@@ -420,6 +669,7 @@ fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
         authentications: vec![],
         mtls_decided_by: None,
         path_dialects: Default::default(),
+        telemetry: crate::Telemetry::default(),
     };
     let with = |uid, names| Workload {
         inbound: Some(inbound(names)),
@@ -452,6 +702,7 @@ fn s3_6_workloads_that_read_paths_alike_share_a_set_and_others_do_not() {
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: dialects.parse().unwrap(),
+            telemetry: crate::Telemetry::default(),
         }),
         ..pod(uid, "full", &[], Some(ID))
     };
@@ -498,6 +749,7 @@ fn an_index_that_follows_another_decides_by_its_own_resources() {
                 policies: vec![a.id.clone(), b.id.clone()],
                 mtls_decided_by: None,
                 path_dialects: Default::default(),
+                telemetry: crate::Telemetry::default(),
             }),
             ..pod("a", "full", &[], Some(ID))
         };
@@ -600,6 +852,7 @@ mod authentication {
                 authentications: list.iter().map(|name| id(name)).collect(),
                 mtls_decided_by: None,
                 path_dialects: Default::default(),
+                telemetry: crate::Telemetry::default(),
             }),
             ..pod(uid, "full", &[], Some(ID))
         })

@@ -11,9 +11,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use super::tally::KIND;
 use super::{Kind, Load, connect, same, text};
 use crate::echo::{EchoRequest, EchoResponse, frame, unframe};
-use crate::tally::KIND;
 
 type Body = Full<Bytes>;
 

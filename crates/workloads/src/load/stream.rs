@@ -13,9 +13,9 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::time::{Instant, sleep};
 
 use super::http::with_source;
+use super::tally::{KIND, take};
 use super::{Felt, Kind, Load, PAUSE, connect, patient, same};
 use crate::echo::{EchoRequest, EchoResponse, frame, unframe};
-use crate::tally::{KIND, take};
 
 impl Load {
     pub(super) async fn grpc_stream(&self, number: u64) -> Felt {

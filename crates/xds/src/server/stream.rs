@@ -1,20 +1,23 @@
 //! One stream: brings what a proxy holds to what is published for its node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use snapshot::ResourceName;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Authenticate, NodeEntry, NodeStatus, Published, Shared};
-use crate::wire::{MAX_RESOURCES, TYPE_URL};
+use super::board::{Streams, Target};
+use super::{Authenticate, NodeStatus, Shared};
+use crate::wire::{MAX_QUESTIONS, MAX_RESOURCES, TYPE_URL};
 
 /// How long a stream may take to say what it wants.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -84,17 +87,8 @@ impl<A: Authenticate> AggregatedDiscoveryService for Discovery<A> {
                 "more resources are held than there may be",
             ));
         }
-        let entry = self
-            .shared
-            .known(&node)
-            .ok_or_else(|| Status::unavailable("nothing is known of this node yet"))?;
         let (send, responses) = mpsc::channel(1);
-        let serving = Serving::begin(
-            Arc::clone(&self.shared),
-            entry,
-            node,
-            first.initial_resource_versions,
-        );
+        let serving = Serving::begin(Arc::clone(&self.shared), node, first)?;
         tokio::spawn(async move {
             let Err(status) = serving.run(requests, &send).await else {
                 return;
@@ -114,44 +108,62 @@ fn bearer<T>(request: &Request<T>) -> Result<String, Status> {
         .ok_or_else(|| Status::unauthenticated("a bearer token is needed"))
 }
 
+/// Versions by name.
+type Versions = HashMap<String, Arc<str>>;
+
 /// A response that waits for its answer.
 struct InFlight {
     nonce: String,
     version: u64,
     /// What the peer holds once it has taken it.
-    next: HashMap<String, String>,
+    next: Versions,
     until: Instant,
+    since: Instant,
 }
 
 struct Serving {
     shared: Arc<Shared>,
-    entry: Arc<NodeEntry>,
     node: String,
     number: u64,
-    held: HashMap<String, String>,
+    published: watch::Receiver<u64>,
+    streams: watch::Receiver<Streams>,
+    questions: BTreeSet<ResourceName>,
+    held: Versions,
     sent: u64,
+    responses: u64,
+    /// Whether what the peer asks for has changed since it was looked at last.
+    asked: bool,
     in_flight: Option<InFlight>,
 }
 
 impl Serving {
-    fn begin(
-        shared: Arc<Shared>,
-        entry: Arc<NodeEntry>,
-        node: String,
-        held: HashMap<String, String>,
-    ) -> Self {
+    fn begin(shared: Arc<Shared>, node: String, first: DeltaDiscoveryRequest) -> Result<Self, Status> {
+        let board = shared.board();
+        let entry = board
+            .node(&node)
+            .ok_or_else(|| Status::unavailable("nothing is known of this node yet"))?;
         let mut number = 0;
         entry.streams.send_modify(|open| number = open.begin());
+        let (published, streams) = (entry.version.subscribe(), entry.streams.subscribe());
+        drop(board);
         shared.update(&node, |status| status.connected = true);
-        Self {
+        let held = first.initial_resource_versions.iter();
+        let held = held.map(|(name, version)| (name.clone(), Arc::from(version.as_str())));
+        let mut serving = Self {
+            held: held.collect(),
             shared,
-            entry,
             node,
             number,
-            held,
+            published,
+            streams,
+            questions: BTreeSet::new(),
             sent: 0,
+            responses: 0,
+            asked: false,
             in_flight: None,
-        }
+        };
+        serving.ask(&first)?;
+        Ok(serving)
     }
 
     async fn run(
@@ -159,11 +171,10 @@ impl Serving {
         mut requests: Streaming<DeltaDiscoveryRequest>,
         send: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     ) -> Result<(), Status> {
-        let mut published = self.entry.published.subscribe();
-        let mut streams = self.entry.streams.subscribe();
+        let (mut published, mut streams) = (self.published.clone(), self.streams.clone());
         let end = Instant::now() + LIFETIME;
         loop {
-            if let Some(response) = self.due(&mut published)
+            if let Some(response) = self.due(&mut published)?
                 && send.send(Ok(response)).await.is_err()
             {
                 return Ok(());
@@ -177,7 +188,10 @@ impl Serving {
                     return Err(Status::aborted("the node has opened other streams"));
                 }
                 request = requests.message() => match request? {
-                    Some(request) => self.answer(request),
+                    Some(request) => {
+                        self.ask(&request)?;
+                        self.answer(request);
+                    }
                     None => return Ok(()),
                 },
                 () = sleep_until(until) => return Err(match idle {
@@ -188,42 +202,87 @@ impl Serving {
         }
     }
 
-    /// The next response, where one is due: whatever was published meanwhile is in it.
-    fn due(&mut self, published: &mut watch::Receiver<Arc<Published>>) -> Option<DeltaDiscoveryResponse> {
+    /// Takes in what is asked for, and what no longer is.
+    fn ask(&mut self, request: &DeltaDiscoveryRequest) -> Result<(), Status> {
+        let names = |list: &[String]| -> Result<Vec<ResourceName>, Status> {
+            let named = list.iter().filter(|name| *name != "*");
+            let names: Vec<_> = named.map(|name| ResourceName::from(name.as_str())).collect();
+            match names.iter().all(ResourceName::is_asked_for) {
+                true => Ok(names),
+                false => Err(Status::invalid_argument("this is nothing that can be asked for")),
+            }
+        };
+        for name in names(&request.resource_names_unsubscribe)? {
+            self.asked |= self.questions.remove(&name);
+        }
+        for name in names(&request.resource_names_subscribe)? {
+            self.asked |= self.questions.insert(name);
+        }
+        if self.questions.len() > MAX_QUESTIONS {
+            return Err(Status::resource_exhausted("more is asked for than may be"));
+        }
+        Ok(())
+    }
+
+    /// The next response, where one is due: whatever was published and asked for meanwhile is in it.
+    fn due(
+        &mut self,
+        published: &mut watch::Receiver<u64>,
+    ) -> Result<Option<DeltaDiscoveryResponse>, Status> {
         if self.in_flight.is_some() {
-            return None;
+            return Ok(None);
         }
-        let current = Arc::clone(&published.borrow_and_update());
-        if current.version == self.sent {
-            return None;
+        published.borrow_and_update();
+        let (version, target) = {
+            let mut board = self.shared.board();
+            let current = board.node(&self.node).map(|node| *node.version.borrow());
+            if !std::mem::take(&mut self.asked) && current == Some(self.sent) {
+                return Ok(None);
+            }
+            board.target(&self.node, self.number, &self.questions)
+        };
+        self.responses += 1;
+        let nonce = format!("{}-{}-{}", self.number, version, self.responses);
+        let broken = || Status::internal("a resource cannot be written down");
+        let next = versions(&target).ok_or_else(broken)?;
+        let response = difference(&self.held, &target, version, nonce.clone()).ok_or_else(broken)?;
+        let is_empty = response.resources.is_empty() && response.removed_resources.is_empty();
+        if is_empty && version == self.sent {
+            return Ok(None);
         }
-        self.sent = current.version;
-        let nonce = format!("{}-{}", self.number, current.version);
-        self.update(|status| status.sent = current.version);
+        self.sent = version;
+        self.update(|status| status.sent = version);
         self.in_flight = Some(InFlight {
-            nonce: nonce.clone(),
-            version: current.version,
-            next: versions(&current),
+            nonce,
+            version,
+            next,
             until: Instant::now() + ANSWER,
+            since: Instant::now(),
         });
-        Some(difference(&self.held, &current, nonce))
+        if let Some(observer) = self.shared.observer.get() {
+            observer.pushed(response.encoded_len());
+        }
+        Ok(Some(response))
     }
 
     /// Tells how far the node is. The newest of its streams speaks for it: an older one is of a proxy that leaves.
     fn update(&self, change: impl FnOnce(&mut NodeStatus)) {
-        if self.entry.streams.borrow().newer_than(self.number) == 0 {
+        if self.streams.borrow().newer_than(self.number) == 0 {
             self.shared.update(&self.node, change);
         }
     }
 
     fn answer(&mut self, request: DeltaDiscoveryRequest) {
-        // Another nonce is an answer to nothing, or a change of subscriptions: there is one, to everything.
+        // Another nonce is an answer to nothing, or no answer but a question.
         let Some(flight) = self
             .in_flight
             .take_if(|flight| flight.nonce == request.response_nonce)
         else {
             return;
         };
+        if let Some(observer) = self.shared.observer.get() {
+            observer.answered(flight.since.elapsed(), request.error_detail.is_some());
+        }
         match request.error_detail {
             None => {
                 self.held = flight.next;
@@ -249,51 +308,41 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        let mut last = false;
-        self.entry
-            .streams
-            .send_modify(|open| last = open.end(self.number));
-        if last {
+        let was_only = self.shared.board().leave(&self.node, self.number);
+        if was_only {
             self.shared.update(&self.node, |status| status.connected = false);
         }
     }
 }
 
-fn versions(published: &Published) -> HashMap<String, String> {
-    published
-        .encoded
-        .iter()
-        .map(|(name, encoded)| (name.as_str().to_owned(), encoded.version.clone()))
+/// `None` where a resource cannot be written down.
+fn versions(target: &Target) -> Option<Versions> {
+    let each = target.iter();
+    each.map(|(name, entry)| Some((name.as_str().to_owned(), Arc::clone(entry.version()?))))
         .collect()
 }
 
-/// What brings a peer that holds these versions to what is published.
+/// What brings a peer that holds these versions to what it is to hold.
 fn difference(
-    held: &HashMap<String, String>,
-    published: &Published,
+    held: &Versions,
+    target: &Target,
+    version: u64,
     nonce: String,
-) -> DeltaDiscoveryResponse {
-    let resources = published
-        .encoded
+) -> Option<DeltaDiscoveryResponse> {
+    let new = target
         .iter()
-        .filter(|(name, encoded)| held.get(name.as_str()) != Some(&encoded.version))
-        .map(|(name, encoded)| encoded.to_wire(name))
-        .collect();
-    let mut removed: Vec<_> = held
-        .keys()
-        .filter(|name| {
-            !published
-                .encoded
-                .contains_key(&snapshot::ResourceName::from(name.as_str()))
-        })
-        .cloned()
-        .collect();
+        .filter(|(name, entry)| held.get(name.as_str()) != entry.version());
+    let resources = new
+        .map(|(name, entry)| entry.to_wire(name))
+        .collect::<Option<_>>()?;
+    let gone = |name: &&String| !target.contains_key(&ResourceName::from(name.as_str()));
+    let mut removed: Vec<_> = held.keys().filter(gone).cloned().collect();
     removed.sort();
-    DeltaDiscoveryResponse {
-        system_version_info: published.version.to_string(),
+    Some(DeltaDiscoveryResponse {
+        system_version_info: version.to_string(),
         resources,
         type_url: TYPE_URL.to_owned(),
         nonce,
         removed_resources: removed,
-    }
+    })
 }

@@ -341,6 +341,7 @@ fn mesh(target: u16) -> Arc<Index> {
         vips: vec![vip.parse().unwrap()],
         headless: false,
         external_name: None,
+        external: None,
         ports: vec![snapshot::ServicePort {
             name: "http".to_owned(),
             port: 8000,

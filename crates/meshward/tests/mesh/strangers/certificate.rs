@@ -10,7 +10,7 @@ use capture::{Netns, plan};
 use identity::{CaClient, CertificateAuthority, TokenFile};
 use model::SpiffeId;
 use rcgen::string::Ia5String;
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use testkit::mesh::Mesh;
 use time::{Duration as Span, OffsetDateTime};
 
@@ -117,6 +117,9 @@ pub(super) fn forge(mesh: &Mesh, forged: Forged, directory: &Path) -> Certificat
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.not_before = now + Span::seconds(forged.valid.0);
     params.not_after = now + Span::seconds(forged.valid.1);
+    // As RFC 5280 and X509-SVID have it: nothing but what is forged is wrong.
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,

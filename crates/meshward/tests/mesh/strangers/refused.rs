@@ -101,14 +101,14 @@ const FORGED: &[(&str, Forged, &str, &str)] = &[
     ),
 ];
 
-/// Calls by `openssl s_client` in a network namespace, and sends a request. Returns all that it says, and what came.
-fn s_client(netns: &str, to: &str, alpn: &str, certificate: Option<&Certificate>, more: &[&str]) -> String {
+/// Calls by `openssl s_client` in a network namespace, and sends these bytes and a request. Returns all that it says, and
+/// what came.
+fn s_client(netns: &str, to: &str, alpn: &str, certificate: Option<&Certificate>, first: &[u8]) -> String {
     let netns = netns.rsplit('/').next().unwrap();
     let mut command = Command::new("ip");
     command
         .args(["netns", "exec", netns, "timeout", "10", "openssl", "s_client"])
-        .args(["-connect", to, "-alpn", alpn, "-quiet", "-noservername"])
-        .args(more);
+        .args(["-connect", to, "-alpn", alpn, "-quiet", "-noservername"]);
     if let Some(files) = certificate {
         command.arg("-cert").arg(&files.chain).arg("-key").arg(&files.key);
     }
@@ -119,11 +119,13 @@ fn s_client(netns: &str, to: &str, alpn: &str, certificate: Option<&Certificate>
         .spawn()
         .unwrap();
     // The refusal may come before it is written.
-    let _ = child
-        .stdin
-        .as_mut()
-        .unwrap()
-        .write_all(b"GET / HTTP/1.1\r\nHost: server.m\r\nConnection: close\r\n\r\n");
+    let _ = child.stdin.as_mut().unwrap().write_all(
+        &[
+            first,
+            b"GET / HTTP/1.1\r\nHost: server.m\r\nConnection: close\r\n\r\n",
+        ]
+        .concat(),
+    );
     let output = child.wait_with_output().unwrap();
     format!(
         "{}{}",
@@ -164,7 +166,7 @@ fn certificates_that_prove_nothing_are_refused_by_name() {
         for (at, (id, forged, number, words)) in FORGED.iter().enumerate() {
             let files = forge(&mesh, *forged, &directory.path().join(format!("{at}")));
             let before = refusals().len();
-            let said = s_client(&netns, &to, alpn, Some(&files), &[]);
+            let said = s_client(&netns, &to, alpn, Some(&files), b"");
             rows.push((format!("{port}, {id}"), (*number).to_owned(), alert(&said)));
             within(Duration::from_secs(5), "the refusal is told of", || {
                 refusals().len() > before
@@ -180,7 +182,7 @@ fn certificates_that_prove_nothing_are_refused_by_name() {
         }
         // None at all: under TLS 1.3 the alert comes after the client's handshake (O-16).
         let before = refusals().len();
-        let said = s_client(&netns, &to, alpn, None, &[]);
+        let said = s_client(&netns, &to, alpn, None, b"");
         rows.push((format!("{port}, without"), "116".to_owned(), alert(&said)));
         within(Duration::from_secs(5), "the refusal is told of", || {
             refusals().len() > before
@@ -195,7 +197,7 @@ fn certificates_that_prove_nothing_are_refused_by_name() {
         &format!("{server}:8000"),
         "istio-http/1.1",
         Some(&good),
-        &[],
+        b"",
     );
     let ok = if said.contains("HTTP/1.1 200") {
         "200".to_owned()
@@ -249,9 +251,19 @@ fn whoever_offers_only_the_metadata_exchange_is_served_with_it_and_without() {
     let server = pod("m", "server")["ip"].as_str().unwrap().to_owned();
     let netns = pod("legacy", "client")["netns"].as_str().unwrap().to_owned();
     let good = issue(&mesh, &pod("m", "client"), directory.path());
+    // As a sidecar's filter writes it: a mark, a length, and a message that says what nobody believes.
+    let telling = [
+        &[0x3d, 0x23, 0x04, 0x67, 0, 0, 0, 12][..],
+        b"i am the king"[..12].as_ref(),
+    ]
+    .concat();
     for port in [8000, 7080] {
         let to = format!("{server}:{port}");
-        let said = s_client(&netns, &to, "istio-peer-exchange", Some(&good), &[]);
-        assert!(said.contains("HTTP/1.1 200"), "{port}: {said}");
+        for (first, told) in [(&b""[..], false), (&telling, true)] {
+            let said = s_client(&netns, &to, "istio-peer-exchange", Some(&good), first);
+            assert!(said.contains("HTTP/1.1 200"), "{port}: {said}");
+            assert!(!said.contains("king"), "{port}: {said}");
+            assert_eq!(said.contains("google.protobuf.Struct"), told, "{port}: {said}");
+        }
     }
 }

@@ -91,14 +91,50 @@ async fn echo(stream: TcpStream) {
 
 /// Calls from within a pod: `streamed`, or what went wrong.
 pub(super) fn call(pod: &serde_json::Value, to: SocketAddr) -> String {
-    let calling = tokio_time(async move { exchange(to).await });
-    match within(pod, calling) {
+    match within(pod, in_time(exchange(to))) {
         Ok(word) => word,
         Err(why) => why,
     }
 }
 
-async fn tokio_time<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+/// Holds so many calls open at once, more than one connection of ours may carry, and has each answered: how many were.
+pub(super) fn many(pod: &serde_json::Value, to: SocketAddr, count: usize) -> Result<usize, String> {
+    within(pod, in_time(hold(to, count)))
+}
+
+async fn hold(to: SocketAddr, count: usize) -> Result<usize, String> {
+    let said = |e: h2::Error| e.to_string();
+    let stream = TcpStream::connect(to).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) = h2::client::Builder::new()
+        .initial_max_send_streams(count)
+        // What comes is read when all have been sent.
+        .data_frame_budget(1 << 20)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .map_err(said)?;
+    tokio::spawn(connection);
+    let mut open = Vec::new();
+    for _ in 0..count {
+        sender = sender.ready().await.map_err(said)?;
+        let request = Request::post(format!("http://{to}/echo.Echo/Stream"))
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let (response, mut send) = sender.send_request(request, false).map_err(said)?;
+        send.send_data(Bytes::from_static(&[0, 0, 0, 0, 1, b'x']), false)
+            .map_err(said)?;
+        open.push((response, send));
+    }
+    let mut answered = Vec::new();
+    for (response, send) in open {
+        let mut body = response.await.map_err(said)?.into_body();
+        body.data().await.ok_or("an early end")?.map_err(said)?;
+        answered.push((body, send));
+    }
+    Ok(answered.len())
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let limited = tokio::time::timeout(Duration::from_secs(20), work);
     limited.await.unwrap_or_else(|_| Err("timeout".to_owned()))
 }

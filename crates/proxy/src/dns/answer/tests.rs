@@ -41,6 +41,7 @@ fn service(name: &str, vips: &[&str], endpoints: Vec<Endpoint>) -> Service {
         vips: ips(vips),
         headless: vips.is_empty(),
         external_name: None,
+        external: None,
         ports: vec![
             port("http", 80, Protocol::Http),
             port("", 81, Protocol::Tcp),
@@ -425,6 +426,7 @@ proptest! {
                 prop_assert!(forward.failed().len() <= usize::from(MAX_UDP));
             }
             Outcome::Ignored => {}
+            Outcome::Unknown(..) => prop_assert!(false, "a whole mesh lacks nothing"),
         }
     }
 

@@ -80,7 +80,7 @@ impl Authorizers {
         let _ = self.outbound.set(Arc::downgrade(outbound));
     }
 
-    pub(super) fn outbound(&self) -> Option<Arc<Outbound>> {
+    pub(crate) fn outbound(&self) -> Option<Arc<Outbound>> {
         self.outbound.get()?.upgrade()
     }
 

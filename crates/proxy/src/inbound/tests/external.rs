@@ -94,6 +94,7 @@ fn service(target: u16) -> Service {
         vips: vec!["10.96.0.9".parse().unwrap()],
         headless: false,
         external_name: None,
+        external: None,
         ports: vec![ServicePort {
             name: "grpc".to_owned(),
             port: PORT,

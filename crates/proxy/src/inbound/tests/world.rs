@@ -66,8 +66,10 @@ pub(super) fn mesh() -> Mesh {
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
         min_tls: TlsVersion::V1_3,
+        tls: snapshot::MeshTls::default(),
         http10: false,
         connect_timeout_ms: 1_000,
+        scopes: std::collections::BTreeMap::new(),
     }
 }
 
@@ -122,6 +124,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: Default::default(),
+            telemetry: snapshot::Telemetry::default(),
         }),
     }
 }
@@ -170,6 +173,7 @@ impl World {
         let shared = Arc::new(Shared {
             config: config(),
             store: crate::store::Store::new(),
+            demand: crate::store::demand::Demand::default(),
             locals: crate::locals::Locals::of([registration]),
             identities,
             registry: crate::registry::Registry::default(),
@@ -181,6 +185,7 @@ impl World {
             telemetry,
             ending: Default::default(),
             sockets: Default::default(),
+            standing: Arc::new(crate::shared::Standing::new()),
         });
         let world = Self {
             shared,

@@ -100,8 +100,10 @@ pub(in crate::outbound) fn mesh(egress: Egress) -> Mesh {
         auto_mtls: true,
         protocol_detection_timeout_ms: None,
         min_tls: TlsVersion::V1_3,
+        tls: snapshot::MeshTls::default(),
         http10: false,
         connect_timeout_ms: 1_000,
+        scopes: std::collections::BTreeMap::new(),
     }
 }
 
@@ -160,6 +162,7 @@ pub(in crate::outbound) fn service(
         vips: vec![vip.ip()],
         headless: false,
         external_name: None,
+        external: None,
         ports: vec![ServicePort {
             name: "p".to_owned(),
             port: vip.port(),
@@ -212,6 +215,7 @@ impl World {
         let shared = Arc::new(Shared {
             config: config(),
             store: crate::store::Store::new(),
+            demand: crate::store::demand::Demand::default(),
             locals: crate::locals::Locals::default(),
             identities: identities.clone(),
             registry: crate::registry::Registry::default(),
@@ -223,6 +227,7 @@ impl World {
             telemetry,
             ending: Default::default(),
             sockets: Default::default(),
+            standing: Arc::new(crate::shared::Standing::new()),
         });
         let servers = Arc::new(Servers {
             identities,

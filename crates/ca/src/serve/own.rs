@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use identity::pki;
+use identity::pki::{self, Fingerprint};
 use model::{SpiffeId, TrustDomain};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::csr;
-use crate::root::Root;
+use crate::roots::Roots;
 use crate::sign::certify;
 
 /// The name that Istio's agents ask for.
@@ -19,14 +19,15 @@ const DNS: &str = "istiod.istio-system.svc";
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// The certificate that the service shows.
-pub(crate) struct Own {
-    root: Arc<Root>,
+pub(super) struct Own {
+    roots: Arc<Roots>,
     id: SpiffeId,
     current: Mutex<Option<Made>>,
 }
 
 struct Made {
     at: SystemTime,
+    by: Fingerprint,
     key: Arc<CertifiedKey>,
 }
 
@@ -39,10 +40,10 @@ impl std::fmt::Debug for Own {
 }
 
 impl Own {
-    pub(crate) fn new(root: Arc<Root>, trust_domain: &TrustDomain) -> Result<Self, String> {
+    pub(super) fn new(roots: Arc<Roots>, trust_domain: &TrustDomain) -> Result<Self, String> {
         let id = SpiffeId::new(trust_domain.clone(), "meshward-system", "ca").map_err(|e| e.to_string())?;
         let own = Self {
-            root,
+            roots,
             id,
             current: Mutex::new(None),
         };
@@ -50,10 +51,13 @@ impl Own {
         Ok(own)
     }
 
-    /// The one in use, or the next where that one is past its half life, or the clock was set back before its start.
+    /// The one in use, or the next where that one is past its half life, or another root signs, or the clock was set back
+    /// before its start.
     fn fresh(&self, now: SystemTime) -> Result<Arc<CertifiedKey>, String> {
+        let root = self.roots.signing();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = &*current
+            && made.by == root.fingerprint()
             && now.duration_since(made.at).is_ok_and(|age| age < LIFETIME / 2)
         {
             return Ok(Arc::clone(&made.key));
@@ -61,8 +65,8 @@ impl Own {
         let request = pki::Request::new(&self.id)?;
         let proven = csr::read(&request.csr_pem).map_err(|e| e.to_string())?;
         let lifetime = time::Duration::try_from(LIFETIME).map_err(|e| e.to_string())?;
-        let issued = certify(&self.root, &self.id, &[DNS], &proven, lifetime, now.into())
-            .map_err(|e| e.to_string())?;
+        let issued =
+            certify(&root, &self.id, &[DNS], &proven, lifetime, now.into()).map_err(|e| e.to_string())?;
         tracing::info!(id = %self.id, serial = issued.serial, not_after = %issued.not_after, "own certificate");
         let mut chain = pki::certificates(&issued.leaf)?;
         for pem in &issued.chain {
@@ -71,6 +75,7 @@ impl Own {
         let key = Arc::new(request.certify(chain)?);
         *current = Some(Made {
             at: now,
+            by: root.fingerprint(),
             key: Arc::clone(&key),
         });
         Ok(key)
@@ -88,11 +93,12 @@ impl ResolvesServerCert for Own {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::root::Root;
 
     #[test]
     fn made_anew_at_half_life_and_not_before() {
-        let root = Root::generate(&TrustDomain::default(), SystemTime::now().into()).unwrap();
-        let own = Own::new(Arc::new(root), &TrustDomain::default()).unwrap();
+        let generate = || Root::generate(&TrustDomain::default(), SystemTime::now().into()).unwrap();
+        let own = Own::new(Arc::new(Roots::of(generate())), &TrustDomain::default()).unwrap();
         let now = SystemTime::now();
         let first = own.fresh(now).unwrap();
         assert!(Arc::ptr_eq(
