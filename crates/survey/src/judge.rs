@@ -252,7 +252,7 @@ impl<'a> Judge<'a> {
                 saw.push(outcome.to_owned());
             }
             // A page for metrics that says that it has no such page has told nothing.
-            let no_page = way.to == Target::Control && outcome == "http-404";
+            let no_page = to == Target::Control && outcome == "http-404";
             if is_answer(outcome, field(&said, &["data"])) && !no_page {
                 answered = Some(format!("{address}: {outcome}"));
             }
