@@ -108,6 +108,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "snapshot",
         ],
     ),
+    ("soak", 5, &["admin"]),
     ("survey", 5, &["model"]),
     (
         "meshward",
@@ -115,6 +116,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
         &[
             "cli",
             "lab",
+            "soak",
             "survey",
             "control",
             "proxy",

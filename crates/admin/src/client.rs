@@ -87,6 +87,17 @@ pub async fn call(path: &Path, verb: &str, body: Value, fds: Vec<OwnedFd>) -> Re
 }
 
 impl Answer {
+    /// The descriptors that came with the items so far and were not taken yet, in order; closed on exec.
+    pub fn take_fds(&mut self) -> Vec<OwnedFd> {
+        self.lines.take_fds()
+    }
+
+    /// The process at the other end, as our process namespace numbers it, where the kernel says.
+    pub fn peer_pid(&self) -> Option<u32> {
+        let pid = self.stream.peer_cred().ok()?.pid()?;
+        u32::try_from(pid).ok()
+    }
+
     /// The next item; `None` when there is no more, and [`Self::finish`] has the rest.
     pub async fn item(&mut self) -> Option<Value> {
         if self.last.is_some() {

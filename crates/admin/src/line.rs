@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 /// The longest line that is read or written, in bytes.
 pub const MAX_LINE: usize = 32 * 1024 * 1024;
 
-/// How many file descriptors may come with a request.
-pub const MAX_FDS: usize = 8;
+/// How many file descriptors may come with a request, or with an item of an answer.
+pub const MAX_FDS: usize = 32;
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -97,7 +97,7 @@ fn receive_into(socket: BorrowedFd<'_>, into: &mut [u8], fds: &mut Vec<OwnedFd>)
         }
     }
     if message.flags.contains(ReturnFlags::CTRUNC) || fds.len() > MAX_FDS {
-        let text = format!("more than {MAX_FDS} file descriptors came with a request");
+        let text = format!("more than {MAX_FDS} file descriptors came at once");
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     Ok(message.bytes)

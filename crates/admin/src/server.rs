@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -75,12 +75,20 @@ impl Items {
     /// # Errors
     /// The caller is gone.
     pub async fn send(&mut self, item: &impl Serialize) -> io::Result<()> {
+        self.send_with(item, &[]).await
+    }
+
+    /// Sends one item with descriptors beside it, at most [`MAX_FDS`](crate::MAX_FDS); the caller gets copies.
+    ///
+    /// # Errors
+    /// The caller is gone, or there are too many.
+    pub async fn send_with(&mut self, item: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         #[derive(Serialize)]
         struct Item<'a, T> {
             item: &'a T,
         }
         let line = serde_json::to_vec(&Item { item })?;
-        send(&self.stream, line, &[]).await
+        send(&self.stream, line, fds).await
     }
 
     /// Returns when the caller is gone. What it still says is not listened to.
@@ -111,8 +119,34 @@ pub fn permitted(peer_uid: u32, own_uid: u32) -> bool {
 /// The path is taken by something that lives or is no socket, or cannot be bound.
 pub async fn serve<H: Handler>(path: &Path, handler: Arc<H>) -> io::Result<()> {
     clear_remains(path).await?;
+    accept(path, bind(path)?, handler).await
+}
+
+/// As [`serve()`], in the place of whoever listens at the path: from one moment to the next callers reach us and no more
+/// the other, which goes on with the calls that it has.
+///
+/// # Errors
+/// The path cannot be bound.
+pub async fn serve_instead<H: Handler>(path: &Path, handler: Arc<H>) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = bind(&new)?;
+    std::fs::rename(&new, path)?;
+    accept(path, listener, handler).await
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn accept<H: Handler>(path: &Path, listener: UnixListener, handler: Arc<H>) -> io::Result<()> {
     let own_uid = rustix::process::geteuid().as_raw();
     let places = Arc::new(Semaphore::new(MAX_CALLS));
     loop {

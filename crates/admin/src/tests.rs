@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::*;
 #[derive(Default)]
 struct Parrot {
     gone: Arc<Notify>,
+    name: &'static str,
 }
 
 impl Handler for Parrot {
@@ -35,6 +37,14 @@ impl Handler for Parrot {
                     File::from(fd).write_all(b"written there").unwrap();
                 }
                 Ok(json!(call.peer_uid))
+            }
+            "name" => Ok(json!(self.name)),
+            "give" => {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(b"given").unwrap();
+                let fds = vec![file.as_fd(); MAX_FDS];
+                call.items.send_with(&MAX_FDS, &fds).await.unwrap();
+                Ok(Value::Null)
             }
             "wait" => {
                 call.items.closed().await;
@@ -194,6 +204,42 @@ async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
         );
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn descriptors_come_beside_an_item() {
+    let served = served().await;
+    let mut answer = call(&served.path, "give", Value::Null, vec![]).await.unwrap();
+    assert_eq!(answer.item().await, Some(json!(MAX_FDS)));
+    let fds = answer.take_fds();
+    assert_eq!((fds.len(), answer.take_fds().len()), (MAX_FDS, 0));
+    let mut text = String::new();
+    let mut file = File::from(fds.into_iter().next().unwrap());
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "given");
+    assert_eq!(answer.finish().await, Ok(Value::Null));
+}
+
+#[tokio::test]
+async fn who_serves_instead_takes_the_calls_and_leaves_the_other_those_that_it_has() {
+    let served = served().await;
+    let before = call(&served.path, "wait", Value::Null, vec![]).await.unwrap();
+    let path = served.path.clone();
+    let second = Arc::new(Parrot {
+        name: "second",
+        ..Parrot::default()
+    });
+    tokio::spawn(async move { serve_instead(&path, second).await });
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while ask(&served.path, "name", Value::Null).await != Ok(json!("second")) {
+        assert!(tokio::time::Instant::now() < deadline, "the path was never taken");
+        tokio::task::yield_now().await;
+    }
+    drop(before);
+    tokio::time::timeout(Duration::from_secs(10), served.gone.notified())
+        .await
+        .expect("a call that began before goes on");
 }
 
 #[test]

@@ -18,12 +18,18 @@
 //! | up | `exec` | [`Exec`] with three descriptors | | [`Exited`] |
 //! | up | `logs` | [`Logs`] | a line of text each | null |
 //! | up | `info` | null | | [`Info`] |
+//! | up | `part` | [`Part`] | | null, when it is done |
+//! | up | `sockets` | [`Sockets`] | array of [`Listening`], with as many descriptors | null |
 //! | up | `page` | [`Page`] | | [`PageText`] |
 //! | up | `down` | null | a line of text a step | null, when nothing is left |
 //! | proxy | `access` | [`Access`] | [`AccessLine`] | null |
 //! | proxy | `why` | [`Why`] | [`Refused`] each | null |
 //! | proxy | `proxy` | null | | [`Proxy`] |
+//! | proxy | `sockets` | null | array of [`Listening`], with as many descriptors | null |
+//! | proxy | `leave` | null | | null, when another proxy may be taken for this one |
 //! | proxy | `metrics` | null | | the text of the metrics |
+
+mod parts;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +37,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use parts::{Listening, Part, PartOrder, Sockets};
 
 /// A text with objects in it, and what to call it in messages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use nix::sys::socket::{
@@ -127,6 +127,18 @@ impl UdpTproxy {
         Ok(Self { socket })
     }
 
+    /// One that another process has bound so, and handed over.
+    ///
+    /// # Errors
+    /// When it is no socket of UDP.
+    pub fn of(socket: OwnedFd) -> io::Result<Self> {
+        let socket = std::net::UdpSocket::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket: UdpSocket::from_std(socket)?,
+        })
+    }
+
     /// Waits for the next datagram.  One that is longer than `buffer` is cut.
     ///
     /// # Errors
@@ -156,6 +168,12 @@ impl UdpTproxy {
         let iov = [IoSlice::new(bytes)];
         socket.send_to_vectored(&iov, &request.source.into())?;
         Ok(())
+    }
+}
+
+impl AsFd for UdpTproxy {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

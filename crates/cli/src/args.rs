@@ -9,7 +9,8 @@ use model::Profile;
 
 use crate::ask::args::{CanI, Eval, Explain, Why};
 use crate::inspect::ca::Ca;
-use crate::{Ask, Command, Down, MAX_NODES, Part, Survey, Up};
+use crate::inspect::restart::Restart;
+use crate::{Ask, Command, Down, MAX_NODES, Part, Soak, Survey, Up};
 
 const CONVENTIONS: &str = "Exit codes: 0 yes, 1 no (denied, findings, not there), 2 could not decide or reach,
 64 usage, 65 bad input, 130 interrupted. With -o json there is one JSON document on standard output and nothing else.";
@@ -74,8 +75,29 @@ enum Verb {
 
 #[derive(Subcommand, Debug)]
 enum LabWords {
+    /// Keep a steady load up while everything about the mesh changes, and say what failed
+    Soak(SoakWords),
     /// Replay ways into and out of a mesh that surprised people, and say what got through
     Survey(SurveyWords),
+}
+
+#[derive(Args, Debug)]
+struct SoakWords {
+    /// How long all phases take together
+    #[arg(long = "for", default_value = "3m", value_name = "DURATION", value_parser = milliseconds)]
+    lasts: u64,
+    /// Requests of each of the seven kinds a second, of each of two clients
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+    /// Services that come at once, with ten endpoints each
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    services: u32,
+    /// Draw latencies and failures over time, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// The form of what is printed
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Json>,
 }
 
 #[derive(Args, Debug)]
@@ -115,6 +137,8 @@ pub(crate) enum Asked {
     /// Say how each node's proxy stands: version, certificates, drops
     #[command(visible_alias = "proxy-status")]
     Proxies(Proxies),
+    /// Start parts anew: a proxy is replaced by another one without losing a connection
+    Restart(Restart),
     /// Print the metrics of each node's proxy, the control plane and the certificate authority
     Metrics(Metrics),
     /// Show who calls whom, how often, how fast, and what is refused
@@ -488,6 +512,13 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
         Verb::Down { all } => Command::Down(Down {
             name: words.name,
             all,
+        }),
+        Verb::Lab(LabWords::Soak(words)) => Command::Soak(Soak {
+            for_ms: words.lasts,
+            rate: words.rate,
+            services: words.services,
+            plot: words.plot,
+            json: words.output.is_some(),
         }),
         Verb::Ca(CaWords {
             config: Some(config), ..

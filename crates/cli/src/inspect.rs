@@ -4,6 +4,7 @@ pub(crate) mod ca;
 pub(crate) mod dump;
 pub(crate) mod info;
 pub(crate) mod proxies;
+pub(crate) mod restart;
 mod samples;
 pub(crate) mod staleness;
 pub(crate) mod status;

@@ -34,6 +34,8 @@ pub enum Command {
     Up(Up),
     /// End one, or clear the remains of one.
     Down(Down),
+    /// Soak a mesh of its own.
+    Soak(Soak),
     /// Replay the survey against a mesh of its own.
     Survey(Survey),
     /// Be a part of a mesh, by its configuration file.
@@ -99,6 +101,21 @@ pub struct Down {
     pub name: String,
     /// `--all`: every mesh of this user.
     pub all: bool,
+}
+
+/// `meshward lab soak`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Soak {
+    /// `--for`, milliseconds, 3 min by default.
+    pub for_ms: u64,
+    /// `--rate`, 10 by default.
+    pub rate: u32,
+    /// `--services`, 1000 by default.
+    pub services: u32,
+    /// `--plot`.
+    pub plot: Option<PathBuf>,
+    /// `-o json`.
+    pub json: bool,
 }
 
 /// `meshward lab survey`.
@@ -172,6 +189,7 @@ async fn asked(mesh: &Mesh, asked: &Asked, out: &mut Out) -> out::Done {
         Asked::Info(asked) => inspect::info::info(mesh, *asked, out).await,
         Asked::Ports(asked) => inspect::info::ports(mesh, *asked, out).await,
         Asked::Proxies(asked) => inspect::proxies::proxies(mesh, asked, out).await,
+        Asked::Restart(asked) => inspect::restart::restart(mesh, asked, out).await,
         Asked::Metrics(asked) => inspect::proxies::metrics(mesh, asked, out).await,
         Asked::Top(asked) => inspect::top::top(mesh, asked, out).await,
         Asked::Dump(asked) => inspect::dump::dump(mesh, asked, out).await,

@@ -1,12 +1,15 @@
 //! The asking side.
 
+mod loan;
+
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Uri, header};
+use http::{Uri, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::limits::{CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_BUFFER, MAX_HEAD, STREAM_WINDOW};
 use crate::{Body, Request, Response, Upgrade, Version};
+use loan::{Lent, Loan};
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +30,9 @@ pub enum ClientError {
 pub struct Unsent {
     /// Why.
     pub error: ClientError,
-    /// The request, where not a byte of it has left.
+    /// The request, where it may be sent again: not a byte of it has left; the server has said that it did not look at it
+    /// (RFC 9113, 8.7); or it is idempotent, has no body, and met the end of an HTTP/1 connection that was kept (RFC 9110,
+    /// 9.2.2).
     pub request: Option<Box<Request>>,
 }
 
@@ -37,8 +42,9 @@ pub struct Sender(Inner);
 
 #[derive(Debug)]
 enum Inner {
-    Http1(hyper::client::conn::http1::SendRequest<Body>),
-    Http2(hyper::client::conn::http2::SendRequest<Body>),
+    /// And whether it has had a response.
+    Http1(hyper::client::conn::http1::SendRequest<Lent>, bool),
+    Http2(hyper::client::conn::http2::SendRequest<Lent>),
 }
 
 /// Starts to speak HTTP on a stream. The connection lives on a task of its own until it ends or all senders are gone.
@@ -61,7 +67,7 @@ where
                     tracing::debug!(%error, "a connection to a server ended");
                 }
             });
-            Ok(Sender(Inner::Http1(sender)))
+            Ok(Sender(Inner::Http1(sender, false)))
         }
         Version::Http2 => {
             let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
@@ -89,7 +95,7 @@ impl Sender {
     /// The version that is spoken.
     pub fn version(&self) -> Version {
         match self.0 {
-            Inner::Http1(_) => Version::Http1,
+            Inner::Http1(..) => Version::Http1,
             Inner::Http2(_) => Version::Http2,
         }
     }
@@ -97,7 +103,7 @@ impl Sender {
     /// Whether a request may be sent now.
     pub fn is_ready(&self) -> bool {
         match &self.0 {
-            Inner::Http1(sender) => sender.is_ready(),
+            Inner::Http1(sender, _) => sender.is_ready(),
             Inner::Http2(sender) => sender.is_ready(),
         }
     }
@@ -105,7 +111,7 @@ impl Sender {
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         match &self.0 {
-            Inner::Http1(sender) => sender.is_closed(),
+            Inner::Http1(sender, _) => sender.is_closed(),
             Inner::Http2(sender) => sender.is_closed(),
         }
     }
@@ -113,7 +119,7 @@ impl Sender {
     /// Another sender on the same connection, where its version allows several requests at once.
     pub fn share(&self) -> Option<Self> {
         match &self.0 {
-            Inner::Http1(_) => None,
+            Inner::Http1(..) => None,
             Inner::Http2(sender) => Some(Self(Inner::Http2(sender.clone()))),
         }
     }
@@ -124,7 +130,7 @@ impl Sender {
     /// The connection has ended.
     pub async fn ready(&mut self) -> Result<(), ClientError> {
         let ready = match &mut self.0 {
-            Inner::Http1(sender) => sender.ready().await,
+            Inner::Http1(sender, _) => sender.ready().await,
             Inner::Http2(sender) => sender.ready().await,
         };
         ready.map_err(ClientError::Broken)
@@ -133,22 +139,16 @@ impl Sender {
     /// Sends a request in the form that handlers get it: path in the target, authority in `host`.
     ///
     /// # Errors
-    /// There is no response; the request comes back where it is certain that nobody has seen it.
+    /// There is no response; the request comes back where it may be sent again.
     pub async fn send(&mut self, request: Request) -> Result<Response, Unsent> {
-        let sent = match &mut self.0 {
-            Inner::Http1(sender) => sender.try_send_request(request).await,
-            Inner::Http2(sender) => {
-                let request = for_http2(request)?;
-                sender.try_send_request(request).await
+        let mut response = match &mut self.0 {
+            Inner::Http1(sender, used) => {
+                let response = send_http1(sender, *used, request).await?;
+                *used = true;
+                response
             }
+            Inner::Http2(sender) => send_http2(sender, request).await?,
         };
-        let mut response = sent.map_err(|mut failed| {
-            let request = failed.take_message().map(from_http2).map(Box::new);
-            Unsent {
-                error: ClientError::Broken(failed.into_error()),
-                request,
-            }
-        })?;
         let headers = response.headers();
         if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
             return Err(Unsent {
@@ -164,8 +164,63 @@ impl Sender {
     }
 }
 
+async fn send_http1(
+    sender: &mut hyper::client::conn::http1::SendRequest<Lent>,
+    used: bool,
+    request: Request,
+) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
+    let (head, body) = request.into_parts();
+    // A server may end a kept connection just when the next request is on its way.
+    let again = (used && head.method.is_idempotent() && body.is_over()).then(|| head.clone());
+    let (loan, lent) = Loan::of(body);
+    let request = http::Request::from_parts(head, lent);
+    sender.try_send_request(request).await.map_err(|mut failed| {
+        let unsent = failed.take_message().map(|message| message.into_parts().0);
+        let error = failed.into_error();
+        let met_the_end = error.is_incomplete_message() || error.is_closed() || is_io(&error);
+        let head = unsent.or_else(|| again.filter(|_| met_the_end));
+        Unsent {
+            request: loan.back(head),
+            error: ClientError::Broken(error),
+        }
+    })
+}
+
+async fn send_http2(
+    sender: &mut hyper::client::conn::http2::SendRequest<Lent>,
+    request: Request,
+) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
+    let (head, body) = request.into_parts();
+    // The codec keeps nothing of a request that it has begun with, also where the server then refuses to look at it.
+    let again = head.clone();
+    let (loan, lent) = Loan::of(body);
+    let request = for_http2(http::Request::from_parts(head, lent))?;
+    sender.try_send_request(request).await.map_err(|mut failed| {
+        let unsent = failed.take_message().is_some();
+        let error = failed.into_error();
+        Unsent {
+            request: loan.back((unsent || was_not_looked_at(&error)).then_some(again)),
+            error: ClientError::Broken(error),
+        }
+    })
+}
+
+fn is_io(error: &hyper::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+/// Whether the server has said that it did not look at the request (RFC 9113, 8.7).
+fn was_not_looked_at(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| {
+        let went_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (went_away || refused)
+    })
+}
+
 /// `host` becomes `:authority`.
-fn for_http2(mut request: Request) -> Result<Request, Unsent> {
+fn for_http2(mut request: http::Request<Lent>) -> Result<http::Request<Lent>, Unsent> {
     let host = request.headers_mut().remove(header::HOST);
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let target = request.uri().path_and_query().cloned();
@@ -188,17 +243,4 @@ fn for_http2(mut request: Request) -> Result<Request, Unsent> {
             request: None,
         }),
     }
-}
-
-/// Undoes [`for_http2`], for a request that is tried again elsewhere.
-fn from_http2(mut request: Request) -> Request {
-    let authority = request.uri().authority().map(|a| a.as_str().to_owned());
-    if let Some(authority) = authority {
-        if let Ok(host) = HeaderValue::try_from(authority) {
-            request.headers_mut().insert(header::HOST, host);
-        }
-        let target = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    }
-    request
 }

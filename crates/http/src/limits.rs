@@ -33,6 +33,9 @@ pub const MAX_PENDING_RESETS: usize = 50;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may stay without a request.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long an HTTP/1 connection that is to end may stay without the request whose answer says so. Longer than a proxy
+/// keeps a connection that it does not use, so that no request meets its end.
+pub const LAST_REQUEST: Duration = Duration::from_secs(90);
 /// How long a refused client's bytes are read and thrown away, so that it gets to see the answer.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// And how many of them.

@@ -2,18 +2,19 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Uri, header};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::front::{Gate, REFUSED_METHOD, Shared, Verdict, valid_host};
 use crate::limits::{
-    CONNECTION_WINDOW, HEAD_TIMEOUT, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_BUFFER, MAX_FIELDS, MAX_HEAD,
-    MAX_PENDING_RESETS, MAX_STREAMS, STREAM_WINDOW,
+    CONNECTION_WINDOW, HEAD_TIMEOUT, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, LAST_REQUEST, MAX_BUFFER, MAX_FIELDS,
+    MAX_HEAD, MAX_PENDING_RESETS, MAX_STREAMS, STREAM_WINDOW,
 };
 use crate::{Fault, Request, Response, Rewind, Upgrade, sniff};
 
@@ -69,7 +70,9 @@ pub enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-/// Serves one connection to its end. After `drain`, requests under way are answered and no more are taken.
+/// Serves one connection to its end. After `drain` it is to end without a request being lost: HTTP/2 is told to open no
+/// more streams, HTTP/1 with the next answer, or when none has been asked for in [`LAST_REQUEST`]. Where nothing has been
+/// said on it yet, the first request still is answered.
 ///
 /// # Errors
 /// It broke. A clean end, and one after a refusal, is none.
@@ -88,12 +91,8 @@ where
         Protocol::Http1 => http1(io, options, handler, drain).await,
         Protocol::Http2 => http2(io, handler, drain).await,
         Protocol::Detect => {
-            let mut drain = pin!(drain);
-            let first = first_bytes(&mut io);
-            let (first, is_http2) = tokio::select! {
-                read = tokio::time::timeout(HEAD_TIMEOUT, first) => read.map_err(|_| ServeError::Timeout)??,
-                () = drain.as_mut() => return Ok(()),
-            };
+            let first = tokio::time::timeout(HEAD_TIMEOUT, first_bytes(&mut io));
+            let (first, is_http2) = first.await.map_err(|_| ServeError::Timeout)??;
             let io = Rewind::new(first, io);
             if is_http2 {
                 http2(io, handler, drain).await
@@ -129,12 +128,20 @@ where
 {
     let shared = Arc::new(Shared::default());
     let gate = Gate::new(io, Arc::clone(&shared));
+    let last = Arc::new(AtomicBool::new(false));
     let service = {
-        let shared = Arc::clone(&shared);
+        let (shared, last) = (Arc::clone(&shared), Arc::clone(&last));
         hyper::service::service_fn(move |request| {
-            let (handler, shared) = (Arc::clone(&handler), Arc::clone(&shared));
+            let (handler, shared, last) = (Arc::clone(&handler), Arc::clone(&shared), Arc::clone(&last));
             // Apart, so that a connection without a request has no room for one.
-            Box::pin(async move { answer_http1(request, options, handler.as_ref(), &shared).await })
+            Box::pin(async move {
+                let mut response = answer_http1(request, options, handler.as_ref(), &shared).await?;
+                if last.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Abort>(response)
+            })
         })
     };
     let connection = hyper::server::conn::http1::Builder::new()
@@ -144,13 +151,19 @@ where
         .serve_connection(TokioIo::new(gate), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut drain = pin!(drain);
+    let drain = async {
+        drain.await;
+        last.store(true, Ordering::Relaxed);
+        tokio::time::sleep(LAST_REQUEST).await;
+    };
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.as_mut() => {
+        // Asked first: what is answered from then on is the last.
+        biased;
+        () = drain => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        ended = connection.as_mut() => ended,
     };
     match ended {
         Ok(()) if shared.cut() => Err(ServeError::Cut),
@@ -219,7 +232,7 @@ async fn answer_http1<H: Handler>(
     let answer = handler.request(request.map(crate::Body::from)).await;
     if asks {
         let upgraded =
-            matches!(&answer, Ok(response) if response.status() == http::StatusCode::SWITCHING_PROTOCOLS);
+            matches!(&answer, Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS);
         shared.decide(if upgraded {
             Verdict::Upgraded
         } else {

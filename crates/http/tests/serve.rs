@@ -187,3 +187,59 @@ async fn http2_host_and_authority_must_agree() {
     assert_eq!(sender.send_request(request).await.unwrap().status(), 400);
     assert_eq!(*echo.faults.lock().unwrap(), [Fault::HostMismatch]);
 }
+
+/// A connection that is to end when the sender says so.
+fn ending(protocol: Protocol) -> (DuplexStream, tokio::sync::oneshot::Sender<()>, Arc<Echo>) {
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    let echo = Arc::new(Echo::default());
+    let handler = Arc::clone(&echo);
+    let (end, told) = tokio::sync::oneshot::channel();
+    tokio::spawn(serve(server, protocol, ServeOptions::default(), handler, async {
+        let _ = told.await;
+    }));
+    (client, end, echo)
+}
+
+#[tokio::test]
+async fn http1_hears_of_the_end_with_the_next_answer_and_not_before() {
+    let (mut client, end, _echo) = ending(Protocol::Detect);
+    let request = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+    let before = talk(&mut client, request).await;
+    assert!(
+        !before.contains("connection: close") && !before.contains("<closed>"),
+        "{before}"
+    );
+    end.send(()).unwrap();
+    // It is idle, and a request may be on its way: nothing is closed under it.
+    let nothing = talk(&mut client, b"").await;
+    assert_eq!(nothing, "");
+    let last = talk(&mut client, request).await;
+    assert!(
+        last.contains("connection: close") && last.ends_with("<closed>"),
+        "{last}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_was_said_yet_is_answered_once() {
+    let (mut client, end, _echo) = ending(Protocol::Detect);
+    end.send(()).unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let answer = talk(&mut client, b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("<closed>"),
+        "{answer}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_that_is_to_end_does_after_a_while() {
+    let (mut client, end, _echo) = ending(Protocol::Http1);
+    let answer = talk(&mut client, b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(!answer.contains("<closed>"), "{answer}");
+    end.send(()).unwrap();
+    tokio::time::sleep(meshward_http::limits::LAST_REQUEST - Duration::from_secs(1)).await;
+    assert_eq!(talk(&mut client, b"").await, "");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(talk(&mut client, b"").await, "<closed>");
+}

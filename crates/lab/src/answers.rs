@@ -6,19 +6,20 @@ mod pages;
 mod ports;
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use admin::verbs::{Exec, Info, Logs, PodRow};
+use admin::verbs::{Exec, Info, Logs, Part, PodRow, Sockets as Wanted};
 use admin::{Call, Failure, Handler};
 use compiler::PodView;
 use serde_json::Value;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::desired::OwnerKind;
 use crate::engine::Overview;
-use crate::parts::Pids;
+use crate::parts::{Orders, Pids, Sockets};
 use crate::pod::{Order, Pod};
 use crate::site::Site;
 
@@ -35,6 +36,10 @@ pub(crate) struct Desk {
     /// Whether everything was ready and in force at some time.
     pub(crate) settled: watch::Receiver<bool>,
     pub(crate) pids: Pids,
+    /// Where orders to single parts go.
+    pub(crate) parts: Orders,
+    /// The listening sockets of the proxies.
+    pub(crate) sockets: Sockets,
     pub(crate) order: watch::Sender<Order>,
     /// The steps of taking everything down.
     pub(crate) steps: broadcast::Sender<String>,
@@ -58,6 +63,18 @@ impl Handler for Desk {
                 Ok(Value::Null)
             }
             "info" => value(&self.info()),
+            "part" => {
+                let wanted: Part = call.parse()?;
+                self.part(&wanted).await
+            }
+            "sockets" => {
+                let wanted: Wanted = call.parse()?;
+                let broken = |error: std::io::Error| Failure::undecided(error.to_string());
+                let (labels, sockets) = self.sockets.of(&wanted.node).map_err(broken)?;
+                let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+                call.items.send_with(&labels, &sockets).await.map_err(broken)?;
+                Ok(Value::Null)
+            }
             "page" => {
                 let wanted = call.parse()?;
                 value(&pages::fetch(&self.site, wanted).await?)
@@ -154,6 +171,22 @@ impl Desk {
                 "there is no pod or workload `{target}` in namespace `{namespace}`: {known}"
             ))
         })
+    }
+
+    async fn part(&self, wanted: &Part) -> Result<Value, Failure> {
+        let Some(part) = self.parts.get(&wanted.name) else {
+            let names: Vec<&str> = self.parts.keys().map(String::as_str).collect();
+            return Err(Failure::no(format!(
+                "there is no part `{}`: there are `{}`",
+                wanted.name,
+                names.join("`, `")
+            )));
+        };
+        let (tell, done) = oneshot::channel();
+        let over = || Failure::undecided("the mesh is being taken down");
+        part.send((wanted.order, tell)).await.map_err(|_| over())?;
+        done.await.map_err(|_| over())?.map_err(Failure::undecided)?;
+        Ok(Value::Null)
     }
 
     fn info(&self) -> Info {

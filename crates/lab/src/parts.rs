@@ -1,37 +1,32 @@
 //! The parts of a mesh: started in their namespaces, logged, started again when they end.
 
 mod config;
+mod keeper;
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use capture::Netns;
 use capture::process::{Confinement, confine};
-use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::pod::{Order, terminate};
+use crate::pod::Order;
 use crate::process::logbook::Logbook;
 use crate::process::{self, Process, StartError};
 use crate::show::Notice;
 use crate::site::Site;
 
 pub(crate) use config::write;
-
-/// How long to wait before a part is started again; twice that the next time, and so on.
-const BACKOFF: Duration = Duration::from_millis(50);
-/// The longest wait.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// A part that has run for this long begins anew.
-const STEADY: Duration = Duration::from_secs(10);
-/// How long a part may take to end.
-const GRACE: Duration = Duration::from_secs(3);
+use keeper::Keeper;
+pub(crate) use keeper::{Orders, Told, orders};
+pub(crate) use sockets::Sockets;
 
 /// How long the other parts wait for the CA's trust bundle.
 const ROOTS: Duration = Duration::from_secs(5);
@@ -70,73 +65,27 @@ pub(crate) fn parts(site: &Site) -> Vec<Part> {
 /// Keeps all parts running until the order is given to end, and then until they have.
 pub(crate) async fn keep(
     site: Arc<Site>,
-    parts: Vec<Part>,
+    parts: Vec<(Part, mpsc::Receiver<Told>)>,
     order: watch::Receiver<Order>,
     pids: Pids,
     notices: mpsc::Sender<Notice>,
+    sockets: Sockets,
 ) {
     let mut kept = JoinSet::new();
-    for part in parts {
-        kept.spawn(keep_one(
-            Arc::clone(&site),
+    for (part, orders) in parts {
+        let keeper = Keeper {
+            site: Arc::clone(&site),
             part,
-            order.clone(),
-            Arc::clone(&pids),
-            notices.clone(),
-        ));
+            order: order.clone(),
+            pids: Arc::clone(&pids),
+            notices: notices.clone(),
+            sockets: sockets.clone(),
+            orders,
+            leaving: Vec::new(),
+        };
+        kept.spawn(keeper.run());
     }
     while kept.join_next().await.is_some() {}
-}
-
-async fn keep_one(
-    site: Arc<Site>,
-    part: Part,
-    mut order: watch::Receiver<Order>,
-    pids: Pids,
-    notices: mpsc::Sender<Notice>,
-) {
-    let log = site.run.logs().join(format!("{}.log", part.name));
-    let book = match Logbook::new(log.clone()) {
-        Ok(book) => book,
-        Err(error) => {
-            let why = format!("error: cannot make `{}`: {error}", log.display());
-            let _ = notices.send(Notice::Line(why)).await;
-            return;
-        }
-    };
-    let mut backoff = BACKOFF;
-    if part.word != "ca" {
-        let bundle = site.run.roots();
-        tokio::select! {
-            () = roots(&bundle) => {}
-            () = given(&mut order) => return,
-        }
-    }
-    while *order.borrow() == Order::Run {
-        let since = Instant::now();
-        let code = match start(&site, &part, &book).await {
-            Ok(mut process) => {
-                note(&pids, &part.name, Some(process.pid));
-                let code = wait(&mut process, &mut order).await;
-                note(&pids, &part.name, None);
-                code.map(|code| format!("ended with exit code {code}"))
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        let Some(why) = code else {
-            return;
-        };
-        if since.elapsed() >= STEADY {
-            backoff = BACKOFF;
-        }
-        let line = format!("{}: {why}; starting it again, see `{}`", part.name, log.display());
-        let _ = notices.send(Notice::Line(line)).await;
-        tokio::select! {
-            () = tokio::time::sleep(backoff) => {}
-            () = given(&mut order) => return,
-        }
-        backoff = (backoff * 2).min(MAX_BACKOFF);
-    }
 }
 
 /// Returns when the CA has said whom to trust, or is late: without that, the others would only begin with a failure.
@@ -150,24 +99,6 @@ async fn roots(path: &Path) {
 /// Returns when the order is given to end.
 pub(crate) async fn given(order: &mut watch::Receiver<Order>) {
     let _ = order.wait_for(|order| *order != Order::Run).await;
-}
-
-async fn wait(process: &mut Process, order: &mut watch::Receiver<Order>) -> Option<i32> {
-    tokio::select! {
-        code = process.ended() => return Some(code),
-        () = given(order) => {}
-    }
-    process.signal(Signal::TERM);
-    terminate(process, GRACE, order).await;
-    None
-}
-
-fn note(pids: &Pids, name: &str, pid: Option<u32>) {
-    let mut pids = pids.lock().unwrap_or_else(PoisonError::into_inner);
-    match pid {
-        Some(pid) => drop(pids.insert(name.to_owned(), pid)),
-        None => drop(pids.remove(name)),
-    }
 }
 
 async fn start(site: &Site, part: &Part, book: &Arc<Logbook>) -> Result<Process, StartError> {

@@ -153,6 +153,11 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
     /// Its exit code, once it has ended; 128 and the number of the signal that ended it.
     pub(crate) async fn ended(&mut self) -> i32 {
         match self.end.wait_for(Option::is_some).await {

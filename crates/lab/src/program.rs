@@ -37,6 +37,7 @@ pub(crate) fn of(container: &Container, images: &[(String, String)]) -> Result<P
         "tcp-echo-server" => Ok(Program::BuiltIn("tcp-echo", tcp_echo(container))),
         "app" => Ok(Program::BuiltIn("echo", echo(container))),
         "ext-authz" => Ok(Program::BuiltIn("ext-authz", arguments(container))),
+        "tally" => Ok(Program::BuiltIn("tally", arguments(container))),
         "curl" => Ok(tool(container, Some("curl"))),
         "sleep" => Ok(tool(container, None)),
         _ => Err(format!(

@@ -277,13 +277,15 @@ fn start(up: &cli::Up, site: &Arc<Site>, sources: Vec<control::Source>) -> (Done
     );
     let _ = notices.try_send(Notice::Progress(progress));
 
-    let parts = parts::parts(site);
+    let (part_orders, parts) = parts::orders(parts::parts(site));
+    let sockets = parts::Sockets::default();
     let parts_done = tokio::spawn(parts::keep(
         Arc::clone(site),
         parts,
         parts_ordered,
         Arc::clone(&pids),
         notices.clone(),
+        sockets.clone(),
     ));
     let out = Outputs {
         overview: overview_to,
@@ -313,6 +315,8 @@ fn start(up: &cli::Up, site: &Arc<Site>, sources: Vec<control::Source>) -> (Done
         overview: overview.clone(),
         settled: settled.clone(),
         pids,
+        parts: part_orders,
+        sockets,
         order: order.clone(),
         steps: steps.clone(),
         down: is_down,

@@ -20,6 +20,13 @@ fn main() -> ExitCode {
             lab::up(up)
         }
         Command::Down(down) => lab::down(&down),
+        Command::Soak(asked) => soak::run(&soak::Asked {
+            for_ms: asked.for_ms,
+            rate: asked.rate,
+            services: usize::try_from(asked.services).unwrap_or(usize::MAX),
+            json: asked.json,
+            plot: asked.plot,
+        }),
         Command::Survey(asked) => survey::run(&survey::Asked {
             profile: asked.profile,
             json: asked.json,

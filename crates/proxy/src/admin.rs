@@ -1,5 +1,6 @@
 //! What the command line may ask a proxy, over its Unix socket.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use admin::trust::{Holding, Leaf};
@@ -11,15 +12,18 @@ use telemetry::{Event, Peer};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::inbound::Denials;
-use crate::shared::{Shared, Standing, staleness};
+use crate::shared::{Shared, Stage, Standing, staleness};
 
 /// Answers until the socket fails.
 pub(crate) async fn serve(shared: Arc<Shared>, standing: Arc<Standing>) -> Result<(), String> {
     let path = shared.config.socket.clone();
     let desk = Arc::new(Desk { shared, standing });
-    admin::serve(&path, desk)
-        .await
-        .map_err(|error| format!("cannot answer at `{}`: {error}", path.display()))
+    let served = if desk.shared.config.take_over {
+        admin::serve_instead(&path, desk).await
+    } else {
+        admin::serve(&path, desk).await
+    };
+    served.map_err(|error| format!("cannot answer at `{}`: {error}", path.display()))
 }
 
 struct Desk {
@@ -50,6 +54,17 @@ impl Handler for Desk {
                 Ok(Value::Null)
             }
             "proxy" => value(&self.proxy()?),
+            "sockets" => {
+                let (labels, sockets) = self.shared.sockets.copies().map_err(broken)?;
+                let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+                call.items.send_with(&labels, &sockets).await.map_err(broken)?;
+                Ok(Value::Null)
+            }
+            "leave" => {
+                self.shared.sockets.release();
+                self.shared.ending.advance(Stage::HandedOver);
+                Ok(Value::Null)
+            }
             "trust" => value(&self.holding()),
             "metrics" => Ok(Value::String(staleness::metrics(&self.shared))),
             other => Err(Failure::usage(format!("a proxy has no verb `{other}`"))),
@@ -123,6 +138,10 @@ impl Desk {
                 .collect(),
         })
     }
+}
+
+fn broken(error: std::io::Error) -> Failure {
+    Failure::undecided(error.to_string())
 }
 
 /// Whether the reader is still there.

@@ -42,6 +42,12 @@ pub struct Config {
     /// The lifetime of leaves to ask for, in seconds; 0 leaves it to the CA.
     #[serde(default)]
     pub leaf_lifetime_s: u64,
+    /// Whether to take the place of a proxy that runs, found by `socket`; without one, it begins anew.
+    #[serde(default)]
+    pub take_over: bool,
+    /// The socket of whoever keeps the listening sockets of this node's proxy while none runs.
+    #[serde(default)]
+    pub keeper: Option<PathBuf>,
 }
 
 /// A workload of this node: a file `MARK.json`, written by whoever attaches the pod before its link comes up.

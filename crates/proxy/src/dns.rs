@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::Registration;
-use crate::shared::Shared;
+use crate::shared::{Purpose, Shared, Stage};
 use answer::{Outcome, Transport, answer};
 use askers::{Askers, Turn};
 
@@ -70,12 +70,38 @@ pub(crate) fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<Result<(), String>
     });
     for address in capture::socket::capture_addresses(capture::DNS_PORT) {
         let taken = |error| format!("cannot take captured DNS at {address}: {error}");
-        let socket = UdpTproxy::bind(address).map_err(taken)?;
-        let listener = capture::socket::tproxy_listener(address).map_err(taken)?;
-        tasks.spawn(Arc::clone(&server).udp(Arc::new(socket)));
-        tasks.spawn(Arc::clone(&server).tcp(listener));
+        let socket = match shared.sockets.offered(Purpose::DnsUdp, address) {
+            Some(socket) => UdpTproxy::of(socket),
+            None => UdpTproxy::bind(address),
+        }
+        .map_err(taken)?;
+        let kept = shared.sockets.keep(Purpose::DnsUdp, address, &socket);
+        kept.map_err(taken)?;
+        let listener = shared
+            .sockets
+            .listener(Purpose::Dns, address, capture::socket::tproxy_listener)
+            .map_err(taken)?;
+        until_handed_over(shared, tasks, Arc::clone(&server).udp(Arc::new(socket)));
+        until_handed_over(shared, tasks, Arc::clone(&server).tcp(listener));
     }
     Ok(())
+}
+
+/// Takes questions from when the proxy is ready until another one takes them. The task stays, as all do.
+fn until_handed_over(
+    shared: &Shared,
+    tasks: &mut JoinSet<Result<(), String>>,
+    taking: impl Future<Output = Result<(), String>> + Send + 'static,
+) {
+    let handed_over = shared.ending.reached(Stage::HandedOver);
+    let begin = shared.ending.reached(Stage::Running);
+    tasks.spawn(async move {
+        begin.await;
+        tokio::select! {
+            ended = taking => ended,
+            () = handed_over => std::future::pending().await,
+        }
+    });
 }
 
 struct Server {

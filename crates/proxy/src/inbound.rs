@@ -21,7 +21,6 @@ mod tcp;
 mod token;
 mod xfcc;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -38,7 +37,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::Registration;
 use crate::outbound::headers::{self, Asks};
 use crate::relay::Relayed;
-use crate::shared::Shared;
+use crate::shared::{Carried, Shared, Stage};
 use chain::{Chain, Inside};
 use metadata::Told;
 use record::Record;
@@ -195,14 +194,17 @@ async fn take(
     listener: TcpListener,
     whose: impl Fn(&TcpStream) -> std::io::Result<(u32, SocketAddr)>,
 ) {
-    let mut draining = pin!(told(&shared));
+    let mut draining = pin!(shared.ending.reached(Stage::Draining));
     let open = Arc::new(Open::default());
+    shared.ending.reached(Stage::Running).await;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
                     let known = whose(&stream);
-                    tokio::spawn(taken(Arc::clone(&shared), Arc::clone(&open), stream, client, known));
+                    let carried = shared.ending.carry();
+                    let (shared, open) = (Arc::clone(&shared), Arc::clone(&open));
+                    tokio::spawn(taken(shared, open, carried, stream, client, known));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting captured connections failed");
@@ -214,17 +216,10 @@ async fn take(
     }
 }
 
-/// Returns when the proxy is told to stop. A sender that is gone is a proxy that is going.
-fn told(shared: &Shared) -> impl Future<Output = ()> + Send + 'static {
-    let mut draining = shared.draining.clone();
-    async move {
-        let _ = draining.wait_for(|told| *told).await.map(|_| ());
-    }
-}
-
 async fn taken(
     shared: Arc<Shared>,
     open: Arc<Open>,
+    _carried: Carried,
     stream: TcpStream,
     client: SocketAddr,
     known: std::io::Result<(u32, SocketAddr)>,
@@ -302,7 +297,7 @@ async fn accept(
     drop(index);
     let sniffed = tokio::select! {
         sniffed = sniff::first(stream, mode, protocol, limit) => sniffed,
-        () = told(&shared) => return record.refuse(Reason::Draining),
+        () = shared.ending.reached(Stage::Over) => return record.refuse(Reason::Draining),
     };
     let (stream, first) = match sniffed {
         Ok(sniffed) => sniffed,

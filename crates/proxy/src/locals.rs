@@ -13,6 +13,7 @@ mod read;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ struct Inner {
     reading: Mutex<()>,
     misses: Mutex<HashMap<u32, Instant>>,
     changed: watch::Sender<()>,
+    /// Whether the directory was read.
+    read: AtomicBool,
 }
 
 impl Default for Inner {
@@ -56,6 +59,7 @@ impl Default for Inner {
             reading: Mutex::default(),
             misses: Mutex::default(),
             changed: watch::Sender::new(()),
+            read: AtomicBool::new(false),
         }
     }
 }
@@ -106,6 +110,7 @@ impl Locals {
         let locals = Self::default();
         let known = Known::new(registrations.into_iter().map(Arc::new));
         locals.0.known.store(Arc::new(known));
+        locals.0.read.store(true, Ordering::Release);
         locals
     }
 
@@ -131,6 +136,11 @@ impl Locals {
     pub(crate) fn by_address(&self, address: IpAddr) -> Option<Arc<Registration>> {
         let known = self.0.known.load();
         known.by_address.get(&canonical_ip(address)).cloned()
+    }
+
+    /// Whether all are known: the directory has been read, or there is none.
+    pub(crate) fn are_read(&self) -> bool {
+        self.0.read.load(Ordering::Acquire)
     }
 
     /// All, in no particular order.
@@ -206,6 +216,7 @@ impl Inner {
         let _reading = locked(&self.reading);
         let registrations = read::directory(&self.directory)?;
         self.known.store(Arc::new(Known::new(registrations)));
+        self.read.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod tcp;
 pub(crate) mod trace;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::Registration;
 use crate::registry::Entry;
-use crate::shared::Shared;
+use crate::shared::{Carried, Shared, Stage};
 pub(crate) use call::{Call, NoReply, Reply};
 use dial::{Dial, Kernel, Plain};
 use event::Record;
@@ -83,16 +84,18 @@ async fn take(
     whose: impl Fn(&TcpStream) -> std::io::Result<(u32, SocketAddr)>,
 ) {
     outbound.shared.authorizers.reached_by(&outbound);
-    let mut draining = outbound.shared.draining.clone();
+    let mut draining = pin!(outbound.shared.ending.reached(Stage::Draining));
     let mut version = outbound.shared.store.version();
     let mut sweep = tokio::time::interval(SWEEP);
     outbound.follow();
+    outbound.shared.ending.reached(Stage::Running).await;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
                     let known = whose(&stream);
-                    tokio::spawn(Arc::clone(&outbound).taken(stream, client, known));
+                    let carried = outbound.shared.ending.carry();
+                    tokio::spawn(Arc::clone(&outbound).taken(carried, stream, client, known));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting captured connections failed");
@@ -104,8 +107,18 @@ async fn take(
                 Err(_) => return,
             },
             _ = sweep.tick() => outbound.pool.sweep(),
-            // A sender that is gone is a proxy that is going.
-            () = async { drop(draining.wait_for(|told| *told).await) } => return,
+            () = &mut draining => break,
+        }
+    }
+    // What is open goes on, and has its connections kept as before.
+    drop(listener);
+    loop {
+        tokio::select! {
+            changed = version.changed() => match changed {
+                Ok(()) => outbound.follow(),
+                Err(_) => return,
+            },
+            _ = sweep.tick() => outbound.pool.sweep(),
         }
     }
 }
@@ -190,6 +203,7 @@ impl Outbound {
 
     async fn taken(
         self: Arc<Self>,
+        _carried: Carried,
         stream: TcpStream,
         client: SocketAddr,
         known: std::io::Result<(u32, SocketAddr)>,
@@ -243,10 +257,9 @@ impl Outbound {
         let read = plan::reading(&destination, &index, dialled.port());
         let http10 = index.mesh().http10;
         drop(index);
-        let mut draining = self.shared.draining.clone();
         let sniffed = tokio::select! {
             sniffed = plan::sniff(stream, read, http10) => sniffed,
-            () = async { drop(draining.wait_for(|told| *told).await) } => return record.refuse(Reason::Draining),
+            reason = entry.closed() => return record.refuse(reason),
         };
         match sniffed {
             Ok((stream, Spoken::Http)) => self.http(record, client, stream, http10).await,

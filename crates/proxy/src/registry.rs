@@ -103,6 +103,16 @@ impl Registry {
         })
     }
 
+    /// Tells all that are open to end.
+    pub(crate) fn close(&self, reason: Reason) {
+        for shard in &self.places.shards {
+            let open: Vec<_> = locked(shard).values().cloned().collect();
+            for slot in open.iter().filter_map(Weak::upgrade) {
+                slot.end(reason);
+            }
+        }
+    }
+
     /// How many are open.
     pub(crate) fn len(&self) -> usize {
         self.places.open.load(Ordering::Relaxed)
@@ -155,8 +165,13 @@ impl Slot {
     fn ask(&self, index: &Index) {
         if self.reason.get().is_none()
             && let Err(reason) = (self.check)(index)
-            && self.reason.set(reason).is_ok()
         {
+            self.end(reason);
+        }
+    }
+
+    fn end(&self, reason: Reason) {
+        if self.reason.set(reason).is_ok() {
             self.closed.notify_waiters();
         }
     }

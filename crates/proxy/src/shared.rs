@@ -1,12 +1,13 @@
 //! What all tasks of a proxy share.
 
+mod ending;
+mod sockets;
 pub(crate) mod staleness;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Config;
@@ -15,6 +16,9 @@ use crate::locals::Locals;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::store::demand::Demand;
+
+pub(crate) use ending::{Carried, Ending, Stage};
+pub(crate) use sockets::{Offer, Purpose, Sockets};
 
 /// One proxy.
 pub(crate) struct Shared {
@@ -42,10 +46,12 @@ pub(crate) struct Shared {
     pub(crate) authorizers: Authorizers,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
+    /// How far its end has come.
+    pub(crate) ending: Ending,
+    /// What it listens on, for whoever takes its place.
+    pub(crate) sockets: Sockets,
     /// The link to the control plane, and what capture drops.
     pub(crate) standing: Arc<Standing>,
-    /// Becomes true when the proxy is told to stop: what is under way is finished, nothing new is begun.
-    pub(crate) draining: watch::Receiver<bool>,
 }
 
 impl std::fmt::Debug for Shared {

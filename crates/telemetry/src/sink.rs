@@ -17,6 +17,8 @@ use crate::traffic::{Flow, Progress};
 
 /// How many events may wait for the log writer. Past it they are counted as lost, never waited for.
 pub const LOG_QUEUE: usize = 8192;
+/// Bytes of the access log that are written at once; the line that goes beyond is the last.
+const BATCH: usize = 64 * 1024;
 
 /// How many spans may wait to be sent. Past it they are counted as lost.
 pub const SPAN_QUEUE: usize = 4096;
@@ -239,30 +241,41 @@ impl Telemetry {
     }
 }
 
+/// Writes lines until nobody sends any more. A full disk loses lines, never traffic: what could not be written is counted, and
+/// what comes once there is room again begins on a line of its own.
 fn write_lines(
     mut receive: mpsc::Receiver<Entry>,
-    writer: Box<dyn Write + Send>,
+    mut writer: Box<dyn Write + Send>,
     format: Format,
     lost: &Counter,
 ) {
-    let mut out = io::BufWriter::with_capacity(64 * 1024, writer);
+    let mut lines = String::new();
+    let mut torn = false;
     while let Some(entry) = receive.blocking_recv() {
-        let (mut next, mut asked) = (Some(entry), Vec::new());
-        // All that is waiting is written before one flush.
+        lines.clear();
+        if torn {
+            lines.push('\n');
+        }
+        let (mut next, mut count, mut asked) = (Some(entry), 0, Vec::new());
+        // All that is waiting is written at once, up to a bound.
         while let Some(entry) = next {
             match entry {
                 Entry::Event(event) => {
-                    if writeln!(out, "{}", render::line(&event, format)).is_err() {
-                        // A full disk loses lines, never traffic.
-                        lost.inc();
-                    }
+                    lines.push_str(&render::line(&event, format));
+                    lines.push('\n');
+                    count += 1;
                 }
                 Entry::Flush(answer) => asked.push(answer),
             }
-            next = receive.try_recv().ok();
+            next = (lines.len() < BATCH).then(|| receive.try_recv().ok()).flatten();
         }
-        // What cannot be written now is kept, and tried with the next.
-        let _ = out.flush();
+        if count > 0 {
+            let written = writer.write_all(lines.as_bytes()).and_then(|()| writer.flush());
+            torn = written.is_err();
+            if torn {
+                lost.inc_by(count);
+            }
+        }
         for answer in asked {
             let _ = answer.try_send(());
         }
@@ -401,6 +414,82 @@ mod tests {
         let written = std::fs::read_to_string(&path).unwrap();
         assert_eq!(written.lines().count(), 100);
         std::fs::remove_file(path).unwrap();
+    }
+
+    /// A proxy's log on a disk of 64 KiB; `None` after saying why not.
+    fn small_disk() -> Option<tempfile::TempDir> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .arg(directory.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(directory),
+            other => {
+                println!("skipped: no small disk: {other:?}");
+                None
+            }
+        }
+    }
+
+    fn lost(telemetry: &Telemetry) -> u64 {
+        let text = telemetry.metrics_text();
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("meshward_log_events_lost_total"));
+        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn soon(what: &str, so: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !so() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "not soon: {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_that_are_counted_and_nobody_waits() {
+        let Some(directory) = small_disk() else {
+            return;
+        };
+        let (log, filler) = (directory.path().join("log"), directory.path().join("filler"));
+        let options = TelemetryOptions {
+            target: LogTarget::File(log.clone()),
+            ..TelemetryOptions::default()
+        };
+        let telemetry = Telemetry::start(&options).unwrap();
+        telemetry.emit(request(200));
+        soon("the first line", || {
+            std::fs::read_to_string(&log).unwrap().ends_with('\n')
+        });
+        let _ = std::fs::write(&filler, vec![b'x'; 64 * 1024]);
+        let begin = Instant::now();
+        for _ in 0..2000 {
+            telemetry.emit(request(201));
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5), "who emits waited");
+        soon("what could not be written is counted", || lost(&telemetry) > 0);
+        // What still waits would fill the room.
+        telemetry.flush();
+        std::fs::remove_file(&filler).unwrap();
+        soon("lines come again, each whole", || {
+            telemetry.emit(request(299));
+            std::fs::read_to_string(&log).unwrap().contains("299")
+        });
+        let text = std::fs::read_to_string(&log).unwrap();
+        let whole = |line: &&str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+        // At most the line that met the full disk is torn.
+        let broken = text
+            .lines()
+            .filter(|line| !line.is_empty() && !whole(line))
+            .count();
+        assert!(broken <= 1, "{broken} lines are torn");
+        drop(telemetry);
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(directory.path())
+            .status();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Programs that answer for well-known container images on a machine without a registry: httpbin,
 //! Istio's echo application, the TCP echo server, an external authorizer, an idle process, a probe that speaks from inside a pod,
-//! a steady load that is counted at both ends, and a witness that tells what comes to a pod.
+//! steady loads that are counted at both ends, garbage, and a witness that tells what comes to a pod.
 //!
 //! They stand for other people's software, so they share no code with the proxy and speak plainly.
 
@@ -9,7 +9,9 @@
 mod collector;
 mod echo;
 mod ext_authz;
+mod garbage;
 mod httpbin;
+mod load;
 mod probe;
 mod record;
 mod serve;
@@ -28,6 +30,9 @@ pub const PROGRAMS: &[&str] = &[
     "probe",
     "record",
     "traffic",
+    "load",
+    "tally",
+    "garbage",
 ];
 
 /// Runs a program until it ends and returns its exit code; 64 for a name or arguments that it does not know.
@@ -46,6 +51,9 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "idle" => idle().await,
             "traffic" => traffic::run(&args).await,
             "probe" => probe::run(&args).await,
+            "garbage" => garbage::run(&args).await,
+            "load" => load::run(&args).await,
+            "tally" => load::tally::run(&args).await,
             "record" => record::run(&args).await,
             other => Err(Exit::usage(format!(
                 "`{other}` is not a built-in program: {}",

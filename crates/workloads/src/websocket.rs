@@ -31,7 +31,7 @@ pub(crate) async fn echo<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> io::
     }
 }
 
-async fn frame<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<(u8, Vec<u8>)> {
+pub(crate) async fn frame<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<(u8, Vec<u8>)> {
     let first = io.read_u8().await?;
     let second = io.read_u8().await?;
     let len = match second & 0x7f {
@@ -55,7 +55,7 @@ async fn frame<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<(u8, Vec<u8>)> 
     Ok((first, payload))
 }
 
-async fn write<IO: AsyncWrite + Unpin>(io: &mut IO, first: u8, payload: &[u8]) -> io::Result<()> {
+pub(crate) async fn write<IO: AsyncWrite + Unpin>(io: &mut IO, first: u8, payload: &[u8]) -> io::Result<()> {
     let mut out = vec![first];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(short), _) if short < 126 => out.push(short),

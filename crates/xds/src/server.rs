@@ -80,7 +80,7 @@ impl NodeStatus {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    pub(crate) use super::board::Board;
+    pub(crate) use super::board::{Board, Streams};
 }
 
 /// The server; clones are the same one.

@@ -223,20 +223,38 @@ async fn r39_a_node_gets_nothing_that_belongs_to_another() {
 }
 
 #[tokio::test]
-async fn a_newer_stream_of_a_node_ends_the_older_one() {
+async fn a_proxy_that_leaves_is_told_of_changes_until_its_end_and_the_newest_speaks_for_the_node() {
     let server = Server::new();
     server.publish("a", set(&[("one", 1)])).unwrap();
     let (address, _task) = serve(&server).await;
     let address = Arc::new(Mutex::new(address));
     let (mut old, old_task) = client(&address, "a", "token-of-a");
     next(&mut old).await;
-    // Its stream lives on in the server, as after a broken link, until the next one comes.
     let (mut new, _new_task) = client(&address, "a", "token-of-a");
     next(&mut new).await;
-    old_task.abort();
     let version = server.publish("a", set(&[("one", 2)])).unwrap();
-    let status = until(&server, "a", |s| s.acked == version && s.connected).await;
-    assert_eq!(status.acked, version);
+    assert_eq!(
+        (next(&mut old).await.1, next(&mut new).await.1),
+        (version, version)
+    );
+    old_task.abort();
+    let version = server.publish("a", set(&[("one", 3)])).unwrap();
+    let status = until(&server, "a", |s| s.acked == version).await;
+    assert!(status.connected);
+}
+
+#[test]
+fn of_many_streams_of_a_node_the_oldest_are_found() {
+    let mut streams = crate::server::testing::Streams::default();
+    let numbers: Vec<_> = (0..5).map(|_| streams.begin()).collect();
+    assert_eq!(streams.newer_than(numbers[0]), 4);
+    assert_eq!(streams.newer_than(numbers[4]), 0);
+    assert!(!streams.end(numbers[0]));
+    for number in &numbers[1..4] {
+        assert!(!streams.end(*number));
+    }
+    assert!(streams.end(numbers[4]));
+    assert!(streams.begin() > numbers[4]);
 }
 
 fn wire(name: &str, body: &[u8]) -> discovery::Resource {

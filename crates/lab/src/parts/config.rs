@@ -93,6 +93,8 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
                 .collect(),
             dns_upstreams: Vec::new(),
             leaf_lifetime_s: up.leaf_lifetime_s,
+            take_over: true,
+            keeper: Some(run.up_socket()),
         };
         put(&path(run, &format!("proxy-{}", node.name)), &proxy)?;
     }

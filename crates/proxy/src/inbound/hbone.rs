@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use super::chain::{self, Chain};
 use super::open::{Open, Share};
 use super::record::{self, Record};
-use super::{Callee, Caller, callee_of, http, is_reserved, reset, sniff, tcp, told};
-use crate::shared::Shared;
+use super::{Callee, Caller, callee_of, http, is_reserved, reset, sniff, tcp};
+use crate::shared::{Shared, Stage};
 
 /// The one application protocol.
 const ALPN: [&[u8]; 1] = [b"h2"];
@@ -37,7 +37,7 @@ pub(super) async fn accept(
     let sniffed = tokio::select! {
         // Mutual TLS is demanded, whatever the modes of the ports are (MT-26, MT-27).
         sniffed = sniff::first(stream, MtlsMode::Strict, Protocol::Tcp, None) => sniffed,
-        () = told(&shared) => return record.refuse(Reason::Draining),
+        () = shared.ending.reached(Stage::Over) => return record.refuse(Reason::Draining),
     };
     let (stream, first) = match sniffed {
         Ok(sniffed) => sniffed,
@@ -84,7 +84,8 @@ pub(super) async fn accept(
         callee,
         open,
     });
-    let served = serve_tunnels(accepted.stream, handler, told(&shared)).await;
+    let drain = shared.ending.reached(Stage::Draining);
+    let served = serve_tunnels(accepted.stream, handler, drain).await;
     match served {
         // Each tunnel has left an event of its own.
         Ok(()) => record.discard(),
@@ -169,7 +170,7 @@ impl Handler {
         // What is inside is not in TLS of the mesh's again: as on a port without.
         let sniffed = tokio::select! {
             sniffed = sniff::first(tunnel, MtlsMode::Disable, protocol, limit) => sniffed,
-            () = told(&self.shared) => return self.refuse(Reason::Draining, ""),
+            () = self.shared.ending.reached(Stage::Over) => return self.refuse(Reason::Draining, ""),
         };
         let (stream, first) = match sniffed {
             Ok(sniffed) => sniffed,

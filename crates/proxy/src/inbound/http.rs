@@ -19,7 +19,7 @@ use super::record::Record;
 use super::{Callee, Caller, external, fields, is_ready, token, xfcc};
 use crate::outbound::headers::{self, Asks};
 use crate::outbound::trace::{self, Whose};
-use crate::shared::Shared;
+use crate::shared::{Shared, Stage};
 
 /// What a caller reads where the application is not to be reached.
 const UNREACHED: &str =
@@ -49,10 +49,7 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let mut draining = self.shared.draining.clone();
-        let drain = async move {
-            let _ = draining.wait_for(|told| *told).await;
-        };
+        let drain = self.shared.ending.reached(Stage::Draining);
         let options = ServeOptions { http10: self.http10 };
         let handler = Arc::new(Requests {
             connection: self,
@@ -63,7 +60,9 @@ impl Connection {
             return record.discard();
         }
         match served {
-            Ok(()) if *handler.connection.shared.draining.borrow() => record.refuse(Reason::Draining),
+            Ok(()) if handler.connection.shared.ending.stage() != Stage::Running => {
+                record.refuse(Reason::Draining);
+            }
             Ok(()) => record.gone("closed before a request"),
             Err(ServeError::Timeout) => record.refuse(Reason::Timeout),
             Err(error) => record.gone(&error.to_string()),

@@ -24,6 +24,7 @@ use super::pool::{Key, Lease, Opened, Speak};
 use super::trace::{self, Whose};
 use super::{Client, Downstream, Outbound, RETRIES};
 use crate::inbound;
+use crate::shared::Stage;
 
 /// How long to wait before the same endpoint is tried again (Istio's base interval).
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
@@ -37,10 +38,7 @@ impl Outbound {
         stream: Rewind<S>,
         http10: bool,
     ) {
-        let mut draining = self.shared.draining.clone();
-        let drain = async move {
-            let _ = draining.wait_for(|told| *told).await;
-        };
+        let drain = self.shared.ending.reached(Stage::Draining);
         let handler = Arc::new(Requests {
             outbound: self,
             client: Arc::new(client),

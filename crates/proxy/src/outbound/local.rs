@@ -19,7 +19,7 @@ use super::hop::Hop;
 use super::{Client, Outbound};
 use crate::inbound::{self, Callee, Caller};
 use crate::relay::relay;
-use crate::shared::Shared;
+use crate::shared::{Shared, Stage};
 
 /// Bytes that a connection within the process holds in each direction.
 const BUFFER: usize = 64 * 1024;
@@ -118,16 +118,13 @@ async fn accept(
             return;
         }
     };
-    let mut draining = shared.draining.clone();
+    let drain = shared.ending.reached(Stage::Draining);
     let handler = Arc::new(Requests {
         shared,
         caller,
         callee,
         restored,
     });
-    let drain = async move {
-        let _ = draining.wait_for(|told| *told).await;
-    };
     let served =
         meshward_http::serve(accepted.stream, protocol, ServeOptions::default(), handler, drain).await;
     if let Err(error) = served {

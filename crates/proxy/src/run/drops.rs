@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,10 +12,13 @@ use telemetry::{Decision, Event, EventKind, Peer, Reporter};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::locals::Locals;
-use crate::shared::{Shared, Standing};
+use crate::shared::{Shared, Stage, Standing};
 
 /// How often the counters are read.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How often it is tried to read reports, once a [`POLL`].
+const ATTEMPTS: u32 = 60;
 
 /// The least time between two events of one reason; what falls between is counted in the next.
 const EVENT_PAUSE: Duration = Duration::from_secs(5);
@@ -25,18 +29,24 @@ pub(super) async fn watch(shared: Arc<Shared>, standing: Arc<Standing>) -> Resul
     let mut failing = false;
     let mut poll = tokio::time::interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Reports explain, counters count: without the former an event says less.
-    let mut reports = Reports::open()
-        .inspect_err(|error| tracing::warn!("drops are counted and not explained: {error}"))
-        .ok();
+    let mut handed_over = pin!(shared.ending.reached(Stage::HandedOver));
+    // Reports explain, counters count: without the former an event says less. They have one reader at a time, which may
+    // be a proxy whose place is being taken.
+    let mut reports = None;
+    let mut attempts = 0..ATTEMPTS;
     let mut latest: BTreeMap<DropReason, Report> = BTreeMap::new();
     loop {
         tokio::select! {
             _ = poll.tick() => {}
+            // The other one tells of drops from now on. The task stays, as all do.
+            () = &mut handed_over => break,
             report = next(&mut reports) => {
                 latest.insert(report.reason, report);
                 continue;
             }
+        }
+        if reports.is_none() && attempts.next().is_some() {
+            reports = open(attempts.is_empty());
         }
         gauges(&shared, &standing);
         let read = tokio::task::spawn_blocking(capture::node::drops);
@@ -61,6 +71,18 @@ pub(super) async fn watch(shared: Arc<Shared>, standing: Arc<Standing>) -> Resul
             Err(_) => {}
         }
     }
+    drop(reports);
+    std::future::pending().await
+}
+
+fn open(last: bool) -> Option<Reports> {
+    Reports::open()
+        .inspect_err(|error| {
+            if last {
+                tracing::warn!("drops are counted and not explained: {error}");
+            }
+        })
+        .ok()
 }
 
 /// The next report; none comes any more once reading them has failed.

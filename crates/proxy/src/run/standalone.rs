@@ -19,13 +19,12 @@ use std::time::{Duration, SystemTime};
 use identity::{CertificateAuthority, IssueError, Signing};
 use snapshot::{Resource, Resources};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::trust::Trust;
-use super::{Tasks, live, share, started};
+use super::{Before, Tasks, live, share, started};
 use crate::locals::Locals;
-use crate::shared::Shared;
+use crate::shared::{Shared, Stage};
 use crate::store::Store;
 use crate::{Config, Registration, inbound, outbound, web};
 pub use config::{Inbound, Outbound, Place, Standalone};
@@ -43,19 +42,19 @@ const MAX_PEM: u64 = 1024 * 1024;
 /// It cannot start, or a part of it broke: one sentence.
 pub async fn run(config: Standalone) -> Result<(), String> {
     live(
-        |draining| made(&config, draining),
-        async |shared, tasks, taking| start(config.clone(), shared, tasks, taking).await,
+        async || made(&config),
+        async |shared, tasks, taking, _| start(config.clone(), shared, tasks, taking).await,
     )
     .await
 }
 
-fn made(config: &Standalone, draining: watch::Receiver<bool>) -> Result<Shared, String> {
-    let mut shared = share(settings(config), Arc::new(Nobody), draining)?;
+fn made(config: &Standalone) -> Result<(Shared, Before), String> {
+    let (mut shared, before) = share(settings(config), Arc::new(Nobody), Before::default())?;
     // The files tell all: there is nobody who could be asked for more.
     shared.store = Store::new();
     shared.locals = Locals::of(registrations(config));
     shared.apps = inbound::Apps::plain();
-    Ok(shared)
+    Ok((shared, before))
 }
 
 /// What all proxies have. Nothing dials a control plane or a CA: no task that would is started.
@@ -76,6 +75,8 @@ fn settings(config: &Standalone) -> Config {
         metrics: config.metrics.clone(),
         dns_upstreams: Vec::new(),
         leaf_lifetime_s: 0,
+        take_over: false,
+        keeper: None,
     }
 }
 
@@ -135,7 +136,7 @@ async fn start(
             taking.spawn(inbound::serve_for(Arc::clone(shared), listener, mark(at), own.to));
         }
     }
-    web::start(shared, tasks).await?;
+    web::start(shared, tasks, Stage::Starting)?;
     let all = Arc::clone(shared);
     tasks.spawn(async move {
         all.registry.follow(&all.store).await;

@@ -1,10 +1,9 @@
+use std::time::Duration;
+
 use identity::{CertificateAuthority, IssueError, Signing, StoreOptions};
 use model::WorkloadUid;
 use snapshot::{Resource, Resources};
-use std::time::Duration;
-
 use telemetry::{Telemetry, TelemetryOptions};
-use tokio::sync::watch;
 
 use super::*;
 use crate::locals::Locals;
@@ -24,7 +23,6 @@ fn shared(locals: Locals) -> Arc<Shared> {
         "roots": "/r", "token": "/t", "workloads": "/w", "socket": "/s", "accessLog": null, "logFormat": "json",
     });
     let config: Config = serde_json::from_value(config).unwrap();
-    let (_, draining) = watch::channel(false);
     Arc::new(Shared {
         config,
         store: crate::store::Store::new(),
@@ -38,8 +36,9 @@ fn shared(locals: Locals) -> Arc<Shared> {
         tokens: Arc::default(),
         authorizers: crate::inbound::Authorizers::default(),
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
+        ending: Default::default(),
+        sockets: Default::default(),
         standing: Arc::new(crate::shared::Standing::new()),
-        draining,
     })
 }
 

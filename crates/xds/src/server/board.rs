@@ -19,8 +19,8 @@ pub(crate) struct Board {
     catalogue: Catalogue,
     http_ports: Option<Arc<Entry>>,
     nodes: BTreeMap<String, Node>,
-    /// By name, the nodes whose open stream has it or asks for it.
-    interested: HashMap<ResourceName, BTreeSet<String>>,
+    /// By name, the open streams that have it or ask for it: node and number.
+    interested: HashMap<ResourceName, BTreeSet<(String, u64)>>,
 }
 
 /// One node.
@@ -28,24 +28,48 @@ pub(crate) struct Board {
 pub(crate) struct Node {
     /// What belongs to it.
     own: Target,
-    /// What it has asked for, over its open stream.
-    questions: BTreeSet<ResourceName>,
-    /// What `interested` says of it.
-    follows: BTreeSet<ResourceName>,
+    /// What `interested` says of each of its streams.
+    follows: BTreeMap<u64, BTreeSet<ResourceName>>,
     /// The version that it is to have; told whenever there is something to look at.
     pub(crate) version: watch::Sender<u64>,
-    /// The number of the newest stream; an older one ends.
-    pub(crate) streams: watch::Sender<u64>,
+    /// Its open streams: that of its proxy, and those of proxies that leave.
+    pub(crate) streams: watch::Sender<Streams>,
+}
+
+/// The streams of one node that are open.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    last: u64,
+    open: BTreeSet<u64>,
+}
+
+impl Streams {
+    /// Takes a number for a new one.
+    pub(crate) fn begin(&mut self) -> u64 {
+        self.last += 1;
+        self.open.insert(self.last);
+        self.last
+    }
+
+    /// Whether it was the only one.
+    pub(crate) fn end(&mut self, number: u64) -> bool {
+        self.open.remove(&number);
+        self.open.is_empty()
+    }
+
+    /// How many were opened after one.
+    pub(crate) fn newer_than(&self, number: u64) -> usize {
+        self.open.range(number.saturating_add(1)..).count()
+    }
 }
 
 impl Default for Node {
     fn default() -> Self {
         Self {
             own: Target::new(),
-            questions: BTreeSet::new(),
-            follows: BTreeSet::new(),
+            follows: BTreeMap::new(),
             version: watch::Sender::new(0),
-            streams: watch::Sender::new(0),
+            streams: watch::Sender::default(),
         }
     }
 }
@@ -68,7 +92,7 @@ impl Board {
             .iter()
             .filter_map(|name| self.interested.get(name))
             .flatten()
-            .cloned()
+            .map(|(node, _)| node.clone())
             .collect();
         if touched.contains(&ResourceName::http_ports()) {
             let ports = self.catalogue.http_ports();
@@ -115,16 +139,15 @@ impl Board {
         self.nodes.get(name)
     }
 
-    /// Replaces what a node has asked for; a new stream begins with nothing.
-    pub(crate) fn ask(&mut self, name: &str, questions: BTreeSet<ResourceName>) {
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.questions = questions;
-        }
-    }
-
-    /// What a node is to hold now, and the version of that. From then on it is concerned by changes of it.
-    pub(crate) fn target(&mut self, name: &str) -> (u64, Target) {
-        let Some(node) = self.nodes.get_mut(name) else {
+    /// What the peer of a node's stream is to hold now, by what it asks for, and the version of that. From then on the node is
+    /// concerned by changes of it.
+    pub(crate) fn target(
+        &mut self,
+        name: &str,
+        stream: u64,
+        questions: &BTreeSet<ResourceName>,
+    ) -> (u64, Target) {
+        let Some(node) = self.nodes.get(name) else {
             return (0, Target::new());
         };
         let mut target = node.own.clone();
@@ -145,43 +168,53 @@ impl Board {
                 _ => None,
             })
             .collect();
-        for question in node.questions.iter().chain(&providers) {
+        for question in questions.iter().chain(&providers) {
             self.catalogue.answer(question, &mut target);
         }
         let follows: BTreeSet<_> = target
             .keys()
-            .chain(&node.questions)
+            .chain(questions)
             .chain(&providers)
             .filter(|name| !node.own.contains_key(*name))
             .cloned()
             .collect();
-        for gone in node.follows.difference(&follows) {
-            if let Some(nodes) = self.interested.get_mut(gone) {
-                nodes.remove(name);
-                if nodes.is_empty() {
+        let version = *node.version.borrow();
+        self.follow(name, stream, follows);
+        (version, target)
+    }
+
+    /// Has the changes of these concern a node, for one of its streams, and no others that did for that one.
+    fn follow(&mut self, name: &str, stream: u64, follows: BTreeSet<ResourceName>) {
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
+        let before = node.follows.remove(&stream).unwrap_or_default();
+        let who = (name.to_owned(), stream);
+        for gone in before.difference(&follows) {
+            if let Some(streams) = self.interested.get_mut(gone) {
+                streams.remove(&who);
+                if streams.is_empty() {
                     self.interested.remove(gone);
                 }
             }
         }
-        for new in follows.difference(&node.follows) {
-            self.interested
-                .entry(new.clone())
-                .or_default()
-                .insert(name.to_owned());
+        for new in follows.difference(&before) {
+            let streams = self.interested.entry(new.clone()).or_default();
+            streams.insert(who.clone());
         }
-        node.follows = follows;
-        (*node.version.borrow(), target)
+        if !follows.is_empty() {
+            node.follows.insert(stream, follows);
+        }
     }
 
-    /// A node's stream has ended, and it has no newer one: nothing of what it asked for concerns it. Says whether so.
+    /// A node's stream has ended: nothing of what it asked for concerns the node any more. Says whether it was the only one.
     pub(crate) fn leave(&mut self, name: &str, stream: u64) -> bool {
-        let newest = self.nodes.get(name).map(|node| *node.streams.borrow());
-        let is_newest = newest == Some(stream);
-        if is_newest {
-            self.ask(name, BTreeSet::new());
-            drop(self.target(name));
+        self.follow(name, stream, BTreeSet::new());
+        let mut last = false;
+        if let Some(node) = self.nodes.get(name) {
+            node.streams.send_modify(|open| last = open.end(stream));
         }
-        is_newest
+        last
     }
 }
 

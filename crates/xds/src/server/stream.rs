@@ -15,8 +15,8 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::board::Target;
-use super::{Authenticate, Shared};
+use super::board::{Streams, Target};
+use super::{Authenticate, NodeStatus, Shared};
 use crate::wire::{MAX_QUESTIONS, MAX_RESOURCES, TYPE_URL};
 
 /// How long a stream may take to say what it wants.
@@ -25,6 +25,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long a stream lives: then the peer has to prove anew who it is. Taking it up again costs next to nothing.
 const LIFETIME: Duration = Duration::from_mins(30);
+/// Streams of one node: that of its proxy, and those of proxies that leave. With one more the oldest ends.
+const MAX_STREAMS_OF_NODE: usize = 4;
 
 pub(super) struct Discovery<A: Authenticate> {
     shared: Arc<Shared>,
@@ -124,7 +126,7 @@ struct Serving {
     node: String,
     number: u64,
     published: watch::Receiver<u64>,
-    streams: watch::Receiver<u64>,
+    streams: watch::Receiver<Streams>,
     questions: BTreeSet<ResourceName>,
     held: Versions,
     sent: u64,
@@ -136,17 +138,13 @@ struct Serving {
 
 impl Serving {
     fn begin(shared: Arc<Shared>, node: String, first: DeltaDiscoveryRequest) -> Result<Self, Status> {
-        let mut board = shared.board();
+        let board = shared.board();
         let entry = board
             .node(&node)
             .ok_or_else(|| Status::unavailable("nothing is known of this node yet"))?;
         let mut number = 0;
-        entry.streams.send_modify(|newest| {
-            *newest += 1;
-            number = *newest;
-        });
+        entry.streams.send_modify(|open| number = open.begin());
         let (published, streams) = (entry.version.subscribe(), entry.streams.subscribe());
-        board.ask(&node, BTreeSet::new());
         drop(board);
         shared.update(&node, |status| status.connected = true);
         let held = first.initial_resource_versions.iter();
@@ -185,9 +183,9 @@ impl Serving {
             let until = self.in_flight.as_ref().map_or(end, |flight| flight.until);
             tokio::select! {
                 changed = published.changed(), if idle => if changed.is_err() { return Ok(()) },
-                newer = streams.wait_for(|newest| *newest != self.number) => {
-                    drop(newer);
-                    return Err(Status::aborted("the node has opened another stream"));
+                crowded = streams.wait_for(|open| open.newer_than(self.number) >= MAX_STREAMS_OF_NODE) => {
+                    drop(crowded);
+                    return Err(Status::aborted("the node has opened other streams"));
                 }
                 request = requests.message() => match request? {
                     Some(request) => {
@@ -237,16 +235,11 @@ impl Serving {
         published.borrow_and_update();
         let (version, target) = {
             let mut board = self.shared.board();
-            let current = board.node(&self.node).map(|node| *node.streams.borrow());
-            if current != Some(self.number) {
+            let current = board.node(&self.node).map(|node| *node.version.borrow());
+            if !std::mem::take(&mut self.asked) && current == Some(self.sent) {
                 return Ok(None);
             }
-            if std::mem::take(&mut self.asked) {
-                board.ask(&self.node, self.questions.clone());
-            } else if board.node(&self.node).map(|node| *node.version.borrow()) == Some(self.sent) {
-                return Ok(None);
-            }
-            board.target(&self.node)
+            board.target(&self.node, self.number, &self.questions)
         };
         self.responses += 1;
         let nonce = format!("{}-{}-{}", self.number, version, self.responses);
@@ -258,7 +251,7 @@ impl Serving {
             return Ok(None);
         }
         self.sent = version;
-        self.shared.update(&self.node, |status| status.sent = version);
+        self.update(|status| status.sent = version);
         self.in_flight = Some(InFlight {
             nonce,
             version,
@@ -270,6 +263,13 @@ impl Serving {
             observer.pushed(response.encoded_len());
         }
         Ok(Some(response))
+    }
+
+    /// Tells how far the node is. The newest of its streams speaks for it: an older one is of a proxy that leaves.
+    fn update(&self, change: impl FnOnce(&mut NodeStatus)) {
+        if self.streams.borrow().newer_than(self.number) == 0 {
+            self.shared.update(&self.node, change);
+        }
     }
 
     fn answer(&mut self, request: DeltaDiscoveryRequest) {
@@ -286,7 +286,7 @@ impl Serving {
         match request.error_detail {
             None => {
                 self.held = flight.next;
-                self.shared.update(&self.node, |status| {
+                self.update(|status| {
                     status.acked = flight.version;
                     status.nacked = None;
                 });
@@ -298,7 +298,7 @@ impl Serving {
                     "an update was refused: {}",
                     error.message
                 );
-                self.shared.update(&self.node, |status| {
+                self.update(|status| {
                     status.nacked = Some((flight.version, error.message));
                 });
             }
@@ -308,8 +308,8 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        let is_newest = self.shared.board().leave(&self.node, self.number);
-        if is_newest {
+        let was_only = self.shared.board().leave(&self.node, self.number);
+        if was_only {
             self.shared.update(&self.node, |status| status.connected = false);
         }
     }

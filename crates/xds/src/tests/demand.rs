@@ -165,9 +165,8 @@ fn on_demand<T>(
     look_up: impl Fn(&Index, &Lacks) -> T,
 ) -> (T, Index) {
     for _ in 0..12 {
-        board.ask("a", asked.clone());
         let held: Resources = board
-            .target("a")
+            .target("a", 1, asked)
             .1
             .values()
             .map(|entry| Arc::clone(entry.resource()))
@@ -328,6 +327,54 @@ async fn a_service_comes_with_what_it_needs_and_is_followed_until_it_is_given_ba
     assert_eq!(names(&next(&mut sets).await.0), ["policy/n/one"]);
     assert_eq!(server.update(&shared(&third, &first)).versions, versions);
     assert!(sets.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn two_proxies_of_a_node_each_get_what_they_ask_for() {
+    let server = Server::new();
+    server.publish("a", set(&[("one", 1)])).unwrap();
+    let pods: BTreeSet<u8> = [1, 2, 4].into();
+    let first = world(&[Some(simple(&[1])), Some(simple(&[4]))], &pods);
+    let second = world(&[Some(simple(&[1, 2])), Some(simple(&[4]))], &pods);
+    server.update(&shared(&Resources::default(), &first));
+    let (address, _task) = serve(&server).await;
+    let address = Arc::new(Mutex::new(address));
+    let (mut old, old_interest, old_client) = asking(&address).await;
+    next(&mut old).await;
+    let (mut new, new_interest, _new_client) = asking(&address).await;
+    next(&mut new).await;
+    // Also the older one's questions are answered, and neither's are the other's.
+    new_interest
+        .add(&[ResourceName::from("service/legacy/s0")])
+        .unwrap();
+    old_interest
+        .add(&[ResourceName::from("service/full/s0")])
+        .unwrap();
+    let of_new = ["policy/n/one", "service/legacy/s0", "workload/pod-4"];
+    assert_eq!(names(&next(&mut new).await.0), of_new);
+    let of_old = ["policy/n/one", "service/full/s0", "workload/pod-1"];
+    assert_eq!(names(&next(&mut old).await.0), of_old);
+    let version = server.update(&shared(&first, &second)).versions["a"];
+    assert_eq!(names(&next(&mut old).await.0).len(), 4);
+    // The newest speaks for the node, which is as far although nothing of this was for it.
+    until(&server, "a", |s| s.acked == version).await;
+    assert!(new.try_recv().is_err());
+    // What the one that has left asked for concerns the node no more.
+    old_client.abort();
+    let (mut from, mut to) = (&second, &first);
+    timeout(SOON, async {
+        loop {
+            let before = server.nodes().borrow()["a"].published;
+            if server.update(&shared(from, to)).versions["a"] == before {
+                break;
+            }
+            std::mem::swap(&mut from, &mut to);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("its questions are forgotten");
+    assert!(server.nodes().borrow()["a"].connected);
 }
 
 #[tokio::test]

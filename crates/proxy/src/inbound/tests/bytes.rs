@@ -343,11 +343,14 @@ async fn a_hand_over_is_decided_as_what_comes_over_the_wire() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_drains_waits_for_no_first_byte() {
+async fn a_proxy_that_ends_waits_for_no_first_byte() {
     let world = World::serving(MtlsMode::Strict, Protocol::Tcp, vec![anybody()], echo).await;
     let _client = world.plain().await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     world.drain();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(world.no_event().await, "what was taken may still begin");
+    world.shared.ending.advance(crate::shared::Stage::Over);
     let event = world.only_event().await;
     assert_eq!(
         (event.decision, event.reason),

@@ -16,7 +16,7 @@ use snapshot::{
 use telemetry::{Event, Telemetry, TelemetryOptions, Wire};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
 use super::super::{Apps, Callee, Caller, accept, callee};
 use crate::Registration;
@@ -39,7 +39,6 @@ pub(super) struct World {
     pub(super) port: u16,
     /// How many connections the application has accepted.
     pub(super) accepted: Arc<AtomicUsize>,
-    told: watch::Sender<bool>,
     tokens: tempfile::TempDir,
 }
 
@@ -162,7 +161,6 @@ impl World {
         }
         let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
         let events = telemetry.subscribe().live;
-        let (told, draining) = watch::channel(false);
         let registration = Registration {
             mark: 0x100,
             uid: WorkloadUid::new("web"),
@@ -185,8 +183,9 @@ impl World {
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
             telemetry,
+            ending: Default::default(),
+            sockets: Default::default(),
             standing: Arc::new(crate::shared::Standing::new()),
-            draining,
         });
         let world = Self {
             shared,
@@ -195,7 +194,6 @@ impl World {
             web: Mutex::new(workload(port, mode, protocol)),
             port,
             accepted: Arc::default(),
-            told,
             tokens,
         };
         world.resources.lock().unwrap().insert(Arc::new(mesh().into()));
@@ -278,7 +276,7 @@ impl World {
     }
 
     pub(super) fn drain(&self) {
-        self.told.send_replace(true);
+        self.shared.ending.advance(crate::shared::Stage::Draining);
     }
 
     /// A connection as it is captured on its way to a port of the workload.
@@ -370,6 +368,11 @@ impl World {
         event
     }
 
+    /// Whether there is none now.
+    pub(super) async fn no_event(&self) -> bool {
+        self.events.lock().await.try_recv().is_err()
+    }
+
     /// How many connections the application has seen, after those under way have had their time.
     pub(super) async fn dialled(&self) -> usize {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -394,6 +397,8 @@ fn config() -> crate::Config {
         metrics: vec![],
         dns_upstreams: vec![],
         leaf_lifetime_s: 0,
+        take_over: false,
+        keeper: None,
     }
 }
 

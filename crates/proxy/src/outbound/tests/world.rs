@@ -19,7 +19,7 @@ use snapshot::{
 };
 use telemetry::{Event, Telemetry, TelemetryOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, broadcast};
 
 use super::super::dial::{Dial, Dialling, From, Io};
 use super::super::{Client, Downstream, Outbound};
@@ -53,7 +53,6 @@ pub(in crate::outbound) struct World {
     servers: Arc<Servers>,
     events: tokio::sync::Mutex<broadcast::Receiver<Arc<Event>>>,
     resources: Mutex<Resources>,
-    _told: watch::Sender<bool>,
     _tokens: tempfile::TempDir,
 }
 
@@ -213,7 +212,6 @@ impl World {
         }
         let telemetry = Telemetry::start(&TelemetryOptions::default()).unwrap();
         let events = telemetry.subscribe().live;
-        let (told, draining) = watch::channel(false);
         let shared = Arc::new(Shared {
             config: config(),
             store: crate::store::Store::new(),
@@ -227,8 +225,9 @@ impl World {
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
             telemetry,
+            ending: Default::default(),
+            sockets: Default::default(),
             standing: Arc::new(crate::shared::Standing::new()),
-            draining,
         });
         let servers = Arc::new(Servers {
             identities,
@@ -242,7 +241,6 @@ impl World {
             servers,
             events: tokio::sync::Mutex::new(events),
             resources: Mutex::default(),
-            _told: told,
             _tokens: tokens,
         }
     }
@@ -381,6 +379,8 @@ fn config() -> crate::Config {
         metrics: vec![],
         dns_upstreams: vec![],
         leaf_lifetime_s: 0,
+        take_over: false,
+        keeper: None,
     }
 }
 

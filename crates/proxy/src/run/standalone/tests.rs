@@ -9,7 +9,6 @@ use rcgen::{
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use super::*;
 
@@ -23,7 +22,6 @@ struct Running {
     shared: Arc<Shared>,
     _tasks: Tasks,
     _taking: JoinSet<()>,
-    _told: watch::Sender<bool>,
 }
 
 fn id(account: &str) -> String {
@@ -140,15 +138,16 @@ fn config(name: &str, listeners: &Value) -> Value {
 }
 
 async fn begin(config: Standalone) -> Result<Running, String> {
-    let (told, draining) = watch::channel(false);
-    let shared = Arc::new(made(&config, draining)?);
+    let (shared, before) = made(&config)?;
+    let shared = Arc::new(shared);
     let (mut tasks, mut taking) = (Tasks::new(), JoinSet::new());
     start(config, &shared, &mut tasks, &mut taking).await?;
+    before.ready(&shared).await?;
+    shared.ending.advance(Stage::Running);
     Ok(Running {
         shared,
         _tasks: tasks,
         _taking: taking,
-        _told: told,
     })
 }
 
@@ -214,8 +213,7 @@ async fn files_that_change_are_taken_over_and_broken_ones_leave_what_was() {
     let files = Files::new();
     let (inn, application) = (free(), application().await);
     let config = files.server(inn, application);
-    let (_told, draining) = watch::channel(false);
-    let shared = made(&config, draining).unwrap();
+    let (shared, _) = made(&config).unwrap();
     let trust = Trust::new(shared.identities.clone());
     let mut held = super::Files::new(config);
     held.take(&shared, &trust).await.unwrap();
