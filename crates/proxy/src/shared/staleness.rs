@@ -11,6 +11,7 @@ const END: &str = "# EOF\n";
 
 /// All metrics, those of traffic and those of here, in OpenMetrics text.
 pub(crate) fn metrics(shared: &Shared) -> String {
+    shared.telemetry.control_connected(shared.standing.link().0);
     let mut text = shared.telemetry.metrics_text();
     if text.ends_with(END) {
         text.truncate(text.len() - END.len());
