@@ -69,13 +69,9 @@ impl Request {
 pub(crate) fn certified(chain: Vec<CertificateDer<'static>>, key: &str) -> Result<CertifiedKey, String> {
     let mut der =
         PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("the key is not PEM: {e}"))?;
-    let key = any_supported_type(&der);
+    let certified = certify(chain, &der);
     der.zeroize();
-    let certified = CertifiedKey::new(chain, key.map_err(|e| e.to_string())?);
     certified
-        .keys_match()
-        .map_err(|_| "the key is not the certificate's".to_owned())?;
-    Ok(certified)
 }
 
 /// All certificates of a PEM text.
@@ -102,8 +98,7 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 pub fn read_svid(chain: &str, key: &str) -> Result<(SpiffeUri, CertifiedKey), String> {
     let chain = certificates(chain)?;
     let id = crate::verify::svid(&chain).map_err(|e| e.to_string())?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("the key: {e}"))?;
-    let certified = certify(chain, &key)?;
+    let certified = certified(chain, key)?;
     Ok((id, certified))
 }
 
@@ -113,7 +108,7 @@ fn certify(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Resu
     let certified = CertifiedKey::new(chain, key);
     certified
         .keys_match()
-        .map_err(|_| "the certificate is not for this key".to_owned())?;
+        .map_err(|_| "the key is not the certificate's".to_owned())?;
     Ok(certified)
 }
 
