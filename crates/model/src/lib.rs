@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod cidr;
+mod dialled;
 mod host;
 mod identity;
 mod name;
@@ -13,6 +14,7 @@ mod protocol;
 mod reason;
 
 pub use cidr::{Cidr, CidrError, canonical_ip};
+pub use dialled::may_dial;
 pub use host::{Host, HostError, split_authority};
 pub use identity::{SpiffeId, SpiffeIdError, SpiffeUri, TrustDomain, TrustDomainError};
 pub use name::{ServiceName, WorkloadId, WorkloadUid};

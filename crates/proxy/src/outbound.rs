@@ -8,6 +8,7 @@
 mod answer;
 mod call;
 mod dial;
+mod entries;
 mod event;
 mod exchange;
 mod hbone;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use meshward_http::Rewind;
 use model::{Reason, SpiffeId};
-use snapshot::{Destination, Index, Lacks};
+use snapshot::{Claim, Destination, Index, Lacks};
 use telemetry::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -247,14 +248,15 @@ impl Outbound {
             stream.reset();
             return record.refuse(Reason::LimitReached);
         };
-        let (index, destination) = match self.look_up(&client, None).await {
+        let (index, destination) = match self.look_up(&client, Claim::Nothing).await {
             Ok(found) => found,
             Err(reason) => {
                 stream.reset();
                 return record.refuse(reason);
             }
         };
-        let read = plan::reading(&destination, &index, dialled.port());
+        let asker = index.asker(&client.local.namespace, Some(&client.local.uid));
+        let read = plan::reading(&destination, &index, asker, dialled.port());
         let http10 = index.mesh().http10;
         drop(index);
         let sniffed = tokio::select! {
@@ -264,6 +266,10 @@ impl Outbound {
         match sniffed {
             Ok((stream, Spoken::Http)) => self.http(record, client, stream, http10).await,
             Ok((stream, Spoken::Bytes)) => self.stream(record, client, &kept, &entry, stream).await,
+            Ok((stream, Spoken::Named(sni))) => {
+                kept.names(sni);
+                self.stream(record, client, &kept, &entry, stream).await;
+            }
             Ok((stream, Spoken::Refused(reason, why))) => {
                 stream.reset();
                 record.message(why);
@@ -313,12 +319,13 @@ impl Outbound {
     /// Takes a place in the registry for what goes where `kept` will say.
     fn register(&self, client: &Client, kept: &Arc<Kept>, authority: Option<&str>) -> Result<Entry, Reason> {
         let kept = Arc::clone(kept);
-        let (namespace, dialled) = (client.local.namespace.clone(), client.dialled);
+        let (local, dialled) = (Arc::clone(&client.local), client.dialled);
         let authority = authority.map(str::to_owned);
         let shared = Arc::downgrade(&self.shared);
         self.shared.registry.register(move |index| {
             let lacks = Lacks::default();
-            let find = || index.find_outbound(&namespace, dialled, authority.as_deref(), &lacks);
+            let asker = index.asker(&local.namespace, Some(&local.uid));
+            let find = || index.find_outbound(asker, dialled, kept.claim(authority.as_deref()), &lacks);
             let checked = kept.check(find);
             if lacks.is_empty() {
                 return checked;
@@ -331,20 +338,21 @@ impl Outbound {
         })
     }
 
-    /// Looks up where a connection, or a request that names `authority`, goes; asks the control plane for what is not known.
+    /// Looks up where a connection, or a request, goes that claims that; asks the control plane for what is not known.
     ///
     /// # Errors
     /// It cannot be known: `NOT_READY`, `CONTROL_PLANE_AWAY` or `LIMIT_REACHED`.
     async fn look_up(
         &self,
         client: &Client,
-        authority: Option<&str>,
+        claim: Claim<'_>,
     ) -> Result<(Arc<Index>, Result<Destination, Reason>), Reason> {
         let Shared { store, demand, .. } = self.shared.as_ref();
         for _ in 0..MAX_ROUNDS {
             let index = store.current().ok_or(Reason::NotReady)?;
             let lacks = Lacks::default();
-            let found = index.find_outbound(&client.local.namespace, client.dialled, authority, &lacks);
+            let asker = index.asker(&client.local.namespace, Some(&client.local.uid));
+            let found = index.find_outbound(asker, client.dialled, claim, &lacks);
             if lacks.is_empty() {
                 return Ok((index, found));
             }
@@ -363,13 +371,15 @@ impl Outbound {
         kept: &Kept,
         authority: Option<&str>,
     ) -> Result<(Arc<Index>, Destination), Reason> {
-        let (index, found) = self.look_up(client, authority).await?;
+        let claim = kept.claim(authority);
+        let (index, found) = self.look_up(client, claim).await?;
         let destination = found?;
         kept.decided(&destination);
+        let (index, destination) = self.by_names(client, (index, destination), claim).await?;
         // What came into force between the two lines above has been asked about in vain.
         let is_newest = |now: &Arc<Index>| Arc::ptr_eq(now, &index);
         if !self.shared.store.current().as_ref().is_some_and(is_newest) {
-            let (_, now) = self.look_up(client, authority).await?;
+            let (_, now) = self.look_up(client, claim).await?;
             kept.check(|| now)?;
         }
         Ok((index, destination))

@@ -4,11 +4,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use identity::sniff::{LIMIT, Sniff as Hello, client_hello};
 use meshward_http::Rewind;
 use meshward_http::limits::IDLE_TIMEOUT;
 use meshward_http::sniff::{self, classify};
 use model::{Protocol, Reason, ServiceName, WorkloadUid};
-use snapshot::{Destination, Index};
+use snapshot::{Asker, Claim, Destination, Index};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// How long the first bytes on a port without a declared protocol are waited for, where the mesh sets no limit. Then
@@ -27,6 +28,14 @@ pub(super) enum Read {
     Opaque,
     /// As what its first bytes are, if they come in time.
     Sniff(Duration),
+    /// As TLS whose name says where it goes, if it comes in time. Unless the port is declared so, what is no TLS is read as with
+    /// [`Read::Sniff`].
+    Named {
+        /// How long the first bytes are waited for.
+        limit: Duration,
+        /// Whether the port is declared as TLS.
+        declared: bool,
+    },
     /// Not at all, once something came: there is nowhere to go, and nobody is kept waiting.
     Await(Duration),
     /// It is not carried.
@@ -34,10 +43,12 @@ pub(super) enum Read {
 }
 
 /// What a connection turned out to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Spoken {
     Http,
     Bytes,
+    /// Bytes that have to say where they go, and the name that they ask for.
+    Named(Option<String>),
     Refused(Reason, &'static str),
 }
 
@@ -47,9 +58,18 @@ pub(super) fn is_capture_port(port: u16) -> bool {
 }
 
 /// How to read a connection that goes there. One that goes nowhere is read too, so that HTTP gets an answer.
-pub(super) fn reading(destination: &Result<Destination, Reason>, index: &Index, port: u16) -> Read {
+pub(super) fn reading(
+    destination: &Result<Destination, Reason>,
+    index: &Index,
+    asker: Asker<'_>,
+    port: u16,
+) -> Read {
     let limit = index.mesh().protocol_detection_timeout();
     let sniff = Read::Sniff(limit.unwrap_or(DETECTION_TIMEOUT));
+    if let Some(declared) = index.asks_name(asker, port, destination) {
+        let limit = limit.unwrap_or(DETECTION_TIMEOUT);
+        return Read::Named { limit, declared };
+    }
     let protocol = match destination {
         Ok(Destination::Service(target)) => target.protocol,
         // A plain pod that nothing registers is outside all the same.
@@ -102,6 +122,20 @@ where
             collect(&mut stream, &mut first, limit, told).await?;
             detected(&first, http10)
         }
+        Read::Named { limit, declared } => {
+            let told = |bytes: &[u8]| {
+                let hello = client_hello(bytes) != Hello::NeedMore || bytes.len() >= 2 * LIMIT;
+                hello && (declared || classify(bytes) != sniff::Sniff::NeedMore)
+            };
+            collect(&mut stream, &mut first, limit, told).await?;
+            match (client_hello(&first), detected(&first, http10)) {
+                (Hello::ClientHello { sni, .. }, _) => Spoken::Named(sni),
+                (Hello::NotTls, spoken) if !declared => spoken,
+                // A server that speaks first names nothing either.
+                (Hello::NeedMore, _) if first.is_empty() && !declared => Spoken::Bytes,
+                _ => Spoken::Named(None),
+            }
+        }
     };
     Ok((Rewind::new(first.freeze(), stream), spoken))
 }
@@ -145,9 +179,12 @@ async fn collect(
     }
 }
 
-/// Where something under way went, so that it is closed when it would now go elsewhere.
+/// Where something under way went, so that it is closed when it would now go elsewhere, and what it said of that.
 #[derive(Debug, Default)]
-pub(super) struct Kept(OnceLock<Place>);
+pub(super) struct Kept {
+    place: OnceLock<Place>,
+    sni: OnceLock<Option<String>>,
+}
 
 #[derive(PartialEq, Eq, Debug)]
 enum Place {
@@ -157,13 +194,27 @@ enum Place {
 }
 
 impl Kept {
+    /// The name that its TLS asks for counts.
+    pub(super) fn names(&self, sni: Option<String>) {
+        let _ = self.sni.set(sni);
+    }
+
+    /// What it says of where it goes; `authority` is a request's.
+    pub(super) fn claim<'a>(&'a self, authority: Option<&'a str>) -> Claim<'a> {
+        match (authority, self.sni.get()) {
+            (Some(authority), _) => Claim::Host(authority),
+            (None, Some(sni)) => Claim::Sni(sni.as_deref()),
+            (None, None) => Claim::Nothing,
+        }
+    }
+
     pub(super) fn decided(&self, destination: &Destination) {
-        let _ = self.0.set(Place::of(destination));
+        let _ = self.place.set(Place::of(destination));
     }
 
     /// Whether it may go on, by where it would go now. Nothing is asked before it was decided.
     pub(super) fn check(&self, now: impl FnOnce() -> Result<Destination, Reason>) -> Result<(), Reason> {
-        match self.0.get() {
+        match self.place.get() {
             Some(before) if Place::of(&now()?) != *before => Err(Reason::PolicyChanged),
             _ => Ok(()),
         }
@@ -212,7 +263,7 @@ mod tests {
         let dialled: std::net::SocketAddr = dialled.parse().unwrap();
         let destination = index.outbound("full", dialled, None);
         assert_eq!(
-            reading(&destination, &index, dialled.port()),
+            reading(&destination, &index, index.asker("full", None), dialled.port()),
             expect,
             "{protocol:?} {dialled}"
         );

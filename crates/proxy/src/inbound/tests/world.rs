@@ -124,6 +124,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: Default::default(),
+            scope: None,
             telemetry: snapshot::Telemetry::default(),
         }),
     }
@@ -182,6 +183,7 @@ impl World {
             denials: Arc::default(),
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
+            names: Arc::default(),
             telemetry,
             ending: Default::default(),
             sockets: Default::default(),

@@ -224,6 +224,7 @@ impl World {
             denials: Arc::default(),
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
+            names: Arc::default(),
             telemetry,
             ending: Default::default(),
             sockets: Default::default(),
