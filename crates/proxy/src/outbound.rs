@@ -295,7 +295,14 @@ impl Outbound {
         if !self.shared.identities.ready(&id) {
             return Err(Reason::NotReady);
         }
-        if plan::is_capture_port(dialled.port()) {
+        // There a workload would be the proxy itself, which may read its own pages.
+        let own = self
+            .shared
+            .config
+            .metrics
+            .iter()
+            .any(|page| canonical(*page) == dialled);
+        if own || plan::is_capture_port(dialled.port()) {
             return Err(Reason::CapturePort);
         }
         Ok(Client {

@@ -397,6 +397,7 @@ fn config() -> crate::Config {
         log_format: telemetry::Format::default(),
         local_tls: false,
         metrics: vec![],
+        metrics_allow: vec![],
         dns_upstreams: vec![],
         leaf_lifetime_s: 0,
         take_over: false,
