@@ -11,6 +11,7 @@ mod identity;
 mod name;
 mod protocol;
 mod reason;
+mod text;
 
 pub use cidr::{Cidr, CidrError, canonical_ip};
 pub use host::{Host, HostError, split_authority};
@@ -18,3 +19,4 @@ pub use identity::{SpiffeId, SpiffeIdError, SpiffeUri, TrustDomain, TrustDomainE
 pub use name::{ServiceName, WorkloadId, WorkloadUid};
 pub use protocol::{MtlsMode, Profile, Protocol};
 pub use reason::Reason;
+pub use text::Text;

@@ -18,16 +18,17 @@ mod local;
 mod plan;
 mod pool;
 mod random;
+mod route;
 mod tcp;
 pub(crate) mod trace;
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meshward_http::Rewind;
-use model::{Reason, SpiffeId};
+use model::{Reason, SpiffeId, Text};
 use snapshot::{Destination, Index, Lacks};
 use telemetry::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -43,6 +44,7 @@ pub(crate) use event::peer_of;
 use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;
+use route::{Route, Routes};
 
 /// How long to wait before accepting again where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -106,7 +108,7 @@ async fn take(
                 Ok(()) => outbound.follow(),
                 Err(_) => return,
             },
-            _ = sweep.tick() => outbound.pool.sweep(),
+            _ = sweep.tick() => outbound.sweep(),
             () = &mut draining => break,
         }
     }
@@ -118,7 +120,7 @@ async fn take(
                 Ok(()) => outbound.follow(),
                 Err(_) => return,
             },
-            _ = sweep.tick() => outbound.pool.sweep(),
+            _ = sweep.tick() => outbound.sweep(),
         }
     }
 }
@@ -127,6 +129,7 @@ async fn take(
 pub(crate) struct Outbound {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
+    routes: Routes,
     /// What is under way to each address.
     load: Load<SocketAddr>,
     /// What each workload has open, connections and requests.
@@ -188,6 +191,7 @@ impl Outbound {
         Self {
             shared,
             pool: Arc::new(Pool::default()),
+            routes: Routes::default(),
             load: Load::default(),
             open: Load::default(),
             dial,
@@ -196,9 +200,16 @@ impl Outbound {
 
     /// A new snapshot: what is believed may have changed, and endpoints may be gone.
     fn follow(&self) {
+        self.routes.clear();
         if let Some(index) = self.shared.store.current() {
             self.pool.follow(&index);
         }
+    }
+
+    /// Drops what nobody has used for long.
+    fn sweep(&self) {
+        self.routes.clear();
+        self.pool.sweep();
     }
 
     async fn taken(
@@ -242,8 +253,8 @@ impl Outbound {
         };
         // Registered before it is decided. As long as it is not known to be TCP there is nothing to close: each request
         // has an entry of its own.
-        let kept = Arc::new(Kept::default());
-        let Ok(entry) = self.register(&client, &kept, None) else {
+        let kept = Arc::new(Kept::new(&client.local.namespace, client.dialled, None));
+        let Ok(entry) = self.register(&kept) else {
             stream.reset();
             return record.refuse(Reason::LimitReached);
         };
@@ -310,16 +321,13 @@ impl Outbound {
         Ok(self.open.add(mark))
     }
 
-    /// Takes a place in the registry for what goes where `kept` will say.
-    fn register(&self, client: &Client, kept: &Arc<Kept>, authority: Option<&str>) -> Result<Entry, Reason> {
+    /// Takes a place in the registry for what goes where `kept` says, or will say.
+    fn register(&self, kept: &Arc<Kept>) -> Result<Entry, Reason> {
         let kept = Arc::clone(kept);
-        let (namespace, dialled) = (client.local.namespace.clone(), client.dialled);
-        let authority = authority.map(str::to_owned);
         let shared = Arc::downgrade(&self.shared);
         self.shared.registry.register(move |index| {
             let lacks = Lacks::default();
-            let find = || index.find_outbound(&namespace, dialled, authority.as_deref(), &lacks);
-            let checked = kept.check(find);
+            let checked = kept.check(|| kept.find(index, &lacks));
             if lacks.is_empty() {
                 return checked;
             }
@@ -329,6 +337,32 @@ impl Outbound {
             }
             Ok(())
         })
+    }
+
+    /// Finds where a request goes that names `authority`, and takes a place in the registry before that is decided.
+    async fn route(
+        &self,
+        client: &Client,
+        authority: &str,
+        now: Instant,
+    ) -> Result<(Arc<Index>, Arc<Route>, Entry), Reason> {
+        let asked = (client.local.mark, client.dialled, Text::from(authority));
+        let known = self.routes.get(&asked, now);
+        if let Some(route) = known.filter(|route| route.kept.is_of(&client.local.namespace)) {
+            let entry = self.register(&route.kept)?;
+            // What comes into force from now on asks the entry; what came before is to be the one that decided.
+            if let Some(index) = self.shared.store.current().filter(|index| route.is_by(index)) {
+                return Ok((index, route, entry));
+            }
+        }
+        let kept = Kept::new(&client.local.namespace, client.dialled, Some(asked.2.clone()));
+        let kept = Arc::new(kept);
+        let entry = self.register(&kept)?;
+        let (index, destination) = self.decide(client, &kept, Some(authority)).await?;
+        let route = Route::new(&index, kept, destination, client.dialled.is_ipv6());
+        let route = Arc::new(route);
+        self.routes.keep(asked, &route);
+        Ok((index, route, entry))
     }
 
     /// Looks up where a connection, or a request that names `authority`, goes; asks the control plane for what is not known.

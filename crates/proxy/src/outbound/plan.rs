@@ -1,5 +1,6 @@
 //! What to do with a connection, from where it goes and what it says first.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use bytes::BytesMut;
 use meshward_http::Rewind;
 use meshward_http::limits::IDLE_TIMEOUT;
 use meshward_http::sniff::{self, classify};
-use model::{Protocol, Reason, ServiceName, WorkloadUid};
-use snapshot::{Destination, Index};
+use model::{Protocol, Reason, ServiceName, Text, WorkloadUid};
+use snapshot::{Destination, Index, Lacks};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// How long the first bytes on a port without a declared protocol are waited for, where the mesh sets no limit. Then
@@ -145,9 +146,15 @@ async fn collect(
     }
 }
 
-/// Where something under way went, so that it is closed when it would now go elsewhere.
-#[derive(Debug, Default)]
-pub(super) struct Kept(OnceLock<Place>);
+/// Where something under way went, and what was asked for that, so that it is closed when it would now go elsewhere.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Once it was decided.
+    place: OnceLock<Place>,
+    namespace: Box<str>,
+    dialled: SocketAddr,
+    authority: Option<Text>,
+}
 
 #[derive(PartialEq, Eq, Debug)]
 enum Place {
@@ -157,13 +164,33 @@ enum Place {
 }
 
 impl Kept {
+    /// Of what a workload in `namespace` dials, a request that names `authority` say. Nothing is decided yet.
+    pub(super) fn new(namespace: &str, dialled: SocketAddr, authority: Option<Text>) -> Self {
+        Self {
+            place: OnceLock::new(),
+            namespace: namespace.into(),
+            dialled,
+            authority,
+        }
+    }
+
+    /// Whether it is of a workload in that namespace.
+    pub(super) fn is_of(&self, namespace: &str) -> bool {
+        *self.namespace == *namespace
+    }
+
     pub(super) fn decided(&self, destination: &Destination) {
-        let _ = self.0.set(Place::of(destination));
+        let _ = self.place.set(Place::of(destination));
+    }
+
+    /// Where it would go by a snapshot.
+    pub(super) fn find(&self, index: &Index, lacks: &Lacks) -> Result<Destination, Reason> {
+        index.find_outbound(&self.namespace, self.dialled, self.authority.as_deref(), lacks)
     }
 
     /// Whether it may go on, by where it would go now. Nothing is asked before it was decided.
     pub(super) fn check(&self, now: impl FnOnce() -> Result<Destination, Reason>) -> Result<(), Reason> {
-        match self.0.get() {
+        match self.place.get() {
             Some(before) if Place::of(&now()?) != *before => Err(Reason::PolicyChanged),
             _ => Ok(()),
         }
@@ -209,7 +236,7 @@ mod tests {
 
     fn check(protocol: Protocol, egress: Egress, dialled: &str, expect: Read) {
         let index = index(protocol, egress);
-        let dialled: std::net::SocketAddr = dialled.parse().unwrap();
+        let dialled: SocketAddr = dialled.parse().unwrap();
         let destination = index.outbound("full", dialled, None);
         assert_eq!(
             reading(&destination, &index, dialled.port()),
@@ -267,7 +294,7 @@ mod tests {
         let outside = "1.2.3.4:80".parse().unwrap();
         let open = index(Http, Egress::AllowAny);
         let closed = index(Http, Egress::RegistryOnly);
-        let kept = Kept::default();
+        let kept = Kept::new("full", outside, None);
         assert_eq!(
             kept.check(|| Err(Reason::EgressUnknown)),
             Ok(()),
