@@ -34,7 +34,7 @@ use crate::known::KnownKind;
 use crate::report::Report;
 use crate::yaml::Node;
 
-pub(crate) use mesh::{config as mesh_config, networks as mesh_networks};
+pub(crate) use mesh::{config as mesh_config, networks as mesh_networks, proxy_config};
 pub(crate) use names::names;
 
 /// The rules of the kind.

@@ -45,7 +45,8 @@ pub(crate) fn mesh(view: &View<'_>, scopes: &Scopes<'_>, report: &mut Report) ->
         dns_vips: view.options.dns_vips.clone(),
         deny_by_default: secure,
         egress: match config.outbound_traffic_policy.map(|policy| policy.mode) {
-            Some(OutboundMode::RegistryOnly) => Egress::RegistryOnly,
+            // The last trusts whatever name a caller writes; that it is not acted on is told where it is read.
+            Some(OutboundMode::RegistryOnly | OutboundMode::AllowAnyDynamicDns) => Egress::RegistryOnly,
             Some(OutboundMode::AllowAny) => Egress::AllowAny,
             None if secure => Egress::RegistryOnly,
             None => Egress::AllowAny,

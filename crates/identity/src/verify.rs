@@ -4,6 +4,7 @@ mod certificate;
 mod constraints;
 mod path;
 mod revocation;
+mod strict;
 mod svid;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ mod identity;
 mod name;
 mod protocol;
 mod reason;
+mod text;
 
 pub use cidr::{Cidr, CidrError, canonical_ip};
 pub use dialled::may_dial;
@@ -20,3 +21,4 @@ pub use identity::{SpiffeId, SpiffeIdError, SpiffeUri, TrustDomain, TrustDomainE
 pub use name::{ServiceName, WorkloadId, WorkloadUid};
 pub use protocol::{MtlsMode, Profile, Protocol};
 pub use reason::Reason;
+pub use text::Text;

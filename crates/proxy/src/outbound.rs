@@ -19,16 +19,17 @@ mod local;
 mod plan;
 mod pool;
 mod random;
+mod route;
 mod tcp;
 pub(crate) mod trace;
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meshward_http::Rewind;
-use model::{Reason, SpiffeId};
+use model::{Reason, SpiffeId, Text};
 use snapshot::{Claim, Destination, Index, Lacks};
 use telemetry::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -44,6 +45,7 @@ pub(crate) use event::peer_of;
 use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;
+use route::{Route, Routes};
 
 /// How long to wait before accepting again where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -107,7 +109,7 @@ async fn take(
                 Ok(()) => outbound.follow(),
                 Err(_) => return,
             },
-            _ = sweep.tick() => outbound.pool.sweep(),
+            _ = sweep.tick() => outbound.sweep(),
             () = &mut draining => break,
         }
     }
@@ -119,7 +121,7 @@ async fn take(
                 Ok(()) => outbound.follow(),
                 Err(_) => return,
             },
-            _ = sweep.tick() => outbound.pool.sweep(),
+            _ = sweep.tick() => outbound.sweep(),
         }
     }
 }
@@ -128,6 +130,7 @@ async fn take(
 pub(crate) struct Outbound {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
+    routes: Routes,
     /// What is under way to each address.
     load: Load<SocketAddr>,
     /// What each workload has open, connections and requests.
@@ -189,6 +192,7 @@ impl Outbound {
         Self {
             shared,
             pool: Arc::new(Pool::default()),
+            routes: Routes::default(),
             load: Load::default(),
             open: Load::default(),
             dial,
@@ -197,9 +201,16 @@ impl Outbound {
 
     /// A new snapshot: what is believed may have changed, and endpoints may be gone.
     fn follow(&self) {
+        self.routes.clear();
         if let Some(index) = self.shared.store.current() {
             self.pool.follow(&index);
         }
+    }
+
+    /// Drops what nobody has used for long.
+    fn sweep(&self) {
+        self.routes.clear();
+        self.pool.sweep();
     }
 
     async fn taken(
@@ -243,8 +254,8 @@ impl Outbound {
         };
         // Registered before it is decided. As long as it is not known to be TCP there is nothing to close: each request
         // has an entry of its own.
-        let kept = Arc::new(Kept::default());
-        let Ok(entry) = self.register(&client, &kept, None) else {
+        let kept = Arc::new(Kept::new(&client.local.namespace, client.dialled, None).of(&client.local));
+        let Ok(entry) = self.register(&kept) else {
             stream.reset();
             return record.refuse(Reason::LimitReached);
         };
@@ -323,17 +334,13 @@ impl Outbound {
         Ok(self.open.add(mark))
     }
 
-    /// Takes a place in the registry for what goes where `kept` will say.
-    fn register(&self, client: &Client, kept: &Arc<Kept>, authority: Option<&str>) -> Result<Entry, Reason> {
+    /// Takes a place in the registry for what goes where `kept` says, or will say.
+    fn register(&self, kept: &Arc<Kept>) -> Result<Entry, Reason> {
         let kept = Arc::clone(kept);
-        let (local, dialled) = (Arc::clone(&client.local), client.dialled);
-        let authority = authority.map(str::to_owned);
         let shared = Arc::downgrade(&self.shared);
         self.shared.registry.register(move |index| {
             let lacks = Lacks::default();
-            let asker = index.asker(&local.namespace, Some(&local.uid));
-            let find = || index.find_outbound(asker, dialled, kept.claim(authority.as_deref()), &lacks);
-            let checked = kept.check(find);
+            let checked = kept.check(|| kept.find(index, &lacks));
             if lacks.is_empty() {
                 return checked;
             }
@@ -343,6 +350,32 @@ impl Outbound {
             }
             Ok(())
         })
+    }
+
+    /// Finds where a request goes that names `authority`, and takes a place in the registry before that is decided.
+    async fn route(
+        &self,
+        client: &Client,
+        authority: &str,
+        now: Instant,
+    ) -> Result<(Arc<Index>, Arc<Route>, Entry), Reason> {
+        let asked = (client.local.mark, client.dialled, Text::from(authority));
+        let known = self.routes.get(&asked, now);
+        if let Some(route) = known.filter(|route| route.kept.is_of(&client.local)) {
+            let entry = self.register(&route.kept)?;
+            // What comes into force from now on asks the entry; what came before is to be the one that decided.
+            if let Some(index) = self.shared.store.current().filter(|index| route.is_by(index)) {
+                return Ok((index, route, entry));
+            }
+        }
+        let kept = Kept::new(&client.local.namespace, client.dialled, Some(asked.2.clone()));
+        let kept = Arc::new(kept.of(&client.local));
+        let entry = self.register(&kept)?;
+        let (index, destination) = self.decide(client, &kept).await?;
+        let route = Route::new(&index, kept, destination, client.dialled.is_ipv6());
+        let route = Arc::new(route);
+        self.routes.keep(asked, &route);
+        Ok((index, route, entry))
     }
 
     /// Looks up where a connection, or a request, goes that claims that; asks the control plane for what is not known.
@@ -370,15 +403,10 @@ impl Outbound {
         Err(Reason::LimitReached)
     }
 
-    /// Decides where a connection, or a request that names `authority`, goes; afterwards the registry's check holds it
+    /// Decides where a connection or a request goes, by what `kept` says that it claims; afterwards the registry's check holds it
     /// to that.
-    async fn decide(
-        &self,
-        client: &Client,
-        kept: &Kept,
-        authority: Option<&str>,
-    ) -> Result<(Arc<Index>, Destination), Reason> {
-        let claim = kept.claim(authority);
+    async fn decide(&self, client: &Client, kept: &Kept) -> Result<(Arc<Index>, Destination), Reason> {
+        let claim = kept.claim();
         let (index, found) = self.look_up(client, claim).await?;
         let destination = found?;
         kept.decided(&destination);

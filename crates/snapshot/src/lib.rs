@@ -24,7 +24,7 @@ pub use index::{
 pub use mesh::{Bundle, Egress, Mesh, MeshTls, PathNormalization, TLS12_SUITES, TlsVersion, XfccMode};
 pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
 pub use resources::{Address, Delta, Resource, ResourceName};
-pub use service::{ClientTls, Endpoint, Service, ServicePort};
+pub use service::{ClientNames, ClientTls, Endpoint, Service, ServicePort};
 pub use set::Resources;
 pub use telemetry::{Tag, Telemetry, TraceProvider, Tracing, WHOLE};
 pub use workload::{Inbound, InboundPort, Workload};

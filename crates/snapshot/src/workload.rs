@@ -75,7 +75,8 @@ pub struct Inbound {
     /// (semantics 4.1). A name that has no [`jwt::AuthenticationSpec`] beside it denies.
     #[serde(default)]
     pub authentications: Vec<PolicyId>,
-    /// `<namespace>/<name>` of the PeerAuthentication that decides, for explanations.
+    /// The object that decides, for explanations: `<namespace>/<name>` of a PeerAuthentication, or
+    /// `Guardrail/<namespace>/<name>` where its floor does.
     pub mtls_decided_by: Option<String>,
     /// How the workload reads paths, by workload port; decisions look at every reading.
     #[serde(default, skip_serializing_if = "is_default")]

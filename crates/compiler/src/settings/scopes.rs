@@ -89,7 +89,8 @@ fn egress(of: Of<'_, Sidecar>, report: &mut Report) -> Option<Egress> {
     let policy = of.body.outbound_traffic_policy?;
     Some(match policy.mode {
         Some(OutboundMode::AllowAny) => Egress::AllowAny,
-        Some(OutboundMode::RegistryOnly) => Egress::RegistryOnly,
+        // Of the mesh configuration alone: the schema of a Sidecar has no such mode.
+        Some(OutboundMode::RegistryOnly | OutboundMode::AllowAnyDynamicDns) => Egress::RegistryOnly,
         None => {
             // R31: upstream decodes it so; it is said, so that it is no surprise.
             let message = "`outboundTrafficPolicy` without a mode is REGISTRY_ONLY";

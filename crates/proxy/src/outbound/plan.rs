@@ -1,5 +1,6 @@
 //! What to do with a connection, from where it goes and what it says first.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use identity::sniff::{LIMIT, Sniff as Hello, client_hello};
 use meshward_http::Rewind;
 use meshward_http::limits::IDLE_TIMEOUT;
 use meshward_http::sniff::{self, classify};
-use model::{Protocol, Reason, ServiceName, WorkloadUid};
-use snapshot::{Asker, Claim, Destination, Index};
+use model::{Protocol, Reason, ServiceName, Text, WorkloadUid};
+use snapshot::{Asker, Claim, Destination, Index, Lacks};
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::Registration;
 
 /// How long the first bytes on a port without a declared protocol are waited for, where the mesh sets no limit. Then
 /// the connection goes on as TCP: it may be the server that speaks first (semantics 9).
@@ -179,10 +182,17 @@ async fn collect(
     }
 }
 
-/// Where something under way went, so that it is closed when it would now go elsewhere, and what it said of that.
-#[derive(Debug, Default)]
+/// Where something under way went, and what it said for that, so that it is closed when it would now go elsewhere.
+#[derive(Debug)]
 pub(super) struct Kept {
+    /// Once it was decided.
     place: OnceLock<Place>,
+    namespace: Box<str>,
+    /// Whose it is, where a Sidecar may be for it alone.
+    uid: Option<WorkloadUid>,
+    dialled: SocketAddr,
+    authority: Option<Text>,
+    /// The name that its TLS asks for, where that counts.
     sni: OnceLock<Option<String>>,
 }
 
@@ -194,14 +204,37 @@ enum Place {
 }
 
 impl Kept {
+    /// Of what a workload in `namespace` dials, a request that names `authority` say. Nothing is decided yet.
+    pub(super) fn new(namespace: &str, dialled: SocketAddr, authority: Option<Text>) -> Self {
+        Self {
+            place: OnceLock::new(),
+            namespace: namespace.into(),
+            uid: None,
+            dialled,
+            authority,
+            sni: OnceLock::new(),
+        }
+    }
+
+    /// Of that very workload.
+    pub(super) fn of(mut self, local: &Registration) -> Self {
+        self.uid = Some(local.uid.clone());
+        self
+    }
+
+    /// Whether it is of that workload.
+    pub(super) fn is_of(&self, local: &Registration) -> bool {
+        *self.namespace == *local.namespace && self.uid.as_ref() == Some(&local.uid)
+    }
+
     /// The name that its TLS asks for counts.
     pub(super) fn names(&self, sni: Option<String>) {
         let _ = self.sni.set(sni);
     }
 
-    /// What it says of where it goes; `authority` is a request's.
-    pub(super) fn claim<'a>(&'a self, authority: Option<&'a str>) -> Claim<'a> {
-        match (authority, self.sni.get()) {
+    /// What it says of where it goes.
+    pub(super) fn claim(&self) -> Claim<'_> {
+        match (self.authority.as_deref(), self.sni.get()) {
             (Some(authority), _) => Claim::Host(authority),
             (None, Some(sni)) => Claim::Sni(sni.as_deref()),
             (None, None) => Claim::Nothing,
@@ -210,6 +243,12 @@ impl Kept {
 
     pub(super) fn decided(&self, destination: &Destination) {
         let _ = self.place.set(Place::of(destination));
+    }
+
+    /// Where it would go by a snapshot.
+    pub(super) fn find(&self, index: &Index, lacks: &Lacks) -> Result<Destination, Reason> {
+        let asker = index.asker(&self.namespace, self.uid.as_ref());
+        index.find_outbound(asker, self.dialled, self.claim(), lacks)
     }
 
     /// Whether it may go on, by where it would go now. Nothing is asked before it was decided.
@@ -260,7 +299,7 @@ mod tests {
 
     fn check(protocol: Protocol, egress: Egress, dialled: &str, expect: Read) {
         let index = index(protocol, egress);
-        let dialled: std::net::SocketAddr = dialled.parse().unwrap();
+        let dialled: SocketAddr = dialled.parse().unwrap();
         let destination = index.outbound("full", dialled, None);
         assert_eq!(
             reading(&destination, &index, index.asker("full", None), dialled.port()),
@@ -318,7 +357,7 @@ mod tests {
         let outside = "1.2.3.4:80".parse().unwrap();
         let open = index(Http, Egress::AllowAny);
         let closed = index(Http, Egress::RegistryOnly);
-        let kept = Kept::default();
+        let kept = Kept::new("full", outside, None);
         assert_eq!(
             kept.check(|| Err(Reason::EgressUnknown)),
             Ok(()),

@@ -832,6 +832,7 @@ mod authentication {
                 output_claim_to_headers: vec![],
                 forward_original_token: false,
                 space_delimited_claims: vec![],
+                required: false,
                 allow_hmac: false,
                 allow_missing_exp: false,
                 line: 0,
