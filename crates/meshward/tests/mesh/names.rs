@@ -62,6 +62,9 @@ impl Drop for Ended {
 /// A DNS server outside the mesh that knows the unmeshed server under some names.
 fn resolver(mesh: &Mesh, ip: &str) -> Ended {
     mesh.apply(RESOLVER);
+    within(Duration::from_secs(60), "its pod is there", || {
+        mesh.exec("legacy", "resolver", &["true"]).code == 0
+    });
     let program = program().display().to_string();
     let names = ["ext", "a.wild", "tls", "tcp", "x.dyn", "other"];
     let records: Vec<String> = names
@@ -78,7 +81,7 @@ fn resolver(mesh: &Mesh, ip: &str) -> Ended {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let serving = Ended(command.spawn().unwrap());
-    within(Duration::from_secs(30), "names outside are answered", || {
+    within(Duration::from_secs(60), "names outside are answered", || {
         mesh.exec("m", "client", &["getent", "hosts", "ext.example.com"])
             .code
             == 0
