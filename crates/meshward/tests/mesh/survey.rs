@@ -127,6 +127,12 @@ fn istios_defaults_let_through_what_istio_does_and_no_more() {
             "narrower-mode-and-allow",
             "merged-slashes",
             "egress-default",
+            "fronted-sni",
+            "claimed-host",
+            "claimed-sni",
+            "claimed-nothing",
+            "metrics-pages",
+            "metrics-pages-mesh",
         ]
     );
 }
