@@ -1,6 +1,7 @@
 //! What all tasks of a proxy share.
 
 mod ending;
+mod logged;
 mod sockets;
 pub(crate) mod staleness;
 
@@ -19,6 +20,7 @@ use crate::store::Store;
 use crate::store::demand::Demand;
 
 pub(crate) use ending::{Carried, Ending, Stage};
+pub(crate) use logged::is_logged;
 pub(crate) use sockets::{Offer, Purpose, Sockets};
 
 /// One proxy.

@@ -26,5 +26,8 @@ pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
 pub use resources::{Address, Delta, Resource, ResourceName};
 pub use service::{ClientNames, ClientTls, Endpoint, Service, ServicePort};
 pub use set::Resources;
-pub use telemetry::{Tag, Telemetry, TraceProvider, Tracing, WHOLE};
+pub use telemetry::{
+    ATTRIBUTES, Attribute, AttributeKind, Comparison, Datum, LogFilter, Tag, Telemetry, TextTest,
+    TraceProvider, Tracing, WHOLE,
+};
 pub use workload::{Inbound, InboundPort, Workload};

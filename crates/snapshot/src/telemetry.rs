@@ -1,7 +1,13 @@
 //! What is told of a workload's traffic: Telemetry and MeshConfig, resolved for one workload.
 
-use model::ServiceName;
+mod filter;
+
+use std::sync::Arc;
+
+use model::{MetricChanges, ServiceName};
 use serde::{Deserialize, Serialize};
+
+pub use filter::{ATTRIBUTES, Attribute, Comparison, Datum, Kind as AttributeKind, LogFilter, TextTest};
 
 /// A million: what a share of requests is counted in.
 pub const WHOLE: u32 = 1_000_000;
@@ -19,6 +25,18 @@ pub struct Telemetry {
     /// Whether calls to it are.
     #[serde(skip_serializing_if = "is_false")]
     pub server_log_off: bool,
+    /// Which of the calls that it makes are in it; all where nothing is said (refusals always are).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_log: Option<Arc<LogFilter>>,
+    /// Which of the calls to it are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_log: Option<Arc<LogFilter>>,
+    /// How metrics of the calls that it makes differ from Istio's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_metrics: Option<Arc<MetricChanges>>,
+    /// And of the calls to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_metrics: Option<Arc<MetricChanges>>,
 }
 
 /// How requests are traced.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use model::{Reason, SpiffeId, Text};
+use model::{MetricChanges, Reason, SpiffeId, Text};
 use serde::Serialize;
 
 use crate::redact;
@@ -72,6 +72,9 @@ pub struct Event {
     /// Whether it is left out of the access log (Telemetry `accessLogging`). What was refused never is.
     #[serde(skip)]
     pub unlogged: bool,
+    /// How its metrics differ from Istio's (Telemetry `metrics`).
+    #[serde(skip)]
+    pub changes: Option<Arc<MetricChanges>>,
     /// A sentence for people about what went wrong, where something did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Box<str>>,
@@ -110,6 +113,7 @@ impl Event {
             decision_id: None,
             upstream: None,
             unlogged: false,
+            changes: None,
             message: None,
         }
     }

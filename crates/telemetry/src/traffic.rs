@@ -262,7 +262,7 @@ impl Collector for Traffic {
             };
             let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
             for (labels, series) in &all {
-                if let Some(told) = of(labels, series) {
+                if let Some(told) = of(labels, series).filter(|_| labels.keeps(name)) {
                     told.encode(metric.encode_family(&**labels)?)?;
                 }
             }

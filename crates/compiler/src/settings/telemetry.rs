@@ -1,7 +1,11 @@
 //! What is told of each workload's traffic: Telemetry of the root namespace, of its own, and of its own labels, each over the
 //! one before; MeshConfig where none says anything (Istio "Telemetry API").
 
+mod changes;
+mod filter;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{CustomTag, MeshConfig, Problem, Severity, TelemetryMode, TelemetryTracing};
 use serde_json::Value;
@@ -30,10 +34,17 @@ pub(crate) struct Telemetries<'a> {
     all: Vec<Of<'a, api::Telemetry>>,
     providers: BTreeMap<String, Result<TraceProvider, String>>,
     config: Option<&'a MeshConfig>,
+    /// Whether metrics are to say what Istio's sidecars say, and no more.
+    like_sidecar: bool,
+}
+
+/// The expression of an access log's filter.
+fn expression(logging: &api::TelemetryLogging) -> Option<&str> {
+    logging.filter.as_ref()?.get("expression")?.as_str()
 }
 
 impl<'a> Telemetries<'a> {
-    pub(crate) fn new(view: &View<'a>, services: &[std::sync::Arc<Service>], report: &mut Report) -> Self {
+    pub(crate) fn new(view: &View<'a>, services: &[Arc<Service>], report: &mut Report) -> Self {
         let config = view.mesh_config.map(|of| of.body);
         let telemetries = Self {
             root_namespace: view.root_namespace(),
@@ -42,6 +53,7 @@ impl<'a> Telemetries<'a> {
                 .map(|config| providers(config, services))
                 .unwrap_or_default(),
             config,
+            like_sidecar: !view.secure(),
         };
         for of in &telemetries.all {
             telemetries.look_at(view, *of, report);
@@ -61,14 +73,14 @@ impl<'a> Telemetries<'a> {
         if !labels.is_empty() && !view.selects_something(scope, &labels) {
             report.tell(of.object, "spec.selector", nothing_selected(&labels));
         }
-        if !of.body.metrics.is_empty() {
-            let why = "`metrics` is not acted on: all of Istio's metrics are kept, with all their labels";
-            report.qualify(of.object, why.to_owned());
+        for why in changes::unheeded(&of.body.metrics) {
+            report.qualify(of.object, why);
         }
         for logging in &of.body.access_logging {
-            if logging.filter.is_some() {
-                let why = "`accessLogging.filter` is not acted on: all is logged";
-                report.qualify(of.object, why.to_owned());
+            if let Some(Err(why)) = expression(logging).map(filter::read) {
+                let why =
+                    format!("`accessLogging.filter` is accepted, not in force, so that all is logged: {why}");
+                report.qualify(of.object, why);
             }
             if logging.disabled == Some(true) {
                 let why = "`accessLogging.disabled`: what is refused is logged all the same";
@@ -114,24 +126,35 @@ impl<'a> Telemetries<'a> {
     pub(crate) fn of(&self, pod: &PodFacts<'_>, report: &mut Report) -> Telemetry {
         let mut telemetry = Telemetry::default();
         let mut draft = Draft::new(self.config);
+        let mut metrics = changes::Sides::new(self.like_sidecar);
         for of in self.applicable(pod, report) {
             let target = pod.id.to_string();
             report.applies(&of, target, pod.node());
             if let Some(tracing) = of.body.tracing.first() {
                 draft.add(tracing);
             }
+            metrics.add(&of.body.metrics);
             for logging in &of.body.access_logging {
                 let off = logging.disabled.unwrap_or(false);
                 let mode = logging.matches.mode;
+                // What cannot be acted on leaves nothing out.
+                let read = expression(logging).map(|text| filter::read(text).ok().map(Arc::new));
                 if mode != TelemetryMode::Server {
                     telemetry.client_log_off = off;
+                    if let Some(filter) = &read {
+                        telemetry.client_log.clone_from(filter);
+                    }
                 }
                 if mode != TelemetryMode::Client {
                     telemetry.server_log_off = off;
+                    if let Some(filter) = &read {
+                        telemetry.server_log.clone_from(filter);
+                    }
                 }
             }
         }
         telemetry.tracing = draft.finish(self);
+        (telemetry.client_metrics, telemetry.server_metrics) = metrics.finish();
         telemetry
     }
 
@@ -258,7 +281,7 @@ fn read_tag(tag: &CustomTag) -> Option<Tag> {
 /// Collectors by name; where one cannot be used, why.
 fn providers(
     config: &MeshConfig,
-    services: &[std::sync::Arc<Service>],
+    services: &[Arc<Service>],
 ) -> BTreeMap<String, Result<TraceProvider, String>> {
     let text = |value: &Value, field: &str| {
         let text = value.get(field).and_then(Value::as_str);
@@ -327,7 +350,7 @@ fn providers(
 }
 
 /// The Service that `[NAMESPACE/]HOST` names.
-fn find<'s>(written: &str, services: &'s [std::sync::Arc<Service>]) -> Result<&'s Service, String> {
+fn find<'s>(written: &str, services: &'s [Arc<Service>]) -> Result<&'s Service, String> {
     let (namespace, host) = match written.split_once('/') {
         Some((namespace, host)) => (Some(namespace), host),
         None => (None, written),

@@ -115,12 +115,24 @@ fn logs_are_switched_off_by_side() {
 
 #[test]
 fn what_is_not_as_written_is_told() {
-    let spec = "metrics: [{providers: [{name: prometheus}]}], tracing: [{providers: [{name: nobody}]}], accessLogging: [{filter: {expression: \"response.code >= 400\"}}]";
+    let spec = "metrics: [{providers: [{name: stackdriver}]}, {reportingInterval: 5s, overrides: [{tagOverrides: {x: {value: request.host}}}, {match: {metric: REQUEST_COUNT}, tagOverrides: {source_app: {operation: REMOVE}}}]}], tracing: [{providers: [{name: nobody}]}], accessLogging: [{filter: {expression: \"request.headers['a'] == 'b'\"}}]";
     let compiled = telemetry(scene("enableTracing: true"), "n/a", spec).compile();
     let why = compiled.effect("Telemetry/n/a").why.join("\n");
-    for part in ["`metrics`", "`nobody` is not defined", "`accessLogging.filter`"] {
+    for part in [
+        "other providers",
+        "reportingInterval",
+        "`x`",
+        "of one metric",
+        "`nobody` is not defined",
+        "`accessLogging.filter`",
+    ] {
         assert!(why.contains(part), "{part}: {why}");
     }
+    let told_of = of(&compiled, "web");
+    assert!(
+        told_of.client_log.is_none() && told_of.client_metrics.is_none(),
+        "nothing is left out by it"
+    );
     told(&compiled, "MW0514", "nobody");
     let gateway = telemetry(
         scene("enableTracing: true"),
@@ -128,4 +140,64 @@ fn what_is_not_as_written_is_told() {
         "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: g}]",
     );
     assert!(!gateway.compile().effect("Telemetry/n/a").in_force);
+}
+
+#[test]
+fn a_filter_is_of_the_narrowest_that_has_one_by_side() {
+    let wide = telemetry(
+        scene("enableTracing: true"),
+        "istio-system/mesh",
+        "accessLogging: [{filter: {expression: 'response.code >= 400'}}]",
+    );
+    let narrow = "accessLogging: [{match: {mode: SERVER}, filter: {expression: 'response.code >= 500'}}]";
+    let compiled = telemetry(wide, "n/a", narrow).compile();
+    let admits = |filter: &Option<Arc<snapshot::LogFilter>>, code: i64| {
+        let value = |attribute| {
+            (attribute == snapshot::Attribute::ResponseCode).then_some(snapshot::Datum::Number(code))
+        };
+        filter.as_ref().unwrap().admits(&value)
+    };
+    let web = of(&compiled, "web");
+    assert!(admits(&web.client_log, 404) && !admits(&web.client_log, 200));
+    assert!(admits(&web.server_log, 503) && !admits(&web.server_log, 404));
+    assert!(admits(&of(&compiled, "c").server_log, 404));
+}
+
+#[test]
+fn metrics_are_changed_by_scope_and_side() {
+    let wide = telemetry(
+        scene("enableTracing: true"),
+        "istio-system/mesh",
+        "metrics: [{providers: [{name: prometheus}], overrides: [{match: {metric: REQUEST_SIZE}, disabled: true}, {tagOverrides: {source_principal: {operation: REMOVE}, cluster: {value: \"'east'\"}}}]}]",
+    );
+    let compiled = telemetry(
+        wide,
+        "n/a",
+        "metrics: [{overrides: [{match: {metric: ALL_METRICS, mode: CLIENT}, disabled: true}, {match: {mode: SERVER}, disabled: false}]}]",
+    )
+    .compile();
+    let web = of(&compiled, "web");
+    let client = web.client_metrics.unwrap();
+    assert_eq!(client.off.len(), model::Metric::ALL.len());
+    assert_eq!(client.tags["source_principal"], None);
+    let server = web.server_metrics.unwrap();
+    assert!(server.off.is_empty());
+    assert_eq!(server.tags["cluster"].as_deref(), Some("east"));
+    let other = of(&compiled, "c").server_metrics.unwrap();
+    assert_eq!(other.off, [model::Metric::RequestSize].into());
+}
+
+#[test]
+fn istios_defaults_say_what_a_sidecar_says_at_the_source() {
+    let scene = istio().pod("n/web", "web");
+    let client = of(&scene.compile(), "web").client_metrics.unwrap();
+    assert_eq!(
+        client.tags["connection_security_policy"].as_deref(),
+        Some("unknown")
+    );
+    assert!(
+        of(&secure().pod("n/web", "web").compile(), "web")
+            .client_metrics
+            .is_none()
+    );
 }

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use model::{Reason, SpiffeId};
 use policy::{Denial, ExternalAnswer, Permit, PolicyId};
-use snapshot::{Index, Workload};
+use snapshot::{Index, LogFilter, Workload};
 use telemetry::{
     Attached, Decision, Event, EventKind, ExtAuthz, HttpEvent, Known, Peer, PolicyRef, Progress, Reporter,
     Span, Telemetry,
@@ -18,7 +18,7 @@ use super::decide::Refusal;
 use super::denials::{Decided, Denials};
 use super::{Callee, Caller};
 use crate::Registration;
-use crate::shared::Shared;
+use crate::shared::{Shared, is_logged};
 
 /// An event in the making.
 pub(super) struct Record {
@@ -33,6 +33,8 @@ pub(super) struct Record {
     received: Option<Arc<AtomicU64>>,
     /// Messages of gRPC from the caller so far.
     messages: Option<Arc<AtomicU64>>,
+    /// Whether it is in the access log, where that is not said of all.
+    filter: Option<Arc<LogFilter>>,
     /// What is counted and traced besides.
     attached: Attached,
     client: SocketAddr,
@@ -121,6 +123,7 @@ impl Record {
             began: Instant::now(),
             received: None,
             messages: None,
+            filter: None,
             attached: Attached::default(),
             client,
         }
@@ -165,11 +168,15 @@ impl Record {
     }
 
     pub(super) fn callee(&mut self, callee: &Callee) {
+        let telemetry = callee.workload.inbound.as_ref().map(|inbound| &inbound.telemetry);
+        self.filter = telemetry.and_then(|told| told.server_log.clone());
         self.edit(|event| {
             event.destination = Arc::clone(&callee.destination);
             event.service.clone_from(&callee.service);
-            let telemetry = callee.workload.inbound.as_ref().map(|inbound| &inbound.telemetry);
-            event.unlogged = telemetry.is_some_and(|told| told.server_log_off);
+            if let Some(told) = telemetry {
+                event.unlogged = told.server_log_off;
+                event.changes.clone_from(&told.server_metrics);
+            }
             event.port = callee.address.port();
         });
     }
@@ -407,6 +414,9 @@ impl Drop for Record {
                 .map_or(0, |bytes| bytes.load(Ordering::Relaxed));
             if let (Some(messages), Some(http)) = (&self.messages, event.http.as_deref_mut()) {
                 http.request_messages = messages.load(Ordering::Relaxed);
+            }
+            if let Some(filter) = &self.filter {
+                event.unlogged |= !is_logged(filter, event);
             }
             if event.denied() {
                 event.decision_id.get_or_insert_with(|| decision_id().into());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use model::{Reason, SpiffeId};
-use snapshot::{Destination, Index, ServiceTarget, Workload};
+use snapshot::{Destination, Index, LogFilter, ServiceTarget, Workload};
 use telemetry::{
     Attached, Decision, Event, EventKind, HttpEvent, Known, Peer, Progress, Reporter, Span, Telemetry, Wire,
 };
@@ -16,6 +16,7 @@ use super::Client;
 use super::answer::Failure;
 use super::hop::Hop;
 use crate::Registration;
+use crate::shared::is_logged;
 
 /// An event in the making.
 pub(super) struct Record {
@@ -27,6 +28,8 @@ pub(super) struct Record {
     received: Option<Arc<AtomicU64>>,
     /// Messages of gRPC from the caller so far.
     messages: Option<Arc<AtomicU64>>,
+    /// Whether it is in the access log, where that is not said of all.
+    filter: Option<Arc<LogFilter>>,
     /// What is counted and traced besides.
     attached: Attached,
 }
@@ -95,6 +98,7 @@ impl Record {
             began: Instant::now(),
             received: None,
             messages: None,
+            filter: None,
             attached: Attached::default(),
         }
     }
@@ -111,7 +115,11 @@ impl Record {
 
     /// What is told of the caller's traffic (Telemetry).
     pub(super) fn told(&mut self, telemetry: &snapshot::Telemetry) {
-        self.edit(|event| event.unlogged = telemetry.client_log_off);
+        self.filter.clone_from(&telemetry.client_log);
+        self.edit(|event| {
+            event.unlogged = telemetry.client_log_off;
+            event.changes.clone_from(&telemetry.client_metrics);
+        });
     }
 
     /// It completes the span, where there is one.
@@ -303,6 +311,9 @@ impl Drop for Record {
                 .map_or(0, |bytes| bytes.load(Ordering::Relaxed));
             if let (Some(messages), Some(http)) = (&self.messages, event.http.as_deref_mut()) {
                 http.request_messages = messages.load(Ordering::Relaxed);
+            }
+            if let Some(filter) = &self.filter {
+                event.unlogged |= !is_logged(filter, event);
             }
         }
         self.telemetry

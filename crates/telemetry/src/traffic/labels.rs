@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use model::Reason;
+use model::{MetricChanges, Reason, TAGS};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 
 use crate::event::{Event, EventKind, Peer, Reporter, Wire};
@@ -23,6 +23,8 @@ pub(super) struct Labels {
     destination: Arc<Peer>,
     service: Option<Arc<str>>,
     rest: Rest,
+    /// What is left out or set: of that nothing is in the others, so that what differs in it alone is one series.
+    changes: Option<Arc<MetricChanges>>,
 }
 
 /// The labels that say nothing of the two ends.
@@ -86,12 +88,46 @@ impl Rest {
 
 impl Labels {
     pub(super) fn of(event: &Event, rest: Rest) -> Self {
-        Self {
+        let labels = Self {
             source: Arc::clone(&event.source),
             destination: Arc::clone(&event.destination),
             service: event.service.clone(),
             rest,
+            changes: event.changes.clone(),
+        };
+        match &event.changes {
+            Some(changes) if !changes.tags.is_empty() => labels.without(changes),
+            _ => labels,
         }
+    }
+
+    /// The same, with nothing in what is left out or set.
+    fn without(mut self, changes: &MetricChanges) -> Self {
+        let is = |tag: &str| changes.tags.contains_key(tag);
+        self.source = less(&self.source, "source", changes);
+        self.destination = less(&self.destination, "destination", changes);
+        if is("destination_service") && is("destination_service_name") {
+            (self.service, self.rest.unnamed) = (None, "");
+        }
+        if is("response_code") {
+            self.rest.code = self.rest.code.map(|_| 0);
+        }
+        if is("grpc_response_status") {
+            self.rest.grpc = None;
+        }
+        if is("response_flags") {
+            self.rest.flags = "";
+        }
+        if is("connection_security_policy") {
+            self.rest.security = "";
+        }
+        self
+    }
+
+    /// Whether a metric of that name is kept of them.
+    pub(super) fn keeps(&self, name: &str) -> bool {
+        let off = self.changes.iter().flat_map(|changes| &changes.off);
+        !off.map(|metric| metric.name()).any(|own| own == name)
     }
 
     pub(super) fn rest(&self) -> &Rest {
@@ -103,6 +139,7 @@ impl Labels {
         Arc::ptr_eq(&self.source, &event.source)
             && Arc::ptr_eq(&self.destination, &event.destination)
             && same(self.service.as_ref(), event.service.as_ref())
+            && alike(self.changes.as_ref(), event.changes.as_ref())
             && self.rest.is(rest)
     }
 
@@ -128,7 +165,7 @@ impl Labels {
             end(&self.destination),
             self.service.as_deref(),
             (rest.reporter, rest.code, rest.grpc),
-            rest.texts(),
+            (rest.texts(), &self.changes),
         )
     }
 }
@@ -147,6 +184,33 @@ impl Hash for Labels {
     }
 }
 
+/// An end without what is left out or set of it.
+fn less(peer: &Arc<Peer>, end: &str, changes: &MetricChanges) -> Arc<Peer> {
+    let is = |of: &str| changes.tags.contains_key(&format!("{end}_{of}"));
+    if !changes.tags.keys().any(|tag| tag.starts_with(end)) {
+        return Arc::clone(peer);
+    }
+    let keep = |of: &str, text: &Arc<str>| if is(of) { Arc::default() } else { Arc::clone(text) };
+    Arc::new(Peer {
+        workload: keep("workload", &peer.workload),
+        namespace: keep("workload_namespace", &peer.namespace),
+        principal: peer.principal.clone().filter(|_| !is("principal")),
+        app: keep("app", &peer.app),
+        version: keep("version", &peer.version),
+        canonical_name: keep("canonical_service", &peer.canonical_name),
+        canonical_revision: keep("canonical_revision", &peer.canonical_revision),
+        ..Peer::default()
+    })
+}
+
+/// Whether two are the same by where they are; `None` where nothing is changed.
+fn alike(one: Option<&Arc<MetricChanges>>, other: Option<&Arc<MetricChanges>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
 fn same(one: Option<&Arc<str>>, other: Option<&Arc<str>>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -155,7 +219,8 @@ fn same(one: Option<&Arc<str>>, other: Option<&Arc<str>>) -> bool {
 }
 
 /// `mutual_tls` where it was; else `none` at the destination, and `unknown` at the source. An Istio sidecar says
-/// `unknown` at the source always; ztunnel, which as we do holds both ends' identities, says what was.
+/// `unknown` at the source always, and so does ours with Istio's defaults (its [`MetricChanges`]); ztunnel, which as we do holds
+/// both ends' identities, says what was.
 pub(super) fn security(reporter: Reporter, wire: Wire) -> &'static str {
     match (wire, reporter) {
         (Wire::MutualTls | Wire::Hbone | Wire::Local, _) => "mutual_tls",
@@ -169,7 +234,12 @@ impl EncodeLabelSet for Labels {
         fn known(text: &str) -> &str {
             if text.is_empty() { "unknown" } else { text }
         }
-        let mut put = |key: &str, value: &str| (key, value).encode(encoder.encode_label());
+        let changes = self.changes.as_deref();
+        let mut put = |key: &str, value: &str| match changes.and_then(|changes| changes.tags.get(key)) {
+            None => (key, value).encode(encoder.encode_label()),
+            Some(None) => Ok(()),
+            Some(Some(other)) => (key, other.as_str()).encode(encoder.encode_label()),
+        };
         put("reporter", self.rest.reporter.as_str())?;
         for (prefix, peer) in self.ends() {
             let principal = peer
@@ -189,7 +259,7 @@ impl EncodeLabelSet for Labels {
                 &format!("{prefix}_canonical_revision"),
                 known(&peer.canonical_revision),
             )?;
-            let cluster = if peer.workload.is_empty() {
+            let cluster = if peer.workload.is_empty() && peer.namespace.is_empty() {
                 "unknown"
             } else {
                 "Kubernetes"
@@ -207,7 +277,13 @@ impl EncodeLabelSet for Labels {
             put("grpc_response_status", &grpc)?;
         }
         put("response_flags", self.rest.flags)?;
-        put("connection_security_policy", self.rest.security)
+        put("connection_security_policy", self.rest.security)?;
+        for (key, value) in changes.iter().flat_map(|changes| &changes.tags) {
+            if let Some(value) = value.as_ref().filter(|_| !TAGS.contains(&key.as_str())) {
+                (key.as_str(), value.as_str()).encode(encoder.encode_label())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -214,3 +214,52 @@ fn series_are_bounded() {
     let none = traffic.opened(&one, &Arc::default());
     assert!(none.is_none());
 }
+
+#[test]
+fn what_is_left_out_of_labels_makes_one_series_of_two_and_what_is_off_is_not_there() {
+    use model::{Metric, MetricChanges};
+    let changes = Arc::new(MetricChanges {
+        off: [Metric::RequestSize].into(),
+        tags: [
+            ("source_workload".to_owned(), None),
+            (
+                "connection_security_policy".to_owned(),
+                Some("unknown".to_owned()),
+            ),
+            ("cluster".to_owned(), Some("east".to_owned())),
+        ]
+        .into(),
+    });
+    let traffic = Traffic::default();
+    for workload in ["one", "two"] {
+        let source = Peer {
+            workload: workload.into(),
+            namespace: "full".into(),
+            ..Peer::default()
+        };
+        let mut event = event(EventKind::Request, Reporter::Source);
+        event.source = Arc::new(source);
+        event.wire = Wire::MutualTls;
+        event.changes = Some(Arc::clone(&changes));
+        traffic.record(&event, None);
+    }
+    let text = text(&traffic);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("istio_requests_total{"))
+        .collect();
+    let [line] = lines.as_slice() else {
+        panic!("{text}")
+    };
+    assert!(line.ends_with(" 2"), "{line}");
+    for part in [
+        r#"cluster="east""#,
+        r#"connection_security_policy="unknown""#,
+        r#"source_workload_namespace="full""#,
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(!line.contains("source_workload="), "{line}");
+    assert!(!text.contains("istio_request_bytes_count{"), "{text}");
+    assert!(text.contains("istio_response_bytes_count{"), "{text}");
+}
