@@ -1,5 +1,7 @@
 //! Paths made for the purpose: who is believed, and why not.
 
+mod memory;
+
 use std::time::Duration;
 
 use rcgen::{
