@@ -20,6 +20,7 @@ mod pool;
 mod random;
 mod tcp;
 pub(crate) mod trace;
+mod turns;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -43,6 +44,7 @@ pub(crate) use event::peer_of;
 use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;
+use turns::Turns;
 
 /// How long to wait before accepting again where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -71,10 +73,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// Takes what comes to an ordinary listener: all of it is of the workload of that mark, and counts as having dialled
-/// that address. Connections go out in the machine's own name.
-pub(crate) async fn serve_for(shared: Arc<Shared>, listener: TcpListener, mark: u32, dialled: SocketAddr) {
-    let outbound = Arc::new(Outbound::new(shared, Arc::new(Plain)));
-    take(outbound, listener, move |_| Ok((mark, dialled))).await;
+/// that address. Connections go out in the machine's own name. Without `keeps`, TCP has a handshake for each connection.
+pub(crate) async fn serve_for(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    mark: u32,
+    dialled: SocketAddr,
+    keeps: bool,
+) {
+    let mut outbound = Outbound::new(shared, Arc::new(Plain));
+    outbound.keeps = keeps;
+    take(Arc::new(outbound), listener, move |_| Ok((mark, dialled))).await;
 }
 
 /// Takes connections; `whose` says which workload opened one, by its mark, and what it dialled.
@@ -106,7 +115,7 @@ async fn take(
                 Ok(()) => outbound.follow(),
                 Err(_) => return,
             },
-            _ = sweep.tick() => outbound.pool.sweep(),
+            _ = sweep.tick() => outbound.sweep(),
             () = &mut draining => break,
         }
     }
@@ -118,7 +127,7 @@ async fn take(
                 Ok(()) => outbound.follow(),
                 Err(_) => return,
             },
-            _ = sweep.tick() => outbound.pool.sweep(),
+            _ = sweep.tick() => outbound.sweep(),
         }
     }
 }
@@ -127,6 +136,9 @@ async fn take(
 pub(crate) struct Outbound {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
+    turns: Turns,
+    /// Whether connections of mutual TLS are kept for the next TCP connection.
+    keeps: bool,
     /// What is under way to each address.
     load: Load<SocketAddr>,
     /// What each workload has open, connections and requests.
@@ -188,6 +200,8 @@ impl Outbound {
         Self {
             shared,
             pool: Arc::new(Pool::default()),
+            turns: Turns::default(),
+            keeps: true,
             load: Load::default(),
             open: Load::default(),
             dial,
@@ -198,7 +212,17 @@ impl Outbound {
     fn follow(&self) {
         if let Some(index) = self.shared.store.current() {
             self.pool.follow(&index);
+            if !self.turns.is_empty() {
+                let known = pool::known(&index);
+                self.turns.follow(|address| known.contains(&address));
+            }
         }
+    }
+
+    /// Drops connections that have been kept for too long.
+    fn sweep(&self) {
+        self.pool.sweep();
+        self.sweep_turns();
     }
 
     async fn taken(

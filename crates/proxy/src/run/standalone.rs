@@ -127,6 +127,7 @@ async fn start(
                 listener,
                 mark(at),
                 dialled,
+                own.keep,
             ));
         }
     }
