@@ -10,11 +10,13 @@
 //! |---|---|
 //! | 1 to [`MAX_FRAME`] | so many bytes follow |
 //! | 0 | this direction of the turn has ended |
+//! | 65534 | what follows has no heads: this direction, and the connection with it, ends as TLS does |
 //! | 65535 | between turns: the next one is asked for, or taken |
 //!
 //! The first turn begins with the connection. Further ones are asked for by the caller's proxy, and not a byte of one goes
 //! before the callee's has taken it: what is lost in between, where that closes the connection meanwhile, is nobody's bytes.
-//! A turn that ends in any other way than by both directions' ends takes the connection with it.
+//! A turn that ends in any other way than by both directions' ends takes the connection with it. So does one that has carried
+//! [`BULK`] in a direction: whoever has so much to say is not to pay for heads, and hardly notices a handshake.
 
 use std::io;
 use std::pin::Pin;
@@ -31,7 +33,11 @@ const HEAD: usize = 2;
 /// Bytes of one frame: with its head a record of TLS.
 pub(crate) const MAX_FRAME: usize = 16 * 1024 - HEAD;
 
+/// Bytes of one direction in frames; what is beyond has no heads.
+const BULK: u64 = 1024 * 1024;
+
 const END: u16 = 0;
+const RAW: u16 = u16::MAX - 1;
 const TURN: u16 = u16::MAX;
 
 /// One turn: the bytes of one TCP connection.
@@ -50,6 +56,7 @@ struct Reading {
     /// Bytes of the frame that are to come.
     left: usize,
     ended: bool,
+    raw: bool,
 }
 
 #[derive(Default, Debug)]
@@ -60,6 +67,9 @@ struct Writing {
     /// Bytes of the frame that are to be written.
     left: usize,
     state: State,
+    /// Bytes that were written.
+    sent: u64,
+    raw: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,7 +97,8 @@ impl<IO> Turn<IO> {
 
     /// The connection, ready for another turn; `None` where this one has not ended in both directions.
     pub(crate) fn over(self) -> Option<IO> {
-        (self.reading.ended && self.writing.state == State::Ended).then_some(self.io)
+        let framed = !self.reading.raw && !self.writing.raw;
+        (framed && self.reading.ended && self.writing.state == State::Ended).then_some(self.io)
     }
 }
 
@@ -165,12 +176,16 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Turn<IO> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.reading.left == 0 && !self.reading.ended {
+        while self.reading.left == 0 && !self.reading.ended && !self.reading.raw {
             match ready!(self.poll_head(context))? {
                 END => self.reading.ended = true,
+                RAW => self.reading.raw = true,
                 head if usize::from(head) <= MAX_FRAME => self.reading.left = usize::from(head),
                 _ => return Poll::Ready(Err(unexpected("no frame of a turn"))),
             }
+        }
+        if self.reading.raw {
+            return Pin::new(&mut self.io).poll_read(context, buffer);
         }
         if self.reading.ended || buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -230,16 +245,26 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Turn<IO> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        if self.writing.left == 0 {
-            let length = bytes.len().min(MAX_FRAME);
-            self.writing.left = length;
-            // At most MAX_FRAME, which two bytes hold.
-            self.head(u16::try_from(length).unwrap_or_default());
+        if self.writing.left == 0 && !self.writing.raw {
+            if self.writing.sent >= BULK {
+                self.writing.raw = true;
+                self.head(RAW);
+            } else {
+                let length = bytes.len().min(MAX_FRAME);
+                self.writing.left = length;
+                // At most MAX_FRAME, which two bytes hold.
+                self.head(u16::try_from(length).unwrap_or_default());
+            }
         }
         // A frame that was begun is completed by whatever comes next.
-        let part = bytes.get(..self.writing.left).unwrap_or(bytes);
+        let part = match self.writing.raw {
+            true => bytes,
+            false => bytes.get(..self.writing.left).unwrap_or(bytes),
+        };
         let written = ready!(self.poll_part(context, part))?;
         self.writing.left = self.writing.left.saturating_sub(written);
+        let more = u64::try_from(written).unwrap_or(u64::MAX);
+        self.writing.sent = self.writing.sent.saturating_add(more);
         Poll::Ready(Ok(written))
     }
 
@@ -247,19 +272,26 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Turn<IO> {
         Pin::new(&mut self.io).poll_flush(context)
     }
 
-    /// Ends this direction of the turn, and leaves the connection open.
+    /// Ends this direction of the turn, and leaves the connection open unless it carries no heads any more.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.writing.state == State::Open {
             if self.writing.left > 0 {
                 return Poll::Ready(Err(unexpected("a turn that ends within a frame")));
             }
-            self.head(END);
+            if !self.writing.raw {
+                self.head(END);
+            }
             self.writing.state = State::Ending;
         }
         if self.writing.due > 0 {
             ready!(self.poll_part(context, &[]))?;
         }
-        ready!(Pin::new(&mut self.io).poll_flush(context))?;
+        let raw = self.writing.raw;
+        let io = Pin::new(&mut self.io);
+        match raw {
+            true => ready!(io.poll_shutdown(context))?,
+            false => ready!(io.poll_flush(context))?,
+        }
         self.writing.state = State::Ended;
         Poll::Ready(Ok(()))
     }

@@ -175,7 +175,7 @@ async fn a_server_that_speaks_first_does_so_in_every_turn() {
 async fn what_is_no_frame_is_reset_and_told_of() {
     let world = world().await;
     let mut io = world.mutual(&ALPN).await;
-    io.write_all(b"\xff\xfe").await.unwrap();
+    io.write_all(b"\x7f\xff").await.unwrap();
     io.read_u8().await.unwrap_err();
     assert_eq!(world.only_event().await.reason, Some(Reason::DownstreamReset));
     // Between turns as well.

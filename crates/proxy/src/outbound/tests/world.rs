@@ -500,7 +500,8 @@ async fn turns(mut io: impl Io, next: Next) {
             return;
         }
         turn.shutdown().await.unwrap();
-        io = turn.over().unwrap();
+        let Some(over) = turn.over() else { return };
+        io = over;
         if next == Next::Closed || !turn::asked(&mut io).await.is_ok_and(|asked| asked) {
             return;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::{Protocol, Reason};
 use snapshot::Workload;
 use telemetry::Event;
-use tokio::io::{AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use super::super::tests::world::{CLIENT, Kind, Next, World, endpoint, pod, service};
 use super::super::tests::{VIP, web};
@@ -39,6 +39,28 @@ async fn tcp_connections_of_one_caller_take_turns_on_one_connection_of_mutual_tl
         assert_eq!(event.wire, telemetry::Wire::MutualTls);
     }
     assert_eq!(world.sources(), [CLIENT.parse::<IpAddr>().ok()]);
+}
+
+#[tokio::test]
+async fn a_bulk_transfer_has_its_connection_for_itself_from_then_on() {
+    let world = world(Next::Taken).await;
+    let text = vec![b'x'; 3 * 1024 * 1024];
+    say(&world, b"one").await;
+    let mut near = world.open(VIP);
+    let (mut read, mut write) = tokio::io::split(&mut near);
+    let mut heard = Vec::new();
+    let said = async {
+        write.write_all(&text).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let (_, done) = tokio::join!(said, read.read_to_end(&mut heard));
+    done.unwrap();
+    assert!(heard == text);
+    let event = world.event().await;
+    assert_eq!((event.reason, event.flags), (None, "-"));
+    assert_eq!(world.sources().len(), 1);
+    say(&world, b"three").await;
+    assert_eq!(world.sources().len(), 2);
 }
 
 #[tokio::test]

@@ -55,6 +55,24 @@ async fn a_turn_is_over_when_both_directions_have_ended_and_then_another_follows
 }
 
 #[tokio::test]
+async fn what_is_much_goes_without_heads_and_ends_the_connection_in_its_direction() {
+    let bulk = usize::try_from(BULK).unwrap();
+    // The frame that reaches it is the last one.
+    for (length, again) in [(bulk, true), (bulk + MAX_FRAME, false), (2 * bulk + 7, false)] {
+        let text: Vec<_> = (0..length).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let (mut near, mut far) = pair(50_000);
+        assert!(talk(&mut near, &mut far, &text).await == text, "{length}");
+        // The other direction goes on as it was.
+        assert_eq!(talk(&mut far, &mut near, b"answer").await, b"answer");
+        assert_eq!(
+            (near.over().is_some(), far.over().is_some()),
+            (again, again),
+            "{length}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_has_ended_in_one_direction_alone_is_not_used_again() {
     let (mut near, mut far) = pair(64);
     talk(&mut near, &mut far, b"question").await;
@@ -79,7 +97,7 @@ async fn what_is_no_frame_breaks_the_connection() {
         u16::try_from(MAX_FRAME + 1).unwrap(),
         0x4000,
         0x8000,
-        u16::MAX - 1,
+        RAW - 1,
         TURN,
     ] {
         let (mut near, far) = duplex(64);
