@@ -150,6 +150,7 @@ const PURE_DEPENDENCIES: &[&str] = &[
     "annotate-snippets",
     "base64",
     "time",
+    "x509-parser",
 ];
 
 /// Product lines a file may have; about 500 is the aim.
