@@ -173,6 +173,7 @@ fn build(up: &cli::Up, run: RunDir) -> Result<(Site, Vec<control::Source>), Stri
         tokens,
         trust_domain,
         images: up.images.clone(),
+        readers: site::readers(up),
         exe,
         machine,
     };

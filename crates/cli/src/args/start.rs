@@ -1,11 +1,12 @@
 //! Words that start a mesh: `up`, `lab`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use model::Profile;
 
-use super::values::{Json, image, milliseconds, profile};
+use super::values::{Json, image, milliseconds, profile, server};
 use crate::{Command, MAX_NODES, Soak, Survey, Up};
 
 #[derive(Args, Debug)]
@@ -44,6 +45,13 @@ pub(super) struct UpWords {
     /// given again
     #[arg(long, value_name = "CIDR")]
     jwks_allow: Vec<model::Cidr>,
+    /// Ask this DNS server about names outside the cluster, `IP` or `IP:PORT`; may be given again. Without one there are none
+    #[arg(long, value_name = "ADDRESS", value_parser = server)]
+    dns_upstream: Vec<SocketAddr>,
+    /// Let this network read the parts' metrics and health pages, besides the hub and each part's own machine; may be given
+    /// again. With `--profile istio` everybody may
+    #[arg(long, value_name = "CIDR")]
+    metrics_allow: Vec<model::Cidr>,
     /// A CA that signs instead of one that is made: the files of Istio's secret `cacerts`
     #[arg(long, value_name = "DIR")]
     cacerts: Option<PathBuf>,
@@ -72,6 +80,8 @@ impl UpWords {
             // A lifetime below a second is asked for as one, never as "leave it to the CA".
             leaf_lifetime_s: self.leaf_lifetime.map_or(0, |ms| (ms / 1000).max(1)),
             jwks_allow: self.jwks_allow,
+            dns_upstreams: self.dns_upstream,
+            metrics_allow: self.metrics_allow,
             cacerts: self.cacerts,
             quiet: self.quiet,
         }

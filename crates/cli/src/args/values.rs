@@ -1,5 +1,7 @@
 //! What a word's value may be: formats, profiles, durations, names.
 
+use std::net::{IpAddr, SocketAddr};
+
 use clap::ValueEnum;
 use model::Profile;
 
@@ -64,4 +66,12 @@ pub(super) fn image(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("write an image and a command: `--image 'nginx=python3 -m http.server 80'`".to_owned()),
     }
+}
+
+/// A DNS server: an address, port 53 where none is said.
+pub(super) fn server(text: &str) -> Result<SocketAddr, String> {
+    let alone = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    alone.or_else(|_| text.parse()).map_err(|_| {
+        format!("`{text}` is no address: write for example `192.0.2.53`, `192.0.2.53:5353` or `[2001:db8::53]:5353`")
+    })
 }

@@ -34,7 +34,7 @@ impl Outbound {
         entry: &Entry,
         stream: Rewind<S>,
     ) {
-        let (index, destination) = match self.decide(&client, kept, None).await {
+        let (index, destination) = match self.decide(&client, kept).await {
             Ok(decided) => decided,
             Err(reason) => {
                 stream.reset();
