@@ -128,6 +128,7 @@ async fn start(
                 listener,
                 mark(at),
                 dialled,
+                own.keep,
             ));
         }
     }
