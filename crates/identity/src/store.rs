@@ -363,6 +363,14 @@ impl Store {
         Ok(self.current(id)?.peer.clone())
     }
 
+    /// The SHA-256 of an identity's certificate, DER.
+    ///
+    /// # Errors
+    /// There is no certificate yet.
+    pub fn leaf_of(&self, id: &SpiffeId) -> Result<[u8; 32], TlsError> {
+        Ok(*self.current(id)?.peer.leaf_sha256())
+    }
+
     fn current(&self, id: &SpiffeId) -> Result<Arc<Current>, TlsError> {
         let published = self.shared.published.load();
         let current = published.get(id).and_then(|p| p.current.as_ref());

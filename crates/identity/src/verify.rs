@@ -5,6 +5,7 @@ mod constraints;
 mod memory;
 mod path;
 mod revocation;
+mod strict;
 mod svid;
 #[cfg(test)]
 mod tests;

@@ -157,7 +157,8 @@ pub(crate) async fn request(
     if headers::asks(&request) == Asks::WebSocket {
         return http::looped(shared, caller, callee, request).await;
     }
-    let answered = http::request(shared, caller, callee, restored, request).await?;
+    let ends = http::Ends::new(caller.clone(), callee.clone());
+    let answered = http::request(shared, &ends, restored, request).await?;
     Ok(answered.response)
 }
 

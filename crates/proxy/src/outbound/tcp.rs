@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::dial::Link;
 use super::event::Record;
-use super::hop::{self, Hop};
+use super::hop::{self, Hop, Hops};
 use super::local::{self, Way};
 use super::plan::Kept;
 use super::turns::Ticket;
@@ -36,7 +36,7 @@ impl Outbound {
         entry: &Entry,
         stream: Rewind<S>,
     ) {
-        let (index, destination) = match self.decide(&client, kept, None).await {
+        let (index, destination) = match self.decide(&client, kept).await {
             Ok(decided) => decided,
             Err(reason) => {
                 stream.reset();
@@ -51,34 +51,35 @@ impl Outbound {
             record.told(&inbound.telemetry);
         }
         let limit = std::time::Duration::from_millis(index.mesh().connect_timeout_ms);
+        let hops = Hops::towards(&destination, client.dialled.is_ipv6());
         let mut tried = Vec::new();
         let mut last = None;
         loop {
-            let v6 = client.dialled.is_ipv6();
-            let hop = match hop::next(&index, &destination, v6, &tried, hop::random(), &self.load) {
-                Ok(hop) => hop,
+            let next = match hops.next(&index, &destination, &tried, hop::random(), &self.load) {
+                Ok(next) => next,
                 Err(reason) => {
                     stream.reset();
                     return record.refuse(reason);
                 }
             };
+            let hop = &next.hop;
             // The same endpoint is not asked again: who opened the connection can do that itself.
             if let Some(failure) = last.take_if(|_| tried.contains(&hop.address)) {
                 stream.reset();
                 return record.failed(&failure);
             }
-            let way = self.way(&index, &hop);
-            record.hop(&index, &hop, way.wire(&hop));
+            let way = self.way(&index, hop);
+            record.hop(hop, &next.peer, way.wire(hop));
             let _loaded = self.load.add(hop.address);
             let linked = match way {
-                Way::Here(callee) => return self.here(record, &client, &hop, &callee, entry, stream).await,
+                Way::Here(callee) => return self.here(record, &client, hop, &callee, entry, stream).await,
                 Way::Looped(callee) => {
                     let io = local::looped(&self.shared, &client, *callee, &[b"istio"]);
                     let link = self.secure(&client, hop.tls.as_ref(), io, &ALPN).await;
                     link.map(|link| (link, None))
                 }
                 Way::Wire => tokio::select! {
-                    linked = self.link(&client, &hop, limit) => linked,
+                    linked = self.link(&client, hop, limit) => linked,
                     reason = entry.closed() => {
                         stream.reset();
                         return record.refuse(reason);
@@ -167,7 +168,7 @@ impl Outbound {
 }
 
 /// Tells of the end. One that has a reason is a reset to the caller, who could take it for the other side's last word.
-fn end(record: Record, relayed: &Relayed, stream: &impl Downstream) {
+fn end(mut record: Record, relayed: &Relayed, stream: &impl Downstream) {
     record.received().store(relayed.sent, Ordering::Relaxed);
     match relayed.reason {
         None => record.carried(relayed.received),

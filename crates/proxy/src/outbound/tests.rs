@@ -1,5 +1,6 @@
 //! Whole connections of a workload, through everything but the kernel: servers stand behind a dial of our own.
 
+mod entries;
 mod messages;
 pub(super) mod world;
 

@@ -42,6 +42,9 @@ pub struct Standalone {
     /// Where metrics and health are served, read-only.
     #[serde(default)]
     pub metrics: Vec<SocketAddr>,
+    /// Networks that may read them besides the part's own machine; none where nothing is said.
+    #[serde(default)]
+    pub metrics_allow: Vec<model::Cidr>,
     /// Threads that carry traffic, 1 to 64; 2 by default.
     #[serde(default = "two")]
     pub threads: usize,
