@@ -453,8 +453,8 @@ impl Connection {
     }
 
     /// Those who are to be woken once the connection is not locked any more.
-    pub fn wakes(&mut self) -> Wakes {
-        std::mem::take(&mut self.wakes)
+    pub fn wakes(&mut self) -> Option<Wakes> {
+        (!self.wakes.is_empty()).then(|| std::mem::take(&mut self.wakes))
     }
 
     /// Exchanges an empty buffer for what is to be written, where there is something.

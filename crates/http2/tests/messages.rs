@@ -57,8 +57,12 @@ fn carry(from: &mut Connection, to: &mut Connection, held: &mut Vec<u8>, piece: 
         let taken = to.input(held, 0);
         held.drain(..taken);
     }
-    from.wakes().wake();
-    to.wakes().wake();
+    if let Some(wakes) = from.wakes() {
+        wakes.wake();
+    }
+    if let Some(wakes) = to.wakes() {
+        wakes.wake();
+    }
     moved
 }
 
