@@ -153,6 +153,7 @@ const PURE_DEPENDENCIES: &[&str] = &[
     "annotate-snippets",
     "base64",
     "time",
+    "x509-parser",
 ];
 
 /// Product lines a file may have; about 500 is the aim.
@@ -176,6 +177,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Vec<String>> {
         }
     }
     map(root, &crates, &mut problems);
+    first_command(&crates, &mut problems);
     if problems.is_empty() {
         Ok(())
     } else {
@@ -197,6 +199,20 @@ fn crates(root: &Path, problems: &mut Vec<String>) -> BTreeMap<String, PathBuf> 
         }
     }
     found
+}
+
+/// README's first command is `cargo run -- up ...`: of several programs, exactly one may be the one that is meant.
+fn first_command(crates: &BTreeMap<String, PathBuf>, problems: &mut Vec<String>) {
+    let says = |dir: &&PathBuf| {
+        let text = fs::read_to_string(dir.join("Cargo.toml")).unwrap_or_default();
+        text.lines().any(|line| line.starts_with("default-run"))
+    };
+    let meant = crates.values().filter(says).count();
+    if meant != 1 {
+        problems.push(format!(
+            "{meant} crates have a `default-run`: `cargo run` starts one program, crates/meshward's"
+        ));
+    }
 }
 
 /// Names under `[dependencies]`; those under `[dev-dependencies]` are tests' business.
