@@ -349,15 +349,22 @@ impl Connection {
         self.settle(key);
     }
 
-    /// Forgets a stream that is over.
+    /// Makes room for others where both messages of a stream have ended, and forgets it when nobody holds it any more.
     fn settle(&mut self, key: Key) {
-        if self.streams.get(key).is_none_or(|stream| !stream.is_over()) {
+        let Some(stream) = self.streams.get(key) else {
+            return;
+        };
+        if !(stream.receiving.closed && stream.sending.closed) {
             return;
         }
-        self.streams.remove(key);
+        let over = stream.is_over();
         for opener in self.openers.drain(..) {
             self.wakes.push(Some(opener));
         }
+        if !over {
+            return;
+        }
+        self.streams.remove(key);
         if self.is_done() {
             self.nudge();
         }
