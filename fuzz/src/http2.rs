@@ -3,6 +3,7 @@
 //! The oracle is the crate `h2`: where neither finds fault with the connection, every request that is taken here is one
 //! there, with the same fields.
 
+use std::future::poll_fn;
 use std::io::Cursor;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 use http2::hpack::{Decoder, Encoder, Name};
 use http2::{Chunk, Config, Connection, Gone, RequestParts, Role};
+use tokio::io::AsyncReadExt as _;
 
 /// As proxies have it, but for windows that are soon full.
 const CONFIG: Config = Config {
@@ -40,7 +42,9 @@ pub(crate) fn run(input: &[u8]) {
     if gone.is_none()
         && let Some(theirs) = oracle(input)
     {
-        for request in taken {
+        // Hosts are judged by whoever knows what may be one, above this: `h2` looks at them itself.
+        let judged = |request: &Seen| http::uri::Authority::try_from(request.2.as_str()).is_ok();
+        for request in taken.into_iter().filter(judged) {
             assert!(theirs.contains(&request), "{request:?} is none to h2: {theirs:?}");
         }
     }
@@ -121,7 +125,9 @@ fn oracle(input: &[u8]) -> Option<Vec<Seen>> {
         .build()
         .ok()?;
     let bytes = [PREFACE, SETTINGS, input].concat();
-    let io = tokio::io::join(Cursor::new(bytes), tokio::io::sink());
+    // What comes after the bytes is waited for: at the end of a connection `h2` forgets what nobody has fetched.
+    let (_open, nothing) = tokio::io::duplex(1);
+    let io = tokio::io::join(Cursor::new(bytes).chain(nothing), tokio::io::sink());
     let taking = async {
         let mut builder = h2::server::Builder::new();
         builder
@@ -130,8 +136,10 @@ fn oracle(input: &[u8]) -> Option<Vec<Seen>> {
         let mut connection = builder.handshake::<_, bytes::Bytes>(io).await.ok()?;
         let mut seen = Vec::new();
         let mut held = Vec::new();
-        while let Some(accepted) = connection.accept().await {
-            let (request, respond) = accepted.ok()?;
+        while let Poll::Ready(accepted) =
+            poll_fn(|context| Poll::Ready(connection.poll_accept(context))).await
+        {
+            let (request, respond) = accepted?.ok()?;
             let uri = request.uri();
             let text = |name: &http::HeaderName| name.as_str().to_owned();
             let fields = request

@@ -42,7 +42,9 @@ impl Wire {
         let done = act(&mut connection);
         let wakes = connection.wakes();
         drop(connection);
-        wakes.wake();
+        if let Some(wakes) = wakes {
+            wakes.wake();
+        }
         done
     }
 }

@@ -349,15 +349,22 @@ impl Connection {
         self.settle(key);
     }
 
-    /// Forgets a stream that is over.
+    /// Makes room for others where both messages of a stream have ended, and forgets it when nobody holds it any more.
     fn settle(&mut self, key: Key) {
-        if self.streams.get(key).is_none_or(|stream| !stream.is_over()) {
+        let Some(stream) = self.streams.get(key) else {
+            return;
+        };
+        if !(stream.receiving.closed && stream.sending.closed) {
             return;
         }
-        self.streams.remove(key);
+        let over = stream.is_over();
         for opener in self.openers.drain(..) {
             self.wakes.push(Some(opener));
         }
+        if !over {
+            return;
+        }
+        self.streams.remove(key);
         if self.is_done() {
             self.nudge();
         }
@@ -453,8 +460,8 @@ impl Connection {
     }
 
     /// Those who are to be woken once the connection is not locked any more.
-    pub fn wakes(&mut self) -> Wakes {
-        std::mem::take(&mut self.wakes)
+    pub fn wakes(&mut self) -> Option<Wakes> {
+        (!self.wakes.is_empty()).then(|| std::mem::take(&mut self.wakes))
     }
 
     /// Exchanges an empty buffer for what is to be written, where there is something.

@@ -139,6 +139,22 @@ impl Streams {
         self.open
     }
 
+    /// Whether one more would be more than `most` of those that are under way: at the client's side those whose messages have
+    /// not ended, at the server's those as well that were broken off and for which somebody still works. Of the others, which
+    /// are only held, there are as many again.
+    pub(crate) fn is_full(&self, most: u32, server: bool) -> bool {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        if self.open < most {
+            return false;
+        }
+        let under_way = |stream: &&Stream| {
+            let closed = stream.receiving.closed && stream.sending.closed;
+            !closed || (server && stream.error.is_some())
+        };
+        let all = self.places.iter().filter_map(Option::as_ref);
+        all.filter(under_way).count() >= most || self.open >= most.saturating_mul(2)
+    }
+
     pub(crate) fn find(&self, id: u32) -> Option<Key> {
         let at = self.ids.iter().position(|known| *known == id)?;
         Some(Key { at, id })

@@ -28,7 +28,9 @@ impl Wakes {
         if let Some(one) = self.one {
             one.wake();
         }
-        self.more.into_iter().for_each(Waker::wake);
+        if !self.more.is_empty() {
+            self.more.into_iter().for_each(Waker::wake);
+        }
     }
 }
 

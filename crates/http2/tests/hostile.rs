@@ -179,6 +179,13 @@ fn more_streams_than_offered_are_refused_and_may_be_tried_again() {
     server.drop_message(keys[0], Code::CANCEL);
     assert!(said(&mut server, &request(205, GET, true)).is_empty());
     assert!(server.accept().is_some());
+    // One whose messages have ended is none, though somebody may still hold it.
+    let ok = http::StatusCode::OK;
+    let headers = http::HeaderMap::new();
+    ready(server.poll_respond(keys[1], ok, &headers, None, true, &now())).unwrap();
+    written(&mut server);
+    assert!(said(&mut server, &request(207, GET, true)).is_empty());
+    assert_eq!((server.accept().is_some(), server.open_streams()), (true, 101));
 }
 
 #[test]

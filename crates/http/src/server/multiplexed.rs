@@ -109,9 +109,10 @@ async fn answer<H: Handler>(wire: Arc<Wire>, handler: Arc<H>, accepted: Accepted
 async fn respond(wire: &Arc<Wire>, open: Open, response: Response, bodiless: bool) {
     let key = open.key;
     let (head, body) = response.into_parts();
+    let over = body.is_over();
     let length = http_body::Body::size_hint(&body).exact();
-    let length = length.filter(|_| !head.headers.contains_key(header::CONTENT_LENGTH));
-    let ended = bodiless || body.is_over();
+    let length = length.filter(|_| !over && !head.headers.contains_key(header::CONTENT_LENGTH));
+    let ended = bodiless || over;
     let told = poll_fn(|context| {
         wire.with(|connection| {
             connection.poll_respond(key, head.status, &head.headers, length, ended, context)

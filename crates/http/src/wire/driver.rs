@@ -37,6 +37,15 @@ pub(crate) struct Driver<IO> {
     timer: Pin<Box<Sleep>>,
 }
 
+/// What there is to do for a connection.
+struct Now {
+    accepted: Option<Accepted>,
+    /// Whether nothing is to be written but what was taken to be.
+    emptied: bool,
+    /// Whether nothing is left to be done after that.
+    done: bool,
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     pub(crate) fn new(io: IO, wire: Arc<Wire>) -> Self {
         Self {
@@ -55,12 +64,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Reads and writes what there is. Ready with each request that has come, and with the end.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Accepted, Gone>> {
-        self.wire.with(|connection| {
-            connection.driven();
-            connection.drive(context);
-        });
+        let mut now = self.look(Some(context));
         loop {
-            if let Some(accepted) = self.wire.with(|connection| connection.accept()) {
+            if let Some(accepted) = now.accepted {
                 return Poll::Ready(Ok(accepted));
             }
             let written = match self.poll_write(context) {
@@ -68,10 +74,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     self.last_words(context, error.kind());
                     return Poll::Ready(Err(self.ended()));
                 }
+                Poll::Ready(Ok(())) if !now.emptied => {
+                    // There may be more than what was still to be written.
+                    now = self.look(None);
+                    continue;
+                }
                 Poll::Ready(Ok(())) => Poll::Ready(()),
                 Poll::Pending => Poll::Pending,
             };
-            if !self.leaving && self.wire.with(|connection| connection.is_done()) {
+            if now.done && !self.leaving {
                 self.leaving = true;
                 self.timer.as_mut().reset(Instant::now() + KEEP_ALIVE_TIMEOUT);
             }
@@ -86,11 +97,33 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             match self.poll_read(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(gone)) => self.wire.with(|connection| connection.end(gone)),
-                Poll::Pending => {
-                    ready!(self.poll_timer(context));
-                }
+                Poll::Pending => ready!(self.poll_timer(context)),
             }
+            now = self.look(None);
         }
+    }
+
+    /// What there is to do, and what is to be written, where all was written that was before.
+    fn look(&mut self, begins: Option<&Context<'_>>) -> Now {
+        let idle = self.written == self.writing.len();
+        if idle {
+            self.writing.clear();
+            self.written = 0;
+        }
+        self.wire.with(|connection| {
+            if let Some(context) = begins {
+                connection.driven();
+                connection.drive(context);
+            }
+            if idle {
+                connection.output(&mut self.writing);
+            }
+            Now {
+                accepted: connection.accept(),
+                emptied: idle,
+                done: connection.is_done(),
+            }
+        })
     }
 
     /// Nothing can be written any more: what the other side said before that may tell why.
@@ -131,17 +164,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when all has been written.
+    /// Ready when what was taken to be written has been.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.written == self.writing.len() {
-                self.writing.clear();
-                self.written = 0;
-                if !self.wire.with(|connection| connection.output(&mut self.writing)) {
-                    break;
-                }
-            }
-            let rest = self.writing.get(self.written..).unwrap_or_default();
+        while let Some(rest @ [_, ..]) = self.writing.get(self.written..) {
             match ready!(Pin::new(&mut self.io).poll_write(context, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.written += count,
@@ -178,8 +203,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if self.read.is_empty() {
             self.read = Vec::new();
         }
-        if self.writing.is_empty() {
-            self.writing = Vec::new();
+        if self.written == self.writing.len() {
+            (self.writing, self.written) = (Vec::new(), 0);
         }
         Poll::Ready(())
     }

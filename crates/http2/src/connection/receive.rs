@@ -110,7 +110,7 @@ impl Connection {
     fn request(&mut self, id: u32, ended: bool, circular: bool, block: Block) -> Result<(), Violation> {
         self.last = id;
         self.idle.opened += 1;
-        if self.streams.open() >= usize::try_from(self.config.max_streams).unwrap_or(usize::MAX) {
+        if self.streams.is_full(self.config.max_streams, true) {
             return self.turn_away(id, Code::REFUSED_STREAM);
         }
         let excess = excess(&block);
@@ -170,6 +170,7 @@ impl Connection {
         receiving.closed = ended;
         self.wakes.push(receiving.waker.take());
         self.idle.useful(50);
+        self.settle(key);
         Ok(())
     }
 
@@ -191,7 +192,7 @@ impl Connection {
         receiving.trailers = Some(trailers);
         receiving.closed = true;
         self.wakes.push(receiving.waker.take());
-        self.ended(key);
+        self.settle(key);
         Ok(())
     }
 
@@ -252,14 +253,9 @@ impl Connection {
         };
         self.read(wanted.then_some(key), whole - kept);
         if ended {
-            self.ended(key);
+            self.settle(key);
         }
         Ok(())
-    }
-
-    /// A message has come to its end.
-    fn ended(&mut self, key: Key) {
-        self.settle(key);
     }
 
     /// Bytes were read: the other side is told in time, not each time.

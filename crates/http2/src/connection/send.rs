@@ -46,8 +46,8 @@ impl Connection {
         if self.role != Role::Client || !self.is_open() {
             return Poll::Ready(Err(StreamError::Unseen));
         }
-        let many = usize::try_from(self.peer.max_streams).unwrap_or(usize::MAX);
-        if self.streams.open() >= many || self.out.len() >= self.config.max_buffer {
+        let full = self.streams.is_full(self.peer.max_streams, false);
+        if full || self.out.len() >= self.config.max_buffer {
             self.crowded = true;
             if !self.openers.iter().any(|waker| waker.will_wake(context.waker())) {
                 self.openers.push(context.waker().clone());

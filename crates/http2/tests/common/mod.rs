@@ -116,7 +116,9 @@ pub(crate) fn written(connection: &mut Connection) -> Vec<Frame> {
         all.append(&mut frames(&buffer));
         buffer.clear();
     }
-    connection.wakes().wake();
+    if let Some(wakes) = connection.wakes() {
+        wakes.wake();
+    }
     all
 }
 
