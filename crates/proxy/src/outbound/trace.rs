@@ -174,7 +174,8 @@ fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::try_from(value) {
+    if let Ok(mut value) = HeaderValue::try_from(value) {
+        super::headers::once(&mut value);
         headers.insert(HeaderName::from_static(name), value);
     }
 }
