@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod cidr;
+mod dialled;
 mod host;
 mod identity;
 mod name;
@@ -14,6 +15,7 @@ mod reason;
 mod text;
 
 pub use cidr::{Cidr, CidrError, canonical_ip};
+pub use dialled::may_dial;
 pub use host::{Host, HostError, split_authority};
 pub use identity::{SpiffeId, SpiffeIdError, SpiffeUri, TrustDomain, TrustDomainError};
 pub use name::{ServiceName, WorkloadId, WorkloadUid};

@@ -8,6 +8,7 @@
 mod answer;
 mod call;
 mod dial;
+mod entries;
 mod event;
 mod exchange;
 mod hbone;
@@ -21,6 +22,7 @@ mod random;
 mod route;
 mod tcp;
 pub(crate) mod trace;
+mod turns;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -29,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use meshward_http::Rewind;
 use model::{Reason, SpiffeId, Text};
-use snapshot::{Destination, Index, Lacks};
+use snapshot::{Claim, Destination, Index, Lacks};
 use telemetry::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,6 +47,7 @@ use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;
 use route::{Route, Routes};
+use turns::Turns;
 
 /// How long to wait before accepting again where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -73,10 +76,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// Takes what comes to an ordinary listener: all of it is of the workload of that mark, and counts as having dialled
-/// that address. Connections go out in the machine's own name.
-pub(crate) async fn serve_for(shared: Arc<Shared>, listener: TcpListener, mark: u32, dialled: SocketAddr) {
-    let outbound = Arc::new(Outbound::new(shared, Arc::new(Plain)));
-    take(outbound, listener, move |_| Ok((mark, dialled))).await;
+/// that address. Connections go out in the machine's own name. Without `keeps`, TCP has a handshake for each connection.
+pub(crate) async fn serve_for(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    mark: u32,
+    dialled: SocketAddr,
+    keeps: bool,
+) {
+    let mut outbound = Outbound::new(shared, Arc::new(Plain));
+    outbound.keeps = keeps;
+    take(Arc::new(outbound), listener, move |_| Ok((mark, dialled))).await;
 }
 
 /// Takes connections; `whose` says which workload opened one, by its mark, and what it dialled.
@@ -130,6 +140,9 @@ pub(crate) struct Outbound {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     routes: Routes,
+    turns: Turns,
+    /// Whether connections of mutual TLS are kept for the next TCP connection.
+    keeps: bool,
     /// What is under way to each address.
     load: Load<SocketAddr>,
     /// What each workload has open, connections and requests.
@@ -192,6 +205,8 @@ impl Outbound {
             shared,
             pool: Arc::new(Pool::default()),
             routes: Routes::default(),
+            turns: Turns::default(),
+            keeps: true,
             load: Load::default(),
             open: Load::default(),
             dial,
@@ -203,6 +218,10 @@ impl Outbound {
         self.routes.clear();
         if let Some(index) = self.shared.store.current() {
             self.pool.follow(&index);
+            if !self.turns.is_empty() {
+                let known = pool::known(&index);
+                self.turns.follow(|address| known.contains(&address));
+            }
         }
     }
 
@@ -210,6 +229,7 @@ impl Outbound {
     fn sweep(&self) {
         self.routes.clear();
         self.pool.sweep();
+        self.sweep_turns();
     }
 
     async fn taken(
@@ -253,19 +273,20 @@ impl Outbound {
         };
         // Registered before it is decided. As long as it is not known to be TCP there is nothing to close: each request
         // has an entry of its own.
-        let kept = Arc::new(Kept::new(&client.local.namespace, client.dialled, None));
+        let kept = Arc::new(Kept::new(&client.local.namespace, client.dialled, None).of(&client.local));
         let Ok(entry) = self.register(&kept) else {
             stream.reset();
             return record.refuse(Reason::LimitReached);
         };
-        let (index, destination) = match self.look_up(&client, None).await {
+        let (index, destination) = match self.look_up(&client, Claim::Nothing).await {
             Ok(found) => found,
             Err(reason) => {
                 stream.reset();
                 return record.refuse(reason);
             }
         };
-        let read = plan::reading(&destination, &index, dialled.port());
+        let asker = index.asker(&client.local.namespace, Some(&client.local.uid));
+        let read = plan::reading(&destination, &index, asker, dialled.port());
         let http10 = index.mesh().http10;
         drop(index);
         let sniffed = tokio::select! {
@@ -275,6 +296,10 @@ impl Outbound {
         match sniffed {
             Ok((stream, Spoken::Http)) => self.http(record, client, stream, http10).await,
             Ok((stream, Spoken::Bytes)) => self.stream(record, client, &kept, &entry, stream).await,
+            Ok((stream, Spoken::Named(sni))) => {
+                kept.names(sni);
+                self.stream(record, client, &kept, &entry, stream).await;
+            }
             Ok((stream, Spoken::Refused(reason, why))) => {
                 stream.reset();
                 record.message(why);
@@ -300,7 +325,14 @@ impl Outbound {
         if !self.shared.identities.ready(&id) {
             return Err(Reason::NotReady);
         }
-        if plan::is_capture_port(dialled.port()) {
+        // There a workload would be the proxy itself, which may read its own pages.
+        let own = self
+            .shared
+            .config
+            .metrics
+            .iter()
+            .any(|page| canonical(*page) == dialled);
+        if own || plan::is_capture_port(dialled.port()) {
             return Err(Reason::CapturePort);
         }
         Ok(Client {
@@ -348,7 +380,7 @@ impl Outbound {
     ) -> Result<(Arc<Index>, Arc<Route>, Entry), Reason> {
         let asked = (client.local.mark, client.dialled, Text::from(authority));
         let known = self.routes.get(&asked, now);
-        if let Some(route) = known.filter(|route| route.kept.is_of(&client.local.namespace)) {
+        if let Some(route) = known.filter(|route| route.kept.is_of(&client.local)) {
             let entry = self.register(&route.kept)?;
             // What comes into force from now on asks the entry; what came before is to be the one that decided.
             if let Some(index) = self.shared.store.current().filter(|index| route.is_by(index)) {
@@ -356,29 +388,30 @@ impl Outbound {
             }
         }
         let kept = Kept::new(&client.local.namespace, client.dialled, Some(asked.2.clone()));
-        let kept = Arc::new(kept);
+        let kept = Arc::new(kept.of(&client.local));
         let entry = self.register(&kept)?;
-        let (index, destination) = self.decide(client, &kept, Some(authority)).await?;
+        let (index, destination) = self.decide(client, &kept).await?;
         let route = Route::new(&index, kept, destination, client.dialled.is_ipv6());
         let route = Arc::new(route);
         self.routes.keep(asked, &route);
         Ok((index, route, entry))
     }
 
-    /// Looks up where a connection, or a request that names `authority`, goes; asks the control plane for what is not known.
+    /// Looks up where a connection, or a request, goes that claims that; asks the control plane for what is not known.
     ///
     /// # Errors
     /// It cannot be known: `NOT_READY`, `CONTROL_PLANE_AWAY` or `LIMIT_REACHED`.
     async fn look_up(
         &self,
         client: &Client,
-        authority: Option<&str>,
+        claim: Claim<'_>,
     ) -> Result<(Arc<Index>, Result<Destination, Reason>), Reason> {
         let Shared { store, demand, .. } = self.shared.as_ref();
         for _ in 0..MAX_ROUNDS {
             let index = store.current().ok_or(Reason::NotReady)?;
             let lacks = Lacks::default();
-            let found = index.find_outbound(&client.local.namespace, client.dialled, authority, &lacks);
+            let asker = index.asker(&client.local.namespace, Some(&client.local.uid));
+            let found = index.find_outbound(asker, client.dialled, claim, &lacks);
             if lacks.is_empty() {
                 return Ok((index, found));
             }
@@ -389,21 +422,18 @@ impl Outbound {
         Err(Reason::LimitReached)
     }
 
-    /// Decides where a connection, or a request that names `authority`, goes; afterwards the registry's check holds it
+    /// Decides where a connection or a request goes, by what `kept` says that it claims; afterwards the registry's check holds it
     /// to that.
-    async fn decide(
-        &self,
-        client: &Client,
-        kept: &Kept,
-        authority: Option<&str>,
-    ) -> Result<(Arc<Index>, Destination), Reason> {
-        let (index, found) = self.look_up(client, authority).await?;
+    async fn decide(&self, client: &Client, kept: &Kept) -> Result<(Arc<Index>, Destination), Reason> {
+        let claim = kept.claim();
+        let (index, found) = self.look_up(client, claim).await?;
         let destination = found?;
         kept.decided(&destination);
+        let (index, destination) = self.by_names(client, (index, destination), claim).await?;
         // What came into force between the two lines above has been asked about in vain.
         let is_newest = |now: &Arc<Index>| Arc::ptr_eq(now, &index);
         if !self.shared.store.current().as_ref().is_some_and(is_newest) {
-            let (_, now) = self.look_up(client, authority).await?;
+            let (_, now) = self.look_up(client, claim).await?;
             kept.check(|| now)?;
         }
         Ok((index, destination))

@@ -95,7 +95,7 @@ impl Refusal {
         match self {
             Self::Floor(reason) => *reason,
             Self::Policy(denial) => denial.reason,
-            Self::Token(rejection) => token::reason(rejection),
+            Self::Token(rejection) => rejection.reason(),
         }
     }
 }

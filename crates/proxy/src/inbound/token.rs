@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jwt::{Claims, Edits, Fault, Memory, Rejection, RequestView};
+use jwt::{Claims, Edits, Memory, RequestView};
 use meshward_http::{HeaderMap, HeaderName, HeaderValue, Request};
 use model::{Reason, Text, WorkloadUid};
 use policy::ClaimLookup;
@@ -199,15 +199,6 @@ pub(super) fn challenge(refusal: &Refusal, request: &Request) -> Option<HeaderVa
     };
     let text = rejection.www_authenticate("http", &Parts::of(request))?;
     HeaderValue::try_from(text).ok()
-}
-
-/// Why a request is refused, in the closed list.
-pub(super) fn reason(rejection: &Rejection) -> Reason {
-    match (&rejection.policy, rejection.fault) {
-        (Some((_, reason)), _) => *reason,
-        (None, Some(Fault::Audience)) => Reason::JwtAudience,
-        (None, _) => Reason::JwtInvalid,
-    }
 }
 
 #[cfg(test)]

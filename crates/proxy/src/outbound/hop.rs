@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use foldhash::HashMap;
 use model::{Reason, SpiffeId, canonical_ip};
 use routing::balance;
-use snapshot::{ClientTls, Destination, Endpoint, Index, ServiceTarget, Transport};
+use snapshot::{ClientNames, ClientTls, Destination, Endpoint, Index, ServiceTarget, Transport};
 use telemetry::Peer;
 
 use super::dial::From;
@@ -34,6 +34,28 @@ pub(super) struct Tls {
     pub(super) expected: Arc<[SpiffeId]>,
     /// Whether the connection goes by a tunnel at the address's port 15008.
     pub(super) hbone: bool,
+}
+
+impl Tls {
+    /// What the rule gives is used as given (CM-16); at a tunnel's end it is the endpoint itself that answers, so that both
+    /// must hold.
+    fn name(&mut self, names: &ClientNames) {
+        if let Some(sni) = &names.sni {
+            self.sni = Arc::clone(sni);
+        }
+        match &names.expected {
+            Some(expected) if self.hbone => {
+                self.expected = self
+                    .expected
+                    .iter()
+                    .filter(|id| expected.contains(id))
+                    .cloned()
+                    .collect();
+            }
+            Some(expected) => self.expected = Arc::clone(expected),
+            None => {}
+        }
+    }
 }
 
 /// All hops towards a destination, each made ready when it is first taken.
@@ -170,7 +192,7 @@ fn hop(index: &Index, destination: &Destination, candidate: &Candidate) -> Resul
                     (e.accepts_mtls(port), e.identity.clone(), e.hbone)
                 }),
             };
-            let demanded = service.as_ref().and_then(|target| target.tls);
+            let demanded = service.as_ref().and_then(|target| target.tls.as_ref());
             let tls = transport(index, demanded, accepts, port, || Tls {
                 sni: service.as_ref().map_or_else(|| Arc::from(""), sni),
                 expected: identity.into_iter().collect(),
@@ -188,7 +210,7 @@ fn hop(index: &Index, destination: &Destination, candidate: &Candidate) -> Resul
             let endpoint = endpoint.ok_or(Reason::NoEndpoint)?;
             let port = address.port();
             let accepts = endpoint.accepts_mtls(port);
-            let tls = transport(index, target.tls, accepts, port, || Tls {
+            let tls = transport(index, target.tls.as_ref(), accepts, port, || Tls {
                 sni: sni(target),
                 // By HBONE it is the endpoint that is meant, and not anyone of the Service.
                 expected: match &endpoint.identity {
@@ -233,7 +255,7 @@ fn endpoint_at(target: &ServiceTarget, address: SocketAddr) -> Option<&Endpoint>
 
 fn transport(
     index: &Index,
-    demanded: Option<ClientTls>,
+    demanded: Option<&ClientTls>,
     accepts_mtls: bool,
     port: u16,
     tls: impl FnOnce() -> Tls,
@@ -243,7 +265,10 @@ fn transport(
         // What takes mutual TLS of the mesh takes nothing but tunnels there.
         Transport::Mutual if port == capture::HBONE_PORT => Err(Reason::CapturePort),
         Transport::Mutual => {
-            let tls = tls();
+            let mut tls = tls();
+            if let Some(ClientTls::Named(names)) = demanded {
+                tls.name(names);
+            }
             // R28: a client that expects nobody in particular would accept everybody.
             if tls.expected.is_empty() {
                 return Err(Reason::PeerIdentity);
@@ -368,7 +393,7 @@ mod tests {
             let mut at = endpoint(workload, 80, 8080);
             at.plaintext_ports.clone_from(&workload.plaintext_ports);
             let mut web = service("full/web", VIP, Protocol::Http, vec![at]);
-            web.ports[0].tls = demanded;
+            web.ports[0].tls.clone_from(&demanded);
             let index = index(web, std::slice::from_ref(workload));
             let hop = to(&index, VIP, &[]);
             assert_eq!(
@@ -380,6 +405,39 @@ mod tests {
                 assert_eq!(tls.sni.as_ref(), "outbound_.80_._.web.full.svc.cluster.local");
                 assert_eq!(tls.expected.as_ref(), [id("web")]);
             }
+        }
+    }
+
+    #[test]
+    fn cm_16_names_of_a_rule_are_used_as_given() {
+        let web_pod = pod("web-1", "10.77.1.2", Some("web"));
+        let names = |sni: Option<&str>, expected: Option<&[&str]>| {
+            let expected = expected.map(|all| all.iter().map(|account| id(account)).collect());
+            let sni = sni.map(Arc::from);
+            Some(ClientTls::Named(Arc::new(ClientNames { sni, expected })))
+        };
+        let own = "outbound_.80_._.web.full.svc.cluster.local";
+        for (given, sni, expected) in [
+            (names(None, Some(&["other"])), own, Ok(vec!["other"])),
+            (names(None, Some(&["a", "b"])), own, Ok(vec!["a", "b"])),
+            (names(Some("x"), None), "x", Ok(vec!["web"])),
+            (names(None, Some(&[])), own, Err(Reason::PeerIdentity)),
+        ] {
+            let mut web = service(
+                "full/web",
+                VIP,
+                Protocol::Http,
+                vec![endpoint(&web_pod, 80, 8080)],
+            );
+            web.ports[0].tls = given;
+            let index = index(web, std::slice::from_ref(&web_pod));
+            let hop = to(&index, VIP, &[]);
+            let got = hop.map(|hop| hop.tls.unwrap());
+            if let Ok(tls) = &got {
+                assert_eq!(tls.sni.as_ref(), sni);
+            }
+            let expected = expected.map(|all| all.into_iter().map(id).collect::<Vec<_>>());
+            assert_eq!(got.map(|tls| tls.expected.to_vec()), expected);
         }
     }
 
