@@ -174,8 +174,7 @@ fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(mut value) = HeaderValue::try_from(value) {
-        super::headers::once(&mut value);
+    if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(HeaderName::from_static(name), value);
     }
 }
