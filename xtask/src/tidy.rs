@@ -173,6 +173,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Vec<String>> {
         }
     }
     map(root, &crates, &mut problems);
+    problems.extend(crate::limits::check(root));
     if problems.is_empty() {
         Ok(())
     } else {

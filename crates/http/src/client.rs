@@ -1,14 +1,18 @@
 //! The asking side.
 
+mod beside;
 mod loan;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, header};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::limits::{CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_BUFFER, MAX_HEAD, STREAM_WINDOW};
+use crate::limits::{
+    ANSWERS_WINDOW, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_BUFFER, MAX_HEAD, MAX_REPLAY, STREAM_WINDOW,
+};
 use crate::{Body, Request, Response, Upgrade, Version};
+use beside::{Beside, Counter};
 use loan::{Lent, Loan};
 
 /// Why there is no response.
@@ -31,14 +35,14 @@ pub struct Unsent {
     /// Why.
     pub error: ClientError,
     /// The request, where it may be sent again: not a byte of it has left; the server has said that it did not look at it
-    /// (RFC 9113, 8.7); or it is idempotent, has no body, and met the end of an HTTP/1 connection that was kept (RFC 9110,
+    /// (RFC 9113, 8.7), and all that was taken of its body is kept ([`MAX_REPLAY`](crate::limits::MAX_REPLAY)); or it is idempotent, has no body, and met the end of an HTTP/1 connection that was kept (RFC 9110,
     /// 9.2.2).
     pub request: Option<Box<Request>>,
 }
 
 /// One connection to a server. HTTP/2's may be cloned and used at once; HTTP/1's takes one request after the other.
 #[derive(Debug)]
-pub struct Sender(Inner);
+pub struct Sender(Inner, Counter);
 
 #[derive(Debug)]
 enum Inner {
@@ -55,6 +59,8 @@ pub async fn handshake<IO>(io: IO, version: Version) -> Result<Sender, ClientErr
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let counter = Counter::default();
+    let closing = counter.clone();
     match version {
         Version::Http1 => {
             let (sender, connection) = hyper::client::conn::http1::Builder::new()
@@ -63,17 +69,18 @@ where
                 .await
                 .map_err(ClientError::Broken)?;
             tokio::spawn(async move {
-                if let Err(error) = connection.with_upgrades().await {
-                    tracing::debug!(%error, "a connection to a server ended");
-                }
+                let mut connection = Box::pin(connection.with_upgrades());
+                told(connection.as_mut().await);
+                closing.close(connection);
             });
-            Ok(Sender(Inner::Http1(sender, false)))
+            Ok(Sender(Inner::Http1(sender, false), counter))
         }
         Version::Http2 => {
-            let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            let beside = Beside::default();
+            let (sender, connection) = hyper::client::conn::http2::Builder::new(beside.clone())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
+                .initial_connection_window_size(ANSWERS_WINDOW)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
                 .max_send_buf_size(MAX_BUFFER)
                 .keep_alive_interval(KEEP_ALIVE)
@@ -81,12 +88,8 @@ where
                 .handshake(TokioIo::new(io))
                 .await
                 .map_err(ClientError::Broken)?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection to a server ended");
-                }
-            });
-            Ok(Sender(Inner::Http2(sender)))
+            tokio::spawn(async move { told(beside.run(connection, closing).await) });
+            Ok(Sender(Inner::Http2(sender), counter))
         }
     }
 }
@@ -120,7 +123,7 @@ impl Sender {
     pub fn share(&self) -> Option<Self> {
         match &self.0 {
             Inner::Http1(..) => None,
-            Inner::Http2(sender) => Some(Self(Inner::Http2(sender.clone()))),
+            Inner::Http2(sender) => Some(Self(Inner::Http2(sender.clone()), self.1.clone())),
         }
     }
 
@@ -141,13 +144,14 @@ impl Sender {
     /// # Errors
     /// There is no response; the request comes back where it may be sent again.
     pub async fn send(&mut self, request: Request) -> Result<Response, Unsent> {
+        let counter = &self.1;
         let mut response = match &mut self.0 {
             Inner::Http1(sender, used) => {
-                let response = send_http1(sender, *used, request).await?;
+                let response = send_http1(sender, counter, *used, request).await?;
                 *used = true;
                 response
             }
-            Inner::Http2(sender) => send_http2(sender, request).await?,
+            Inner::Http2(sender) => send_http2(sender, counter, request).await?,
         };
         let headers = response.headers();
         if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
@@ -166,15 +170,18 @@ impl Sender {
 
 async fn send_http1(
     sender: &mut hyper::client::conn::http1::SendRequest<Lent>,
+    counter: &Counter,
     used: bool,
     request: Request,
 ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
     let (head, body) = request.into_parts();
     // A server may end a kept connection just when the next request is on its way.
     let again = (used && head.method.is_idempotent() && body.is_over()).then(|| head.clone());
-    let (loan, lent) = Loan::of(body);
+    // What has left can only be sent again where there is no body.
+    let (loan, lent) = Loan::of(body, 0);
     let request = http::Request::from_parts(head, lent);
-    sender.try_send_request(request).await.map_err(|mut failed| {
+    let answer = counter.hand(|| sender.try_send_request(request));
+    answer.await.map_err(|mut failed| {
         let unsent = failed.take_message().map(|message| message.into_parts().0);
         let error = failed.into_error();
         let met_the_end = error.is_incomplete_message() || error.is_closed() || is_io(&error);
@@ -188,14 +195,16 @@ async fn send_http1(
 
 async fn send_http2(
     sender: &mut hyper::client::conn::http2::SendRequest<Lent>,
+    counter: &Counter,
     request: Request,
 ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
     let (head, body) = request.into_parts();
     // The codec keeps nothing of a request that it has begun with, also where the server then refuses to look at it.
     let again = head.clone();
-    let (loan, lent) = Loan::of(body);
+    let (loan, lent) = Loan::of(body, MAX_REPLAY);
     let request = for_http2(http::Request::from_parts(head, lent))?;
-    sender.try_send_request(request).await.map_err(|mut failed| {
+    let answer = counter.hand(|| sender.try_send_request(request));
+    answer.await.map_err(|mut failed| {
         let unsent = failed.take_message().is_some();
         let error = failed.into_error();
         Unsent {
@@ -203,6 +212,12 @@ async fn send_http2(
             error: ClientError::Broken(error),
         }
     })
+}
+
+fn told(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to a server ended");
+    }
 }
 
 fn is_io(error: &hyper::Error) -> bool {

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use crate::front::{Gate, REFUSED_METHOD, Shared, Verdict, valid_host};
+use crate::front::{Gate, Lingering, REFUSED_METHOD, Shared, Verdict, valid_host};
 use crate::limits::{
     CONNECTION_WINDOW, HEAD_TIMEOUT, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, LAST_REQUEST, MAX_BUFFER, MAX_FIELDS,
     MAX_HEAD, MAX_PENDING_RESETS, MAX_STREAMS, STREAM_WINDOW,
@@ -193,7 +193,7 @@ where
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(Lingering::new(io)), service);
     let mut connection = pin!(connection);
     let mut drain = pin!(drain);
     let ended = tokio::select! {

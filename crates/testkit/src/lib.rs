@@ -7,5 +7,6 @@ pub mod conformance;
 pub mod decisions;
 pub mod edges;
 pub mod golden;
+pub mod hostile;
 pub mod issuer;
 pub mod mesh;
