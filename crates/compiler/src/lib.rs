@@ -121,6 +121,10 @@ pub struct Effect {
     pub shadowed_by: Vec<ObjectRef>,
 }
 
+/// What a source of [`Compiled::key_sources`] begins with at which a SPIFFE bundle is published (`spiffeBundleUrl`); what is
+/// handed in for it are its roots, PEM.
+pub const BUNDLE_SOURCE: &str = settings::roots::SOURCE;
+
 /// One cluster address and port, for the DNAT table of pods outside the mesh.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -171,7 +175,8 @@ pub struct PodView {
 pub fn compile(world: &World) -> Compiled {
     let view = view::View::new(world);
     let mut report = report::Report::new(&view);
-    let mesh = settings::mesh(&view, &mut report);
+    let scopes = settings::scopes::scopes(&view, &mut report);
+    let mesh = settings::mesh(&view, &scopes, &mut report);
     let pods = pods::all(&view, &mesh, &mut report);
     let guardrails = authz::Guardrails::new(&view, &mut report);
     let authn = authn::Authn::new(&view, &guardrails, &mut report);
@@ -185,6 +190,7 @@ pub fn compile(world: &World) -> Compiled {
         authz: &authz,
         requests: &requests,
         telemetries: &telemetries,
+        scopes: &scopes,
         deny_by_default: mesh.deny_by_default,
     };
     let inbounds = inbound::all(&view, &pods, &modes, &services, guards, &mut report);
@@ -232,7 +238,11 @@ pub fn compile(world: &World) -> Compiled {
         effects,
         plain_services: services::plain(&services.list),
         pods: inbound::views(&pods, &modes, &inbounds, guards),
-        key_sources: requests.wanted(),
+        key_sources: requests
+            .wanted()
+            .into_iter()
+            .chain(settings::roots::wanted(&view))
+            .collect(),
     }
 }
 

@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use meshward_http::limits::{
-    CONNECTION_WINDOW, MAX_BUFFER, MAX_HEAD, MAX_PENDING_RESETS, MAX_STREAMS, STREAM_WINDOW,
-};
+use meshward_http::limits::{CONNECTION_WINDOW, MAX_BUFFER, MAX_HEAD, MAX_STREAMS, STREAM_WINDOW};
 use meshward_http::{
     Abort, Body, Fault, Handler, Protocol, Request, Response, ServeOptions, Version, handshake, serve,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -122,41 +120,6 @@ async fn a_head_of_http2_has_so_many_bytes() {
         "{refused:?}"
     );
     assert_eq!(handler.most.load(Ordering::Relaxed), 1, "nobody was asked");
-}
-
-#[tokio::test]
-async fn streams_that_are_reset_before_they_are_looked_at_end_the_connection() {
-    let (mut client, _handler) = start(Protocol::Http2);
-    let mut text = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00".to_vec();
-    for number in 0..=u32::try_from(MAX_PENDING_RESETS).unwrap() * 2 {
-        let stream = (2 * number + 1).to_be_bytes();
-        // A head of `GET http://a/`, by the static table.
-        let head = [0x82, 0x86, 0x84, 0x01, 0x01, b'a'];
-        text.extend([0, 0, 6, 1, 0x05]);
-        text.extend(stream);
-        text.extend(head);
-        text.extend([0, 0, 4, 3, 0]);
-        text.extend(stream);
-        text.extend(8_u32.to_be_bytes());
-    }
-    assert!(text.len() < PIPE, "it comes at once");
-    client.write_all(&text).await.unwrap();
-    let mut said = Vec::new();
-    timeout(SOON, client.read_to_end(&mut said))
-        .await
-        .unwrap()
-        .unwrap();
-    // GOAWAY, ENHANCE_YOUR_CALM.
-    let mut rest = &said[..];
-    let mut reason = None;
-    while rest.len() >= 9 {
-        let length = usize::from(rest[1]) << 8 | usize::from(rest[2]);
-        if rest[3] == 7 {
-            reason = Some(rest[9 + 7]);
-        }
-        rest = &rest[9 + length..];
-    }
-    assert_eq!(reason, Some(11), "{said:?}");
 }
 
 #[tokio::test]
