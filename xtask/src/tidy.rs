@@ -177,6 +177,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Vec<String>> {
         }
     }
     map(root, &crates, &mut problems);
+    problems.extend(crate::limits::check(root));
     first_command(&crates, &mut problems);
     if problems.is_empty() {
         Ok(())

@@ -197,12 +197,17 @@ impl Body {
             }
         }
         let bytes = bytes.freeze();
-        let body = Self::of(Source::Resumed(Box::new(Resumed {
-            ahead: bytes.clone(),
-            trailers,
-            rest: self,
-        })));
+        let body = Self::resumed(bytes.clone(), trailers, self);
         Ok(Ahead { bytes, whole, body })
+    }
+
+    /// What has been taken of a body, and what is left of it; where there were trailers, nothing is.
+    pub(crate) fn resumed(ahead: Bytes, trailers: Option<HeaderMap>, rest: Self) -> Self {
+        Self::of(Source::Resumed(Box::new(Resumed {
+            ahead,
+            trailers,
+            rest,
+        })))
     }
 
     fn of(source: Source) -> Self {

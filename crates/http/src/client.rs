@@ -1,5 +1,6 @@
 //! The asking side.
 
+mod counter;
 mod loan;
 mod multiplexed;
 
@@ -9,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::limits::{MAX_BUFFER, MAX_HEAD};
 use crate::{Body, Broken, Request, Response, Upgrade, Version};
+use counter::Counter;
 use loan::{Lent, Loan};
 use multiplexed::Multiplexed;
 
@@ -32,8 +34,8 @@ pub struct Unsent {
     /// Why.
     pub error: ClientError,
     /// The request, where it may be sent again: not a byte of it has left; the server has said that it did not look at it
-    /// (RFC 9113, 8.7); or it is idempotent, has no body, and met the end of an HTTP/1 connection that was kept (RFC 9110,
-    /// 9.2.2).
+    /// (RFC 9113, 8.7), and all that was taken of its body is kept ([`MAX_REPLAY`](crate::limits::MAX_REPLAY)); or it is
+    /// idempotent, has no body, and met the end of an HTTP/1 connection that was kept (RFC 9110, 9.2.2).
     pub request: Option<Box<Request>>,
 }
 
@@ -44,7 +46,7 @@ pub struct Sender(Inner);
 #[derive(Debug)]
 enum Inner {
     /// And whether it has had a response.
-    Http1(hyper::client::conn::http1::SendRequest<Lent>, bool),
+    Http1(hyper::client::conn::http1::SendRequest<Lent>, Counter, bool),
     Http2(Multiplexed),
 }
 
@@ -63,12 +65,16 @@ where
                 .handshake(TokioIo::new(io))
                 .await
                 .map_err(|error| ClientError::Broken(error.into()))?;
+            let counter = Counter::default();
+            let closing = counter.clone();
             tokio::spawn(async move {
-                if let Err(error) = connection.with_upgrades().await {
+                let mut connection = Box::pin(connection.with_upgrades());
+                if let Err(error) = connection.as_mut().await {
                     tracing::debug!(%error, "a connection to a server ended");
                 }
+                closing.close(connection);
             });
-            Ok(Sender(Inner::Http1(sender, false)))
+            Ok(Sender(Inner::Http1(sender, counter, false)))
         }
         Version::Http2 => Ok(Sender(Inner::Http2(multiplexed::start(io)))),
     }
@@ -86,7 +92,7 @@ impl Sender {
     /// Whether a request may be sent now.
     pub fn is_ready(&self) -> bool {
         match &self.0 {
-            Inner::Http1(sender, _) => sender.is_ready(),
+            Inner::Http1(sender, ..) => sender.is_ready(),
             Inner::Http2(sender) => sender.is_open(),
         }
     }
@@ -94,7 +100,7 @@ impl Sender {
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         match &self.0 {
-            Inner::Http1(sender, _) => sender.is_closed(),
+            Inner::Http1(sender, ..) => sender.is_closed(),
             Inner::Http2(sender) => !sender.is_open(),
         }
     }
@@ -113,7 +119,7 @@ impl Sender {
     /// The connection has ended.
     pub async fn ready(&mut self) -> Result<(), ClientError> {
         match &mut self.0 {
-            Inner::Http1(sender, _) => {
+            Inner::Http1(sender, ..) => {
                 let ready = sender.ready().await;
                 ready.map_err(|error| ClientError::Broken(error.into()))
             }
@@ -126,11 +132,11 @@ impl Sender {
     /// # Errors
     /// There is no response; the request comes back where it may be sent again.
     pub async fn send(&mut self, request: Request) -> Result<Response, Unsent> {
-        let (sender, used) = match &mut self.0 {
-            Inner::Http1(sender, used) => (sender, used),
+        let (sender, counter, used) = match &mut self.0 {
+            Inner::Http1(sender, counter, used) => (sender, counter, used),
             Inner::Http2(sender) => return sender.send(request).await,
         };
-        let mut response = send_http1(sender, *used, request).await?;
+        let mut response = send_http1(sender, counter, *used, request).await?;
         *used = true;
         let headers = response.headers();
         if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
@@ -149,6 +155,7 @@ impl Sender {
 
 async fn send_http1(
     sender: &mut hyper::client::conn::http1::SendRequest<Lent>,
+    counter: &Counter,
     used: bool,
     request: Request,
 ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
@@ -157,7 +164,8 @@ async fn send_http1(
     let again = (used && head.method.is_idempotent() && body.is_over()).then(|| head.clone());
     let (loan, lent) = Loan::of(body);
     let request = http::Request::from_parts(head, lent);
-    sender.try_send_request(request).await.map_err(|mut failed| {
+    let answer = counter.hand(|| sender.try_send_request(request));
+    answer.await.map_err(|mut failed| {
         let unsent = failed.take_message().map(|message| message.into_parts().0);
         let error = failed.into_error();
         let met_the_end = error.is_incomplete_message() || error.is_closed() || is_io(&error);

@@ -7,12 +7,14 @@
 mod gate;
 mod head;
 mod line;
+mod linger;
 
 use crate::Fault;
 use crate::limits::{MAX_CHUNK_LINE, MAX_HEAD, MAX_TRAILERS};
 
 pub(crate) use gate::{Gate, REFUSED_METHOD, Shared, Verdict};
 pub(crate) use head::{METHODS, valid_host};
+pub(crate) use linger::Lingering;
 
 use head::{Framing, Head};
 use line::{Line, plain};
@@ -111,6 +113,11 @@ impl Front {
     /// Whether an upgrade waits for its answer.
     pub fn undecided(&self) -> bool {
         matches!(self.state, State::Undecided)
+    }
+
+    /// Whether the connection has stopped being HTTP.
+    pub(crate) fn is_opaque(&self) -> bool {
+        matches!(self.state, State::Opaque)
     }
 
     /// Whether some of a head has been seen, and not all of it.

@@ -4,6 +4,7 @@
 //! lock that nobody holds for longer than a frame takes; there is no channel and no task between.
 
 mod driver;
+mod kept;
 mod pump;
 
 use std::fmt;
@@ -14,7 +15,9 @@ use bytes::Bytes;
 use http_body::Frame;
 use http2::{Chunk, Config, Connection, Key, Role, StreamError};
 
-use crate::limits::{CONNECTION_WINDOW, MAX_BUFFER, MAX_FIELDS, MAX_HEAD, MAX_STREAMS, STREAM_WINDOW};
+use crate::limits::{
+    ANSWERS_WINDOW, CONNECTION_WINDOW, MAX_BUFFER, MAX_FIELDS, MAX_HEAD, MAX_STREAMS, STREAM_WINDOW,
+};
 
 pub(crate) use driver::Driver;
 pub(crate) use pump::Pump;
@@ -27,7 +30,10 @@ impl Wire {
         let config = Config {
             max_streams: MAX_STREAMS,
             stream_window: STREAM_WINDOW,
-            connection_window: CONNECTION_WINDOW,
+            connection_window: match role {
+                Role::Client => ANSWERS_WINDOW,
+                Role::Server => CONNECTION_WINDOW,
+            },
             max_head: MAX_HEAD,
             // With the pseudo-header fields; those that are left are counted again.
             max_fields: MAX_FIELDS + 8,

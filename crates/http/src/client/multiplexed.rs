@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{ClientError, Unsent};
 use crate::front::valid_host;
+use crate::limits::MAX_REPLAY;
 use crate::wire::{Coming, Driver, Pump, Wire};
 use crate::{Body, Response};
 
@@ -77,7 +78,8 @@ impl Multiplexed {
         });
         match answered.await {
             Ok((head, _)) => {
-                if let Some(pump) = sending.pump.take() {
+                if let Some(mut pump) = sending.pump.take() {
+                    pump.forget();
                     // The response has begun before the request has ended.
                     tokio::spawn(pump);
                 }
@@ -93,7 +95,7 @@ struct Sending {
     head: Parts,
     /// What carries its body.
     pump: Option<Pump>,
-    /// The body, before anything of it was carried.
+    /// The body, before anything of it was carried, and after all of it was.
     body: Option<Body>,
 }
 
@@ -130,7 +132,7 @@ impl Sending {
                 Ok(key)
             }
             Ok(key) => {
-                self.pump = Some(Pump::new(Arc::clone(wire), key, body, Code::CANCEL));
+                self.pump = Some(Pump::new(Arc::clone(wire), key, body, Code::CANCEL, MAX_REPLAY));
                 Ok(key)
             }
             // Nothing has left.
@@ -150,15 +152,15 @@ impl Sending {
         if let Some(pump) = &mut self.pump
             && Pin::new(&mut *pump).poll(context).is_ready()
         {
-            self.body = pump.untouched();
+            self.body = pump.whole();
             self.pump = None;
         }
     }
 
-    /// The request, where it may be sent again: the other side did not look at it, and nothing of its body is gone.
+    /// The request, where it may be sent again: the other side did not look at it, and all of its body is there.
     fn unsent(&mut self, error: StreamError) -> Unsent {
         let body = match &mut self.pump {
-            Some(pump) => pump.untouched(),
+            Some(pump) => pump.whole(),
             None => self.body.take(),
         };
         let again = body.filter(|_| error == StreamError::Unseen).map(|body| {

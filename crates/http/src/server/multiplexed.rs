@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Abort;
 use super::{Handler, ServeError, origin_form, unexpected};
-use crate::front::valid_host;
+use crate::front::{Lingering, valid_host};
 use crate::limits::MAX_FIELDS;
 use crate::wire::{Coming, Driver, Pump, Wire};
 use crate::{Body, Fault, Request, Response};
@@ -26,7 +26,7 @@ where
     H: Handler,
 {
     let wire = Wire::new(Role::Server);
-    let mut driver = Driver::new(io, Arc::clone(&wire));
+    let mut driver = Driver::new(Lingering::new(io), Arc::clone(&wire));
     let mut drain = pin!(drain);
     let mut draining = false;
     let gone = loop {
@@ -120,7 +120,7 @@ async fn respond(wire: &Arc<Wire>, open: Open, response: Response, bodiless: boo
     });
     if told.await.is_ok() && !ended {
         // It ends as its body does; then `open` has nothing to say any more.
-        let _ = Pump::new(Arc::clone(wire), key, body, Code::INTERNAL_ERROR).await;
+        let _ = Pump::new(Arc::clone(wire), key, body, Code::INTERNAL_ERROR, 0).await;
     }
     drop(open);
 }

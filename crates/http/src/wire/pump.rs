@@ -11,6 +11,7 @@ use http_body::Body as _;
 use http2::{Code, Key, StreamError};
 
 use super::Wire;
+use super::kept::Kept;
 use crate::Body;
 
 /// Carries a body into a stream. Dropped before its end, the stream is reset.
@@ -22,28 +23,35 @@ pub(crate) struct Pump {
     /// What the stream has not taken yet.
     data: Bytes,
     trailers: Option<HeaderMap>,
-    /// Something was taken of the body.
-    touched: bool,
+    /// What was taken of the body; `None` where some of that is gone for good.
+    kept: Option<Kept>,
     /// How the stream ends where this one is dropped.
     code: Code,
 }
 
 impl Pump {
-    pub(crate) fn new(wire: Arc<Wire>, key: Key, body: Body, code: Code) -> Self {
+    /// Keeps up to `room` bytes of what is taken of the body.
+    pub(crate) fn new(wire: Arc<Wire>, key: Key, body: Body, code: Code, room: usize) -> Self {
         Self {
             wire,
             key,
             body,
             data: Bytes::new(),
             trailers: None,
-            touched: false,
+            kept: Some(Kept::new(room)),
             code,
         }
     }
 
-    /// The body, where nothing was taken of it.
-    pub(crate) fn untouched(&mut self) -> Option<Body> {
-        (!self.touched).then(|| std::mem::replace(&mut self.body, Body::empty()))
+    /// The body from its beginning, where all that was taken of it is kept.
+    pub(crate) fn whole(&mut self) -> Option<Body> {
+        let kept = self.kept.take()?;
+        Some(kept.before(std::mem::replace(&mut self.body, Body::empty())))
+    }
+
+    /// It will not be carried again.
+    pub(crate) fn forget(&mut self) {
+        self.kept = None;
     }
 }
 
@@ -80,14 +88,14 @@ impl Future for Pump {
                     return unwanted.map(Err);
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    this.touched = true;
+                    this.kept = this.kept.take().and_then(|kept| kept.with(&frame));
                     match frame.into_data() {
                         Ok(data) => this.data = data,
                         Err(frame) => this.trailers = frame.into_trailers().ok(),
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    this.touched = true;
+                    this.kept = None;
                     this.code = error.code();
                     return Poll::Ready(Err(StreamError::Cancelled(this.code)));
                 }

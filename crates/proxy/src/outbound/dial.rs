@@ -54,7 +54,11 @@ impl Dial for Kernel {
         Box::pin(async move {
             let stream = match from {
                 From::Pod { address, mark } => capture::socket::connect_from(address, mark, to).await?,
-                From::Node => TcpStream::connect(to).await?,
+                From::Node => {
+                    let stream = TcpStream::connect(to).await?;
+                    capture::socket::notice_silence(&stream)?;
+                    stream
+                }
             };
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Io>)
