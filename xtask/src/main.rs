@@ -1,5 +1,6 @@
 //! Chores of the project: `cargo xtask tidy` holds the house together, `cargo xtask check` is what every commit passes.
 
+mod limits;
 mod picture;
 mod proto;
 mod tidy;

@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{
@@ -26,6 +27,29 @@ const SO_RCVMARK: libc::c_int = 75;
 /// Room for the original destination and the mark, several times over.
 const CONTROL_BYTES: usize = 256;
 
+/// How long a connection is silent before its other end is asked whether it is there, and again after [`ASKED_AGAIN`].
+const ASKED_AFTER: Duration = Duration::from_mins(1);
+/// See [`ASKED_AFTER`].
+const ASKED_AGAIN: Duration = Duration::from_secs(10);
+/// How long an other end may say nothing: not to a question whether it is there, not that it has got something, and not that
+/// it takes anything of what waits for it. Then the connection is broken. Not much longer than it takes to notice, and not
+/// shorter than a reader may stop to think.
+pub const PEER_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Has the kernel break the connection where the other end is gone without a word, or takes nothing, for [`PEER_TIMEOUT`].
+/// What a listener is told holds for what it accepts.
+///
+/// # Errors
+/// It is no socket of TCP.
+pub fn notice_silence(socket: &impl AsFd) -> io::Result<()> {
+    let seconds = |time: Duration| libc::c_int::try_from(time.as_secs()).unwrap_or(libc::c_int::MAX);
+    let timeout = libc::c_int::try_from(PEER_TIMEOUT.as_millis()).unwrap_or(libc::c_int::MAX);
+    sys::set_int(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    sys::set_int(socket, libc::SOL_TCP, libc::TCP_KEEPIDLE, seconds(ASKED_AFTER))?;
+    sys::set_int(socket, libc::SOL_TCP, libc::TCP_KEEPINTVL, seconds(ASKED_AGAIN))?;
+    sys::set_int(socket, libc::SOL_TCP, libc::TCP_USER_TIMEOUT, timeout)
+}
+
 /// The two loopback addresses at which captured flows of `port` arrive: listen on both.
 pub fn capture_addresses(port: u16) -> [SocketAddr; 2] {
     [
@@ -42,6 +66,7 @@ pub fn capture_addresses(port: u16) -> [SocketAddr; 2] {
 pub fn tproxy_listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = transparent(address.ip(), Type::STREAM)?;
     socket.set_reuse_address(true)?;
+    notice_silence(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -72,6 +97,7 @@ pub fn mark(stream: &impl AsFd) -> io::Result<u32> {
 pub async fn connect_from(source: IpAddr, mark: u32, destination: SocketAddr) -> io::Result<TcpStream> {
     let socket = transparent(destination.ip(), Type::STREAM)?;
     socket.set_mark(mark)?;
+    notice_silence(&socket)?;
     // The port is chosen at `connect`, for the whole 4-tuple, and not at `bind` for the address alone.
     sys::set_int(&socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;

@@ -121,6 +121,10 @@ pub struct Effect {
     pub shadowed_by: Vec<ObjectRef>,
 }
 
+/// What a source of [`Compiled::key_sources`] begins with at which a SPIFFE bundle is published (`spiffeBundleUrl`); what is
+/// handed in for it are its roots, PEM.
+pub const BUNDLE_SOURCE: &str = settings::roots::SOURCE;
+
 /// One cluster address and port, for the DNAT table of pods outside the mesh.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -234,7 +238,11 @@ pub fn compile(world: &World) -> Compiled {
         effects,
         plain_services: services::plain(&services.list),
         pods: inbound::views(&pods, &modes, &inbounds, guards),
-        key_sources: requests.wanted(),
+        key_sources: requests
+            .wanted()
+            .into_iter()
+            .chain(settings::roots::wanted(&view))
+            .collect(),
     }
 }
 

@@ -9,6 +9,7 @@ mod external;
 mod guardrail;
 mod order;
 mod requests;
+mod roots;
 mod services;
 mod telemetry;
 mod told;
@@ -423,13 +424,6 @@ fn profiles_and_mesh_config() {
         (least, bounds),
         (snapshot::TlsVersion::V1_3, snapshot::MeshTls::default())
     );
-    let pem = "-----BEGIN CERTIFICATE-----";
-    let (_, bounds) = tls(&format!(
-        "    trustDomain: td1\n    trustDomainAliases: [td2]\n    caCertificates:\n    - {{pem: {pem}, trustDomains: [td3]}}\n    \
-         - {{pem: {pem}}}\n    - {{pem: {pem}, trustDomains: [\"!\"]}}\n    - {{spiffeBundleUrl: \"https://a\"}}\n",
-    ));
-    let domains: Vec<_> = bounds.bundles.iter().map(|b| b.trust_domain.as_str()).collect();
-    assert_eq!(domains, ["td3", "td1", "td2"]);
     let mut fixed = config("    trustDomain: td1\n").world();
     fixed.options.trust_domain = Some("td2".parse().unwrap());
     assert_eq!(compile(&fixed).mesh().trust_domain.as_str(), "td2");

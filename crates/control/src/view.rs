@@ -45,6 +45,7 @@ impl View {
         let mut versions = BTreeMap::new();
         let mut problems = frozen.problems.clone();
         problems.extend(frozen.trust_domain_problem());
+        problems.extend(frozen.roots_problems());
         problems.extend(compiled.problems.iter().cloned());
         if let Some((server, before)) = server {
             let mut published = server.update(&difference(before, &compiled));

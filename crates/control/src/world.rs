@@ -13,6 +13,8 @@ use crate::layers::Held;
 const KEPT: &str = "MW0601";
 /// MeshConfig names another trust domain than the CA has.
 const TRUST_DOMAIN: &str = "MW0603";
+/// Roots that proxies cannot use.
+const UNUSABLE_ROOTS: &str = "MW0608";
 
 /// What a file holds.
 #[derive(Debug, Default)]
@@ -185,6 +187,30 @@ impl Frozen {
                 ..compiler::Options::default()
             },
         }
+    }
+
+    /// Roots of MeshConfig that proxies could not use, as the code says that will verify by them: they are in force nowhere.
+    pub(crate) fn roots_problems(&self) -> Vec<Problem> {
+        let configs = self.held.iter().filter_map(|held| match &held.object.kind {
+            Kind::ConfigMap(_, Some(config)) => Some((held, config)),
+            _ => None,
+        });
+        let mut problems = Vec::new();
+        for (held, config) in configs {
+            let entries = config.ca_certificates.iter().enumerate();
+            for (at, entry) in entries.filter(|(_, entry)| !entry.pem.is_empty()) {
+                let Err(why) = identity::Anchors::check(&entry.pem) else {
+                    continue;
+                };
+                let message = format!(
+                    "`caCertificates[{at}].pem` is accepted, and what cannot be used of it is not in force: {why}"
+                );
+                let problem = Problem::new(Severity::Error, UNUSABLE_ROOTS, message)
+                    .remedy("give roots that can be verified by, or take them out");
+                problems.push(held.object.problem(problem, "data.mesh"));
+            }
+        }
+        problems
     }
 
     /// What MeshConfig wants and cannot have while the mesh runs.

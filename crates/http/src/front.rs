@@ -7,15 +7,17 @@
 mod gate;
 mod head;
 mod line;
+mod linger;
 
 use crate::Fault;
 use crate::limits::{MAX_CHUNK_LINE, MAX_HEAD, MAX_TRAILERS};
 
 pub(crate) use gate::{Gate, REFUSED_METHOD, Shared, Verdict};
 pub(crate) use head::{METHODS, valid_host};
+pub(crate) use linger::Lingering;
 
 use head::{Framing, Head};
-use line::Line;
+use line::{Line, plain};
 
 /// Where in the stream of requests a connection stands.
 #[derive(Debug, Default)]
@@ -111,6 +113,11 @@ impl Front {
     /// Whether an upgrade waits for its answer.
     pub fn undecided(&self) -> bool {
         matches!(self.state, State::Undecided)
+    }
+
+    /// Whether the connection has stopped being HTTP.
+    pub(crate) fn is_opaque(&self) -> bool {
+        matches!(self.state, State::Opaque)
     }
 
     /// Whether some of a head has been seen, and not all of it.
@@ -239,7 +246,9 @@ fn after_data(left: u64, chunked: bool, then: After) -> State {
 /// The end of the head that starts here, just past its empty line. `seen` bytes are known to hold no end and no fault.
 fn head_end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Fault> {
     let mut at = seen.saturating_sub(3);
-    while let Some(byte) = bytes.get(at) {
+    loop {
+        at += plain(bytes.get(at..).unwrap_or_default());
+        let Some(byte) = bytes.get(at) else { break };
         match byte {
             b'\n' if at == 0 || bytes.get(at - 1) != Some(&b'\r') => return Err(Fault::BareLineEnd),
             b'\n' if at >= 3 && bytes.get(at - 3..at) == Some(b"\r\n\r") => {

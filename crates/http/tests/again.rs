@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+use http_body::Body as _;
 use http_body_util::BodyExt;
+use meshward_http::limits::MAX_REPLAY;
 use meshward_http::{Body, Request, Response, Unsent, Version, handshake};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -94,7 +96,12 @@ async fn what_a_server_of_http2_has_not_looked_at_comes_back() {
         ("POST", &http::HeaderValue::from_static("a"))
     );
     assert_eq!(again.uri().to_string(), "/x");
-    // What of its body has left is not there to be sent again.
+    // Of a body as much is kept as fits, until there is an answer.
     let unsent = sender.send(request("POST", "body")).await.unwrap_err();
+    let again = unsent.request.expect("its body is kept");
+    assert_eq!(again.body().size_hint().exact(), Some(4));
+    assert_eq!(again.into_body().collect().await.unwrap().to_bytes(), "body");
+    let long = Body::from("x".repeat(MAX_REPLAY + 1));
+    let unsent = sender.send(request("POST", "").map(|_| long)).await.unwrap_err();
     assert!(unsent.request.is_none());
 }

@@ -60,6 +60,7 @@ impl Handler for Desk {
                 call.items.send_with(&labels, &sockets).await.map_err(broken)?;
                 Ok(Value::Null)
             }
+            "names" => value(&self.shared.demand.interest().names()),
             "leave" => {
                 self.shared.sockets.release();
                 self.shared.ending.advance(Stage::HandedOver);

@@ -22,6 +22,7 @@ mod random;
 mod route;
 mod tcp;
 pub(crate) mod trace;
+mod turns;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -46,6 +47,7 @@ use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;
 use route::{Route, Routes};
+use turns::Turns;
 
 /// How long to wait before accepting again where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -74,10 +76,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// Takes what comes to an ordinary listener: all of it is of the workload of that mark, and counts as having dialled
-/// that address. Connections go out in the machine's own name.
-pub(crate) async fn serve_for(shared: Arc<Shared>, listener: TcpListener, mark: u32, dialled: SocketAddr) {
-    let outbound = Arc::new(Outbound::new(shared, Arc::new(Plain)));
-    take(outbound, listener, move |_| Ok((mark, dialled))).await;
+/// that address. Connections go out in the machine's own name. Without `keeps`, TCP has a handshake for each connection.
+pub(crate) async fn serve_for(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    mark: u32,
+    dialled: SocketAddr,
+    keeps: bool,
+) {
+    let mut outbound = Outbound::new(shared, Arc::new(Plain));
+    outbound.keeps = keeps;
+    take(Arc::new(outbound), listener, move |_| Ok((mark, dialled))).await;
 }
 
 /// Takes connections; `whose` says which workload opened one, by its mark, and what it dialled.
@@ -131,6 +140,9 @@ pub(crate) struct Outbound {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     routes: Routes,
+    turns: Turns,
+    /// Whether connections of mutual TLS are kept for the next TCP connection.
+    keeps: bool,
     /// What is under way to each address.
     load: Load<SocketAddr>,
     /// What each workload has open, connections and requests.
@@ -193,6 +205,8 @@ impl Outbound {
             shared,
             pool: Arc::new(Pool::default()),
             routes: Routes::default(),
+            turns: Turns::default(),
+            keeps: true,
             load: Load::default(),
             open: Load::default(),
             dial,
@@ -204,6 +218,10 @@ impl Outbound {
         self.routes.clear();
         if let Some(index) = self.shared.store.current() {
             self.pool.follow(&index);
+            if !self.turns.is_empty() {
+                let known = pool::known(&index);
+                self.turns.follow(|address| known.contains(&address));
+            }
         }
     }
 
@@ -211,6 +229,7 @@ impl Outbound {
     fn sweep(&self) {
         self.routes.clear();
         self.pool.sweep();
+        self.sweep_turns();
     }
 
     async fn taken(

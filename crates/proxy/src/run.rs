@@ -157,9 +157,11 @@ fn share(
     let identities = identity::Store::new(authority, options);
     identities.set_trust_domains(config.trust_domain.clone(), Vec::new());
     let sockets = Sockets::of(std::mem::take(&mut before.offer));
+    let demand = Demand::default();
+    demand.inherit(std::mem::take(&mut before.names));
     let shared = Shared {
         store: Store::on_demand(),
-        demand: Demand::default(),
+        demand,
         locals: Locals::new(config.workloads.clone()),
         identities,
         registry: Registry::default(),

@@ -30,7 +30,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// For one request at both proxies together.
-const MOST: usize = 54;
+const MOST: usize = 46;
 
 /// More than events are kept: from then on one goes for each that comes.
 const WARM_UP: usize = 1_500;

@@ -7,5 +7,7 @@ pub mod conformance;
 pub mod decisions;
 pub mod edges;
 pub mod golden;
+#[cfg(feature = "hostile")]
+pub mod hostile;
 pub mod issuer;
 pub mod mesh;

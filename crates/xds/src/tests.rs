@@ -1,4 +1,5 @@
 mod demand;
+mod limits;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -241,6 +242,26 @@ async fn a_proxy_that_leaves_is_told_of_changes_until_its_end_and_the_newest_spe
     let version = server.publish("a", set(&[("one", 3)])).unwrap();
     let status = until(&server, "a", |s| s.acked == version).await;
     assert!(status.connected);
+}
+
+#[tokio::test]
+async fn where_the_newest_stream_ends_the_one_before_speaks_for_the_node_again() {
+    let server = Server::new();
+    server.publish("a", set(&[("one", 1)])).unwrap();
+    let (address, _task) = serve(&server).await;
+    let address = Arc::new(Mutex::new(address));
+    let (mut old, _old_task) = client(&address, "a", "token-of-a");
+    next(&mut old).await;
+    let (mut new, new_task) = client(&address, "a", "token-of-a");
+    next(&mut new).await;
+    // From now on it refuses what comes.
+    drop(new);
+    let version = server.publish("a", set(&[("one", 2)])).unwrap();
+    assert_eq!(next(&mut old).await.1, version);
+    until(&server, "a", |s| s.nacked.is_some()).await;
+    new_task.abort();
+    let status = until(&server, "a", |s| s.nacked.is_none()).await;
+    assert_eq!((status.connected, status.acked), (true, version));
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use admin::Failure;
 use admin::verbs::{NodeState, ObjectState, Status};
 use api::{Class, ObjectRef, Severity};
+use identity::{Clock as _, SystemClock};
 use model::Profile;
 use serde_json::Value;
 use snapshot::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
 use xds::server::NodeStatus;
 
+use super::lists::lists;
 use super::{Desk, encode};
 use crate::layers::Held;
 use crate::standing::{is_unheeded, standing, verdict};
@@ -17,10 +19,11 @@ use crate::view::{NOT_ACTED_ON, View};
 
 pub(super) fn status(desk: &Desk) -> Result<Value, Failure> {
     let said = desk.server.nodes().borrow().clone();
-    encode(&compute(&desk.view(), &said))
+    let now = i64::try_from(SystemClock.now().as_secs()).unwrap_or(i64::MAX);
+    encode(&compute(&desk.view(), &said, now))
 }
 
-fn compute(view: &View, said: &BTreeMap<String, NodeStatus>) -> Status {
+fn compute(view: &View, said: &BTreeMap<String, NodeStatus>, now: i64) -> Status {
     let spoken_of: BTreeSet<&ObjectRef> = view
         .compiled
         .problems
@@ -58,6 +61,7 @@ fn compute(view: &View, said: &BTreeMap<String, NodeStatus>) -> Status {
             .map(|problem| view.line(problem))
             .collect(),
         not_acted_on: not_acted_on(&view.frozen.held),
+        revocation_lists: lists(view, now),
     }
 }
 

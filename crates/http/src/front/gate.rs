@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Front;
+use super::linger::Linger;
 use crate::Fault;
-use crate::limits::{HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER, LINGER_BYTES};
+use crate::limits::{HEAD_TIMEOUT, IDLE_TIMEOUT};
 
 /// How many bytes are read at once.
 const READ: usize = 4096;
@@ -82,7 +83,7 @@ pub(crate) struct Gate<IO> {
     refused: bool,
     shared: Arc<Shared>,
     timer: Timer,
-    linger: Option<(Pin<Box<Sleep>>, usize)>,
+    linger: Linger,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +102,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
             refused: false,
             shared,
             timer: Timer::default(),
-            linger: None,
+            linger: Linger::default(),
         }
     }
 
@@ -314,30 +315,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<IO> {
         Pin::new(&mut self.inner).poll_flush(context)
     }
 
-    /// A refused client is still sending: its bytes are thrown away for a while, or a reset would overtake the answer.
+    /// Where the connection has become something else, whoever reads it goes on.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.linger.is_none() {
-            std::task::ready!(Pin::new(&mut this.inner).poll_shutdown(context))?;
-            if !this.refused {
-                return Poll::Ready(Ok(()));
-            }
+        if this.front.is_opaque() {
+            return Pin::new(&mut this.inner).poll_shutdown(context);
         }
-        let (timer, room) = this
-            .linger
-            .get_or_insert_with(|| (Box::pin(sleep(LINGER)), LINGER_BYTES));
-        let mut sink = [0_u8; READ];
-        while *room > 0 && timer.as_mut().poll(context).is_pending() {
-            let mut part = ReadBuf::new(&mut sink);
-            match Pin::new(&mut this.inner).poll_read(context, &mut part) {
-                Poll::Ready(Ok(())) if !part.filled().is_empty() => {
-                    *room = room.saturating_sub(part.filled().len());
-                }
-                Poll::Ready(_) => break,
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(Ok(()))
+        this.linger.poll_shutdown(&mut this.inner, context)
     }
 
     fn poll_write_vectored(

@@ -208,7 +208,6 @@ impl<'a> Cert<'a> {
         for name in cert.names() {
             constraints::well_formed(name)?;
         }
-        cert.authority_key_id()?;
         Ok(cert)
     }
 
@@ -223,9 +222,6 @@ impl<'a> Cert<'a> {
             return Err(because(
                 "its serial number is not a positive one of at most 20 bytes",
             ));
-        }
-        if self.x509.issuer().iter_rdn().next().is_none() {
-            return Err(because("an issuer without a name"));
         }
         let names = self.x509.subject_alternative_name().ok().flatten();
         if names.is_some_and(|n| n.value.general_names.is_empty()) {

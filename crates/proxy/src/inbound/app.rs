@@ -93,7 +93,13 @@ impl Apps {
     /// Applications that are reached as any other address is: those of a proxy without links of their own.
     pub(crate) fn plain() -> Self {
         Self {
-            dial: |to| Box::pin(TcpStream::connect(to)),
+            dial: |to| {
+                Box::pin(async move {
+                    let stream = TcpStream::connect(to).await?;
+                    capture::socket::notice_silence(&stream)?;
+                    Ok(stream)
+                })
+            },
             kept: Mutex::default(),
         }
     }

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn id_09_plaintext_has_none() {
+    fn id_09_r9_plaintext_has_none() {
         for mode in [XfccMode::SanitizeSet, XfccMode::AppendForward] {
             let mut headers = HeaderMap::new();
             headers.append(&NAME, HeaderValue::from_static("URI=spiffe://x"));

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use identity::{PeerIdentity, TlsError};
+use identity::{PeerIdentity, Standing, TlsError};
 use model::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -54,7 +54,11 @@ impl Dial for Kernel {
         Box::pin(async move {
             let stream = match from {
                 From::Pod { address, mark } => capture::socket::connect_from(address, mark, to).await?,
-                From::Node => TcpStream::connect(to).await?,
+                From::Node => {
+                    let stream = TcpStream::connect(to).await?;
+                    capture::socket::notice_silence(&stream)?;
+                    stream
+                }
             };
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Io>)
@@ -81,6 +85,8 @@ pub(super) struct Link {
     pub(super) alpn: Option<Vec<u8>>,
     /// The refusal of our certificate, once it has come (O-16).
     pub(super) late: Late,
+    /// What the proofs rest on; `None` for plaintext.
+    pub(super) standing: Option<Standing>,
 }
 
 /// Where a refusal that comes after the handshake is kept.
@@ -158,6 +164,7 @@ impl Outbound {
                 peer: None,
                 alpn: None,
                 late: Late::default(),
+                standing: None,
             });
         };
         let identities = &self.shared.identities;
@@ -175,6 +182,7 @@ impl Outbound {
             peer: Some(connected.peer),
             alpn: connected.alpn,
             late,
+            standing: Some(connected.standing),
         })
     }
 }

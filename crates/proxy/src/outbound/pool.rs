@@ -495,7 +495,7 @@ impl Trust {
 }
 
 /// Every address that something of the mesh, or one of its Services, has.
-fn known(index: &Index) -> HashSet<IpAddr> {
+pub(super) fn known(index: &Index) -> HashSet<IpAddr> {
     let pods = index.workloads().flat_map(|w| &w.addresses);
     let endpoints = index
         .services()

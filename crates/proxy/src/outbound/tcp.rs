@@ -17,12 +17,14 @@ use super::event::Record;
 use super::hop::{self, Hop, Hops};
 use super::local::{self, Way};
 use super::plan::Kept;
+use super::turns::Ticket;
 use super::{Client, Downstream, Outbound, RETRIES};
 use crate::inbound::{self, Callee};
 use crate::registry::Entry;
+use crate::relay::turn::Turn;
 use crate::relay::{Relayed, relay};
 
-/// The application protocol of connections that are not HTTP (CM-15).
+/// The application protocol of connections that are not HTTP, within the process (CM-15).
 const ALPN: [&[u8]; 1] = [b"istio"];
 
 impl Outbound {
@@ -73,10 +75,11 @@ impl Outbound {
                 Way::Here(callee) => return self.here(record, &client, hop, &callee, entry, stream).await,
                 Way::Looped(callee) => {
                     let io = local::looped(&self.shared, &client, *callee, &[b"istio"]);
-                    self.secure(&client, hop.tls.as_ref(), io, &ALPN).await
+                    let link = self.secure(&client, hop.tls.as_ref(), io, &ALPN).await;
+                    link.map(|link| (link, None))
                 }
                 Way::Wire => tokio::select! {
-                    linked = self.connect(&client, hop, &ALPN, limit) => linked,
+                    linked = self.link(&client, hop, limit) => linked,
                     reason = entry.closed() => {
                         stream.reset();
                         return record.refuse(reason);
@@ -84,7 +87,7 @@ impl Outbound {
                 },
             };
             match linked {
-                Ok(link) => return carry(record, link, entry, stream).await,
+                Ok((link, ticket)) => return self.carried(record, link, ticket, entry, stream).await,
                 Err(failure) if tried.len() < RETRIES => {
                     tried.push(hop.address);
                     last = Some(failure);
@@ -127,21 +130,41 @@ impl Outbound {
         record.sni(noted.sni());
         end(record, &relayed, &stream.inner);
     }
-}
 
-async fn carry<S: Downstream>(mut record: Record, link: Link, entry: &Entry, stream: Rewind<S>) {
-    if let Some(peer) = &link.peer {
-        record.proven(peer.id());
+    async fn carried<S: Downstream>(
+        &self,
+        mut record: Record,
+        link: Link,
+        ticket: Option<Ticket>,
+        entry: &Entry,
+        stream: Rewind<S>,
+    ) {
+        if let Some(peer) = &link.peer {
+            record.proven(peer.id());
+        }
+        let (mut stream, noted) = Noted::new(stream);
+        record.opened(&stream.progress);
+        let mut relayed = match ticket {
+            None => relay(&mut stream, link.io, entry.closed()).await,
+            Some(ticket) => {
+                let mut turn = Turn::new(link.io);
+                let relayed = relay(&mut stream, &mut turn, entry.closed()).await;
+                // An end with a reason is not the connection's to outlive.
+                if relayed.reason.is_none()
+                    && let Some(io) = turn.over()
+                {
+                    self.keep(ticket, io);
+                }
+                relayed
+            }
+        };
+        record.sni(noted.sni());
+        if let Some(refusal) = link.late.refusal() {
+            record.message(&format!("TLS error: {refusal}"));
+            relayed.reason = Some(Reason::TlsHandshake);
+        }
+        end(record, &relayed, &stream.inner);
     }
-    let (mut stream, noted) = Noted::new(stream);
-    record.opened(&stream.progress);
-    let mut relayed = relay(&mut stream, link.io, entry.closed()).await;
-    record.sni(noted.sni());
-    if let Some(refusal) = link.late.refusal() {
-        record.message(&format!("TLS error: {refusal}"));
-        relayed.reason = Some(Reason::TlsHandshake);
-    }
-    end(record, &relayed, &stream.inner);
 }
 
 /// Tells of the end. One that has a reason is a reset to the caller, who could take it for the other side's last word.

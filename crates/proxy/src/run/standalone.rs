@@ -115,7 +115,12 @@ async fn start(
     files.take(shared, &trust).await?;
     let config = files.config.clone();
     let bind = async |address| {
-        TcpListener::bind(address)
+        let listener = async {
+            let listener = TcpListener::bind(address).await?;
+            capture::socket::notice_silence(&listener)?;
+            Ok::<_, std::io::Error>(listener)
+        };
+        listener
             .await
             .map_err(|error| format!("cannot listen on {address}: {error}"))
     };
@@ -128,6 +133,7 @@ async fn start(
                 listener,
                 mark(at),
                 dialled,
+                own.keep,
             ));
         }
     }

@@ -1,7 +1,7 @@
 //! Taking the place of another proxy: its sockets, and the moment from which it takes nothing new.
 //!
-//! The new one is ready before it takes anything: it has a snapshot, and a certificate for each identity that the other has
-//! one for, with keys of its own. Until it says so the other goes on, so that an attempt that fails costs nothing.
+//! The new one is ready before it takes anything: it has a snapshot, with all that the other has asked the control plane for,
+//! and a certificate for each identity that the other has one for, with keys of its own. Until it says so the other goes on, so that an attempt that fails costs nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use admin::verbs::{Listening, Proxy, Sockets as Wanted};
 use serde_json::Value;
+use snapshot::ResourceName;
 use tokio::time::{Instant, timeout};
 
 use crate::Config;
@@ -20,6 +21,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long captured connections wait for a proxy that starts; afterwards it takes and refuses them.
 const START_PATIENCE: Duration = Duration::from_secs(3);
+/// And how long it waits for answers to all that the other one had asked: what is not known then is asked when needed.
+const ANSWERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether it is ready.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -29,6 +32,8 @@ pub(super) struct Before {
     pub(super) offer: Offer,
     /// The identities that a proxy which runs has certificates for; `None` where none runs.
     ready: Option<BTreeSet<String>>,
+    /// What it asks the control plane for.
+    pub(super) names: Vec<ResourceName>,
 }
 
 impl Before {
@@ -48,7 +53,10 @@ impl Before {
             node: config.node.clone(),
         });
         match sockets(keeper, body.unwrap_or_default()).await {
-            Ok(offer) => Self { offer, ready: None },
+            Ok(offer) => Self {
+                offer,
+                ..Self::default()
+            },
             Err(why) => {
                 tracing::info!(why, "no sockets are kept");
                 Self::default()
@@ -71,7 +79,7 @@ impl Before {
             None => START_PATIENCE,
         };
         let since = Instant::now();
-        while let Some(missing) = self.missing(shared) {
+        while let Some(missing) = self.missing(shared, since.elapsed()) {
             if since.elapsed() >= limit {
                 if self.is_running() {
                     return Err(format!(
@@ -87,7 +95,7 @@ impl Before {
         Ok(())
     }
 
-    fn missing(&self, shared: &Shared) -> Option<String> {
+    fn missing(&self, shared: &Shared, waited: Duration) -> Option<String> {
         if shared.store.current().is_none() {
             return Some("no snapshot".to_owned());
         }
@@ -105,8 +113,14 @@ impl Before {
                     .as_ref()
                     .is_none_or(|ready| ready.contains(&id.to_string()))
             });
-        let without = wanted.find(|id| !shared.identities.ready(id));
-        without.map(|id| format!("no certificate of {id}"))
+        if let Some(id) = wanted.find(|id| !shared.identities.ready(id)) {
+            return Some(format!("no certificate of {id}"));
+        }
+        if waited >= ANSWERS_TIMEOUT {
+            return None;
+        }
+        let lacked = shared.demand.unanswered(&shared.store);
+        lacked.map(|name| format!("nothing has been heard of {}", name.as_str()))
     }
 }
 
@@ -146,7 +160,18 @@ async fn running(socket: &Path) -> Result<Before, String> {
     Ok(Before {
         ready: Some(ready.collect()),
         offer: sockets(socket, Value::Null).await?,
+        // One that is older than this question goes without.
+        names: names(socket).await.unwrap_or_default(),
     })
+}
+
+/// What a proxy asks the control plane for.
+async fn names(socket: &Path) -> Option<Vec<ResourceName>> {
+    let asked = timeout(ANSWER, async {
+        let answer = admin::call(socket, "names", Value::Null, Vec::new()).await.ok()?;
+        serde_json::from_value(answer.finish().await.ok()?).ok()
+    });
+    asked.await.ok()?
 }
 
 /// The sockets that are offered at a path.

@@ -71,6 +71,21 @@ impl Demand {
         self.interest.clone()
     }
 
+    /// Asks for what another proxy did, whose place is to be taken; what is too much is asked for when it is needed.
+    pub(crate) fn inherit(&self, mut names: Vec<ResourceName>) {
+        names.truncate(MAX_NAMES);
+        if self.interest.add(&names).is_err() {
+            tracing::debug!("nothing is asked for before it is needed");
+        }
+    }
+
+    /// Something that is asked for and has not been answered.
+    pub(crate) fn unanswered(&self, store: &Store) -> Option<ResourceName> {
+        let index = store.current();
+        let known = |name: &ResourceName| index.as_ref().is_some_and(|index| index.knows(name));
+        self.interest.names().into_iter().find(|name| !known(name))
+    }
+
     /// Returns once the snapshot in force knows the answers. `mark` is that of the workload for which they are.
     ///
     /// # Errors

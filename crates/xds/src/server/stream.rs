@@ -130,6 +130,8 @@ struct Serving {
     questions: BTreeSet<ResourceName>,
     held: Versions,
     sent: u64,
+    acked: u64,
+    nacked: Option<(u64, String)>,
     responses: u64,
     /// Whether what the peer asks for has changed since it was looked at last.
     asked: bool,
@@ -158,6 +160,8 @@ impl Serving {
             streams,
             questions: BTreeSet::new(),
             sent: 0,
+            acked: 0,
+            nacked: None,
             responses: 0,
             asked: false,
             in_flight: None,
@@ -183,9 +187,11 @@ impl Serving {
             let until = self.in_flight.as_ref().map_or(end, |flight| flight.until);
             tokio::select! {
                 changed = published.changed(), if idle => if changed.is_err() { return Ok(()) },
-                crowded = streams.wait_for(|open| open.newer_than(self.number) >= MAX_STREAMS_OF_NODE) => {
-                    drop(crowded);
-                    return Err(Status::aborted("the node has opened other streams"));
+                _ = streams.changed() => {
+                    if streams.borrow_and_update().newer_than(self.number) >= MAX_STREAMS_OF_NODE {
+                        return Err(Status::aborted("the node has opened other streams"));
+                    }
+                    self.speak();
                 }
                 request = requests.message() => match request? {
                     Some(request) => {
@@ -272,6 +278,17 @@ impl Serving {
         }
     }
 
+    /// Tells anew what its peer has said: the streams that spoke for the node may have ended.
+    fn speak(&self) {
+        if self.acked > 0 || self.nacked.is_some() {
+            self.update(|status| {
+                status.sent = self.sent;
+                status.acked = self.acked;
+                status.nacked.clone_from(&self.nacked);
+            });
+        }
+    }
+
     fn answer(&mut self, request: DeltaDiscoveryRequest) {
         // Another nonce is an answer to nothing, or no answer but a question.
         let Some(flight) = self
@@ -286,10 +303,7 @@ impl Serving {
         match request.error_detail {
             None => {
                 self.held = flight.next;
-                self.update(|status| {
-                    status.acked = flight.version;
-                    status.nacked = None;
-                });
+                (self.acked, self.nacked) = (flight.version, None);
             }
             Some(error) => {
                 tracing::error!(
@@ -298,11 +312,15 @@ impl Serving {
                     "an update was refused: {}",
                     error.message
                 );
-                self.update(|status| {
-                    status.nacked = Some((flight.version, error.message));
-                });
+                self.nacked = Some((flight.version, error.message));
             }
         }
+        self.update(|status| {
+            if self.nacked.is_none() {
+                status.acked = self.acked;
+            }
+            status.nacked.clone_from(&self.nacked);
+        });
     }
 }
 

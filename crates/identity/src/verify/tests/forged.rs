@@ -59,6 +59,7 @@ fn signed(fields: &[u8], algorithm: &[u8], by: &Ca) -> Vec<u8> {
 const SERIAL: usize = 1;
 const ALGORITHM: usize = 2;
 const VALIDITY: usize = 4;
+const KEY: usize = 6;
 const EXTENSIONS: usize = 7;
 
 fn forged(root: &Ca, edit: impl FnOnce(&mut Vec<Vec<u8>>)) -> CertificateDer<'static> {
@@ -300,6 +301,13 @@ fn what_is_not_der_is_no_certificate_whoever_signed_it() {
         let verdict = verdict(&|f| with_extension(f, last, &extension(last, false, &value)));
         assert_eq!(verdict, Ok(()), "{what}");
     }
+    let nameless = forged(&root, |f| with_extension(f, 17, &extension(17, true, &[0x30, 0])));
+    let verdict = anchors.verify(&nameless, &[], moment(0), Purpose::Server);
+    assert_eq!(
+        verdict,
+        Err(PeerProblem::Malformed),
+        "no names, outside of the mesh"
+    );
     let garbage = [&leaf(&root, |_| {})[..], &[0]].concat();
     assert!(judge(&anchors, &garbage.into(), &[]).is_err(), "bytes behind it");
 }
@@ -331,6 +339,82 @@ fn issuer_and_serial_number_beside_the_key_are_hints() {
         with_extension(f, 35, &extension(35, false, &other))
     });
     assert!(Anchors::new(vec![torn.into()], vec![]).is_err());
+}
+
+/// A leaf and its issuer speak of one key, or neither of them speaks of any.
+#[test]
+fn both_key_identifiers_are_there_or_neither_is() {
+    let root = root("a");
+    let without = |der: &[u8], last: u8| {
+        resign(der, &root, |fields| {
+            let list = parts(inner(&fields[EXTENSIONS]));
+            let all = parts(inner(&list[0])).into_iter();
+            let kept: Vec<u8> = all
+                .filter(|e| e[2..7] != [6, 3, 0x55, 0x1d, last])
+                .flatten()
+                .collect();
+            fields[EXTENSIONS] = tlv(0xa3, &tlv(0x30, &kept));
+        })
+    };
+    let plain = leaf(&root, |_| {});
+    let mute = without(&plain, 35);
+    let trusting = |der: Vec<u8>| Anchors::new(vec![der.into()], vec![]).unwrap();
+    let (named, nameless) = (trusting(root.der().to_vec()), trusting(without(root.der(), 14)));
+    let mute = CertificateDer::from(mute);
+    assert_eq!(judge(&named, &plain, &[]), Ok(()));
+    assert!(judge(&named, &mute, &[]).is_err());
+    assert!(judge(&nameless, &plain, &[]).is_err());
+    assert_eq!(judge(&nameless, &mute, &[]), Ok(()));
+}
+
+/// RSA keys by their size and exponent, bit by bit.
+#[test]
+fn an_rsa_key_has_2048_to_8192_bits_and_an_odd_exponent() {
+    let root = root("a");
+    let anchors = trusting(&[&root], vec![]);
+    let key = |bytes: usize, first: u8, exponent: &[u8]| {
+        let mut modulus = vec![0x55; bytes];
+        modulus[0] = first;
+        if first >= 0x80 {
+            modulus.insert(0, 0);
+        }
+        let numbers = [tlv(2, &modulus), tlv(2, exponent)].concat();
+        let algorithm = [&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1][..], &[5, 0]].concat();
+        let bits = [&[0][..], &tlv(0x30, &numbers)].concat();
+        let info = tlv(0x30, &[tlv(0x30, &algorithm), tlv(3, &bits)].concat());
+        judge(&anchors, &forged(&root, |f| f[KEY] = info), &[])
+    };
+    let common = [1, 0, 1];
+    assert_eq!(key(256, 0x80, &common), Ok(()));
+    assert_eq!(key(1024, 0xff, &[3]), Ok(()));
+    for (what, verdict) in [
+        ("2047 bits", key(256, 0x7f, &common)),
+        ("2040 bits", key(255, 0x80, &common)),
+        ("8200 bits", key(1025, 0x80, &common)),
+        ("an exponent of 1", key(256, 0x80, &[1])),
+        ("an even exponent", key(256, 0x80, &[4])),
+    ] {
+        assert!(verdict.is_err(), "{what}");
+    }
+    // Curves and kinds by their names.
+    let ec = |curve: &[u8]| {
+        let algorithm = [&[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1][..], curve].concat();
+        let info = tlv(0x30, &[tlv(0x30, &algorithm), tlv(3, &[0, 4, 1, 1])].concat());
+        judge(&anchors, &forged(&root, |f| f[KEY] = info), &[])
+    };
+    assert_eq!(
+        ec(&[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7]),
+        Ok(()),
+        "P-256"
+    );
+    assert!(ec(&[6, 5, 0x2b, 0x81, 4, 0, 0x21]).is_err(), "P-224");
+    assert!(ec(&[6, 5, 0x2b, 0x81, 4, 0, 0x0a]).is_err(), "secp256k1");
+    let dsa = tlv(0x30, &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x38, 4, 1]);
+    let info = tlv(0x30, &[dsa, tlv(3, &[0, 2, 1, 1])].concat());
+    assert!(
+        judge(&anchors, &forged(&root, |f| f[KEY] = info), &[]).is_err(),
+        "DSA"
+    );
 }
 
 /// The authority key identifier of a leaf.
@@ -391,6 +475,23 @@ fn bounds_of_names_that_cannot_be_read_to_the_end_close() {
     for (what, content) in rows {
         let verdict = verdict(&tlv(0x30, &content));
         assert!(verdict.is_err(), "{what}");
+    }
+    // A base that is no name of its form bounds nothing that could be compared.
+    for (tag, base) in [
+        (0x82, &b".td"[..]),
+        (0x82, b"t..d"),
+        (0x82, b"*.td"),
+        (0x86, b"."),
+        (0x86, b"spiffe://td"),
+        (0x81, b"@td"),
+        (0x81, b"a@b@c"),
+        (0x87, &[10, 1, 0, 0, 255, 0, 255, 0]),
+        (0x87, &[10, 1, 0, 0]),
+        (0x89, b"td"),
+    ] {
+        let list = tlv(0xa1, &tlv(0x30, &tlv(tag, base)));
+        let verdict = verdict(&tlv(0x30, &list));
+        assert!(verdict.is_err(), "{tag:02x} {base:?}");
     }
     // Of a form that cannot be compared, every name is refused; of others it says nothing.
     let other = tlv(

@@ -132,6 +132,18 @@ fn only_cas_sign() {
         p.custom_extensions = vec![extension];
     });
     assert!(unknown.is_err(), "a critical extension of a CA that nobody knows");
+    // Outside of the mesh's identities, too, where a CA need not say that it signs.
+    let outside = |edit: &dyn Fn(&mut CertificateParams)| {
+        let ca = under(&root, |p| edit(p));
+        let below = leaf(&ca, |_| {});
+        anchors
+            .verify(&below, &[der(&ca)], moment(0), Purpose::Server)
+            .is_ok()
+    };
+    assert!(outside(&|_| {}) && outside(&|p| p.key_usages = vec![]));
+    assert!(!outside(&|p| p.is_ca = IsCa::NoCa));
+    assert!(!outside(&|p| p.is_ca = IsCa::ExplicitNoCa));
+    assert!(!outside(&|p| p.key_usages = vec![KeyUsagePurpose::CrlSign]));
     // The same in a root.
     let mut params = ca_params("b");
     let mut extension = CustomExtension::from_oid_content(&[2, 5, 29, 99], vec![5, 0]);
@@ -307,4 +319,105 @@ fn weak_keys_are_refused_at_every_place() {
         let strong: CertificateDer<'static> = leaf_params(WHO).signed_by(&key, &root).unwrap().into();
         assert_eq!(judge(&anchors, &strong, &[]), Ok(()), "{kind:?}");
     }
+}
+
+/// A path goes by names as well as by keys: what a key signed as one CA, it did not sign as another.
+#[test]
+fn a_ca_signs_by_its_name() {
+    let root = root("a");
+    let anchors = trusting(&[&root], vec![]);
+    let ca = under(&root, named("one"));
+    let below = leaf(&ca, |_| {});
+    assert_eq!(judge(&anchors, &below, &[crossed(&ca, "one", &root)]), Ok(()));
+    assert_eq!(
+        judge(&anchors, &below, &[crossed(&ca, "two", &root)]),
+        Err(PeerProblem::UnknownIssuer)
+    );
+    let mut params = ca_params("b");
+    params.use_authority_key_identifier_extension = false;
+    let renamed = params.self_signed(root.key()).unwrap();
+    let anchors = Anchors::new(vec![renamed.der().clone()], vec![]).unwrap();
+    assert_eq!(
+        judge(&anchors, &leaf(&root, |_| {}), &[]),
+        Err(PeerProblem::UnknownIssuer)
+    );
+}
+
+/// A certificate that is no CA's and says that it signs certificates is neither.
+#[test]
+fn a_leaf_that_would_sign_is_none_outside_of_the_mesh_either() {
+    let root = root("a");
+    let anchors = trusting(&[&root], vec![]);
+    for (usages, fit) in [
+        (vec![KeyUsagePurpose::DigitalSignature], true),
+        (
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign],
+            false,
+        ),
+    ] {
+        let leaf = leaf(&root, |p| p.key_usages = usages);
+        let verdict = anchors.verify(&leaf, &[], moment(0), Purpose::Server);
+        assert_eq!(verdict.is_ok(), fit, "{verdict:?}");
+    }
+}
+
+/// Roots are believed without proof, but not without the marks of a CA, and not where what they say of themselves cannot be.
+#[test]
+fn a_root_is_a_cas_certificate_or_none() {
+    use super::forged::{inner, parts, resign, tlv};
+    let root = root("a");
+    let taken = |der: Vec<u8>| Anchors::new(vec![der.into()], vec![]).is_ok();
+    let with = |edit: &dyn Fn(&mut CertificateParams)| {
+        let mut params = ca_params("b");
+        edit(&mut params);
+        taken(
+            params
+                .self_signed(&KeyPair::generate().unwrap())
+                .unwrap()
+                .der()
+                .to_vec(),
+        )
+    };
+    assert!(with(&|_| {}));
+    assert!(!with(&|p| p.is_ca = IsCa::NoCa), "no basic constraints");
+    assert!(!with(&|p| p.is_ca = IsCa::ExplicitNoCa), "CA is false");
+    assert!(
+        !with(&|p| p.key_usages = vec![KeyUsagePurpose::DigitalSignature]),
+        "no keyCertSign"
+    );
+    assert!(
+        !with(&|p| p.distinguished_name = DistinguishedName::new()),
+        "no name"
+    );
+    let edited = |edit: &dyn Fn(&mut Vec<Vec<u8>>)| taken(resign(root.der(), &root, edit));
+    assert!(edited(&|_| {}));
+    assert!(!taken([&root.der()[..], &[0]].concat()), "bytes behind it");
+    let other = tlv(0x30, &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3]);
+    assert!(!edited(&|f| f[2] = other.clone()), "another algorithm inside");
+    assert!(!edited(&|f| drop(f.remove(0))), "extensions in version 1");
+    let plain = |f: &mut Vec<Vec<u8>>| {
+        f.pop();
+        f.remove(0);
+    };
+    assert!(edited(&plain), "version 1 has none");
+    assert!(
+        !edited(&|f| {
+            plain(f);
+            f[4] = vec![0x30, 0];
+        }),
+        "version 1 has a name"
+    );
+    let uncritical = |f: &mut Vec<Vec<u8>>| {
+        let list = parts(inner(&f[7]));
+        let mut extensions = parts(inner(&list[0]));
+        for extension in &mut extensions {
+            let fields = parts(inner(extension));
+            let (Some(first), Some(last)) = (fields.first(), fields.last()) else {
+                continue;
+            };
+            *extension = tlv(0x30, &[&first[..], last].concat());
+        }
+        f[7] = tlv(0xa3, &tlv(0x30, &extensions.concat()));
+    };
+    assert!(!edited(&uncritical), "basic constraints that are not critical");
 }

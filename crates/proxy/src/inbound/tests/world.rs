@@ -277,6 +277,13 @@ impl World {
         web.clone()
     }
 
+    /// The workload is none of the mesh's any more.
+    pub(super) async fn gone(&self) {
+        let mut web = self.web.lock().unwrap().clone();
+        web.inbound = None;
+        self.change([web.into()]).await;
+    }
+
     pub(super) fn drain(&self) {
         self.shared.ending.advance(crate::shared::Stage::Draining);
     }

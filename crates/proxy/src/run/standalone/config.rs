@@ -81,6 +81,9 @@ pub struct Outbound {
     /// What connections count as having dialled, a Service's cluster address say; by default `listen` itself.
     #[serde(default)]
     pub dialled: Option<SocketAddr>,
+    /// Whether connections of mutual TLS to other proxies of ours are kept for the next TCP connection; true by default.
+    #[serde(default = "yes")]
+    pub keep: bool,
 }
 
 /// A listener for what a workload receives.
@@ -97,6 +100,10 @@ pub struct Inbound {
 
 fn two() -> usize {
     2
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Standalone {
