@@ -112,7 +112,7 @@ fn readers(networks: &[Cidr]) -> String {
     }
     let named: Vec<String> = networks.iter().map(ToString::to_string).collect();
     format!(
-        "the address that it comes from: the part's own machine, or of {}; to others it is reset",
+        "its address: the part's own machine, {}; others are reset",
         named.join(", ")
     )
 }
