@@ -19,6 +19,7 @@ mod live;
 mod modes;
 mod pki;
 mod policy;
+mod secrets;
 mod seen;
 mod session;
 mod steady;
