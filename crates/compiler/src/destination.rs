@@ -1,11 +1,12 @@
 //! What clients must use towards a Service: the TLS of DestinationRules (semantics 1.6, 6.6).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use api::{DestinationRule, Problem, Severity, TlsMode};
-use model::{Host, ServiceName};
+use model::{Host, ServiceName, SpiffeId};
 use routing::host::Pattern;
-use snapshot::ClientTls;
+use snapshot::{ClientNames, ClientTls};
 
 use crate::report::{Report, code};
 use crate::view::{Of, View};
@@ -123,7 +124,7 @@ impl<'a> Rules<'a> {
         for (path, tls) in top.chain(ports) {
             match read(tls) {
                 ClientTls::Unsupported => {
-                    let why = "TLS settings other than DISABLE and plain ISTIO_MUTUAL are not acted on by this version; connections to the host are refused";
+                    let why = "TLS settings other than DISABLE and ISTIO_MUTUAL are not acted on by this version; connections to the host are refused";
                     report.unheeded(
                         rule.of.object,
                         &path,
@@ -143,6 +144,17 @@ impl<'a> Rules<'a> {
                         problem.remedy("remove it: auto-mTLS is used wherever the other side takes it"),
                     );
                 }
+                ClientTls::Named(_) => {
+                    for (i, name) in tls.subject_alt_names.iter().enumerate() {
+                        if name.parse::<SpiffeId>().is_err() {
+                            let message = format!("no certificate of a mesh carries the name `{name}`");
+                            let problem = Problem::new(Severity::Warning, code::IDENTITY, message);
+                            let remedy = "write identities such as `spiffe://cluster.local/ns/NAMESPACE/sa/ACCOUNT`; where none fits, connections to the host are refused";
+                            let path = format!("{path}.subjectAltNames[{i}]");
+                            report.tell(rule.of.object, &path, problem.remedy(remedy));
+                        }
+                    }
+                }
                 ClientTls::Disable | ClientTls::IstioMutual => {}
             }
         }
@@ -158,12 +170,10 @@ impl<'a> Rules<'a> {
         let tls = of(None);
         let named = |client: &&str| of(Some(*client)) != tls;
         let by_namespace = self.clients(service, host).into_iter().filter(named);
-        PortTls {
-            tls,
-            by_namespace: by_namespace
-                .map(|client| (client.to_owned(), of(Some(client))))
-                .collect(),
-        }
+        let by_namespace = by_namespace
+            .map(|client| (client.to_owned(), of(Some(client))))
+            .collect();
+        PortTls { tls, by_namespace }
     }
 
     /// Tells of each rule which Services it decides for.
@@ -243,6 +253,16 @@ fn read(tls: &api::ClientTls) -> ClientTls {
     match tls.mode {
         TlsMode::Disable => ClientTls::Disable,
         TlsMode::IstioMutual if plain => ClientTls::IstioMutual,
-        TlsMode::IstioMutual | TlsMode::Simple | TlsMode::Mutual => ClientTls::Unsupported,
+        TlsMode::IstioMutual => {
+            let names = &tls.subject_alt_names;
+            let identities = || names.iter().filter_map(|name| name.parse().ok()).collect();
+            ClientTls::Named(Arc::new(ClientNames {
+                sni: Some(tls.sni.as_str())
+                    .filter(|sni| !sni.is_empty())
+                    .map(Arc::from),
+                expected: Some(identities).filter(|_| !names.is_empty()).map(|of| of()),
+            }))
+        }
+        TlsMode::Simple | TlsMode::Mutual => ClientTls::Unsupported,
     }
 }

@@ -175,7 +175,8 @@ pub struct PodView {
 pub fn compile(world: &World) -> Compiled {
     let view = view::View::new(world);
     let mut report = report::Report::new(&view);
-    let mesh = settings::mesh(&view, &mut report);
+    let scopes = settings::scopes::scopes(&view, &mut report);
+    let mesh = settings::mesh(&view, &scopes, &mut report);
     let pods = pods::all(&view, &mesh, &mut report);
     let guardrails = authz::Guardrails::new(&view, &mut report);
     let authn = authn::Authn::new(&view, &guardrails, &mut report);
@@ -189,6 +190,7 @@ pub fn compile(world: &World) -> Compiled {
         authz: &authz,
         requests: &requests,
         telemetries: &telemetries,
+        scopes: &scopes,
         deny_by_default: mesh.deny_by_default,
     };
     let inbounds = inbound::all(&view, &pods, &modes, &services, guards, &mut report);

@@ -1,7 +1,7 @@
 //! Settings of the mesh: the profile's defaults, and what MeshConfig says in their place (semantics 14).
 
 pub(crate) mod roots;
-mod scopes;
+pub(crate) mod scopes;
 pub(crate) mod telemetry;
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use snapshot::{Egress, Mesh, MeshTls, PathNormalization, TLS12_SUITES, TlsVersio
 
 use crate::report::{Report, code};
 use crate::view::{Of, View};
+use scopes::Scopes;
 
 /// How long the secure profile waits for bytes to tell a protocol by, before it closes (semantics 1.9, 2).
 const DETECTION_TIMEOUT_MS: u64 = 5_000;
@@ -21,11 +22,10 @@ const DETECTION_TIMEOUT_MS: u64 = 5_000;
 /// `meshConfig.connectTimeout` where absent.
 const CONNECT_TIMEOUT_MS: u64 = 10_000;
 
-pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
+pub(crate) fn mesh(view: &View<'_>, scopes: &Scopes<'_>, report: &mut Report) -> Mesh {
     let secure = view.secure();
     let empty = MeshConfig::default();
     let config = view.mesh_config.map_or(&empty, |of| of.body);
-    let scopes = scopes::scopes(view, report);
     let mut reader = Reader {
         of: view.mesh_config,
         report,
@@ -50,7 +50,8 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
         dns_vips: view.options.dns_vips.clone(),
         deny_by_default: secure,
         egress: match config.outbound_traffic_policy.map(|policy| policy.mode) {
-            Some(OutboundMode::RegistryOnly) => Egress::RegistryOnly,
+            // The last trusts whatever name a caller writes; that it is not acted on is told where it is read.
+            Some(OutboundMode::RegistryOnly | OutboundMode::AllowAnyDynamicDns) => Egress::RegistryOnly,
             Some(OutboundMode::AllowAny) => Egress::AllowAny,
             None if secure => Egress::RegistryOnly,
             None => Egress::AllowAny,
@@ -75,7 +76,7 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
         min_tls,
         tls,
         http10: false,
-        scopes,
+        scopes: scopes.by_namespace.clone(),
         connect_timeout_ms: reader
             .duration("connectTimeout", config.connect_timeout.as_deref())
             .filter(|ms| *ms > 0)

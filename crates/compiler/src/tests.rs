@@ -378,6 +378,15 @@ fn profiles_and_mesh_config() {
         )
     );
     assert_eq!(ours.path_normalization, snapshot::PathNormalization::MergeSlashes);
+    let dynamic = |scene: Scene| {
+        let mesh = "data:\n  mesh: |\n    trustDomain: td1\n    outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}\n";
+        let mesh = of(scene.object("ConfigMap", "istio-system/istio", mesh));
+        (mesh.trust_domain.as_str().to_owned(), mesh.egress)
+    };
+    // What is not acted on is closed, and takes nothing else with it.
+    for scene in [secure(), istio()] {
+        assert_eq!(dynamic(scene), ("td1".to_owned(), snapshot::Egress::RegistryOnly));
+    }
     let theirs = of(istio());
     assert!(!theirs.deny_by_default && !theirs.strict_hosts && !theirs.strict_paths);
     assert_eq!(

@@ -2,11 +2,10 @@
 //!
 //! What has to be fetched follows from the newest view; what is known of it goes to the plane as any other change does.
 //! Keys that were good stay in use while their source is out of reach or answers something else (R8), for
-//! [`schedule::MAX_AGE`]; nothing that is no key set ever replaces them. `guard` says which addresses are not dialled.
+//! [`schedule::MAX_AGE`]; nothing that is no key set ever replaces them. [`model::may_dial`] says which addresses are not dialled.
 
 mod bundle;
 mod fetch;
-mod guard;
 mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};

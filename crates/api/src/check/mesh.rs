@@ -63,6 +63,17 @@ pub(crate) fn config(root: &Node, path: &str, report: &mut Report<'_>) {
     if let Some(retries) = at.get("defaultInboundHttpRetryPolicy") {
         inbound_retries(&retries, report);
     }
+    if let Some(mode) = at
+        .get("outboundTrafficPolicy")
+        .and_then(|policy| policy.get("mode"))
+        && mode.own() == "ALLOW_ANY_DYNAMIC_DNS"
+    {
+        mode.warn(
+            report,
+            "the mode is not acted on: `REGISTRY_ONLY` is in force in its place",
+            "write `REGISTRY_ONLY`, and a ServiceEntry for what is called outside",
+        );
+    }
     for (parent, key) in [("outboundTrafficPolicy", "tls"), ("ca", "tlsSettings")] {
         if let Some(settings) = at.get(parent).and_then(|parent| parent.get(key)) {
             tls::client(&settings, "", report);
@@ -195,6 +206,11 @@ fn inbound_retries(retries: &At<'_>, report: &mut Report<'_>) {
             );
         }
     }
+}
+
+/// A ProxyConfig that stands by itself, in an annotation.
+pub(crate) fn proxy_config(root: &Node, path: &str, report: &mut Report<'_>) {
+    proxy(&At::new(root, path), report);
 }
 
 /// `defaultConfig`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use meshward_http::{Body, HeaderValue, Request, Response, Uri, Version, header};
+use model::may_dial;
 use snapshot::{Answer, Index, Lacks};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -15,7 +16,6 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::bundle::Bundle;
-use super::guard::may_dial;
 use crate::config::Fetching;
 
 /// What a source begins with whose keys the issuer's discovery document names.

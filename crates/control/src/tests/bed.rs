@@ -117,6 +117,7 @@ impl Bed {
             token: at("token"),
             token_keys: at("keys.json"),
             metrics: Vec::new(),
+            metrics_allow: Vec::new(),
             fetching: crate::Fetching::default(),
         };
         let mut bed = Self {

@@ -14,8 +14,7 @@ use xds::server::NodeStatus;
 use super::lists::lists;
 use super::{Desk, encode};
 use crate::layers::Held;
-
-use crate::standing::{standing, verdict};
+use crate::standing::{is_unheeded, standing, verdict};
 use crate::view::{NOT_ACTED_ON, View};
 
 pub(super) fn status(desk: &Desk) -> Result<Value, Failure> {
@@ -37,6 +36,7 @@ fn compute(view: &View, said: &BTreeMap<String, NodeStatus>, now: i64) -> Status
         view.effect(&reference).is_some()
             || held.object.refused(view.frozen.profile).is_some()
             || spoken_of.contains(&reference)
+            || held.problems.iter().any(is_unheeded)
     };
     Status {
         profile: view.frozen.profile.to_string(),

@@ -47,6 +47,8 @@ pub struct Anchors {
 #[derive(Debug)]
 struct Root {
     subject: Vec<u8>,
+    /// Its last second.
+    end: i64,
     der: CertificateDer<'static>,
 }
 
@@ -88,6 +90,7 @@ impl Anchors {
                     }
                     usable.push(Root {
                         subject: root.subject().to_vec(),
+                        end: root.x509.validity().not_after.timestamp(),
                         der: der.clone(),
                     });
                 }
@@ -148,6 +151,12 @@ impl Anchors {
     /// Whether nobody is believed.
     pub fn is_empty(&self) -> bool {
         self.roots.is_empty()
+    }
+
+    /// The last seconds of all roots and revocation lists, Unix seconds.
+    pub(super) fn ends(&self) -> impl Iterator<Item = i64> {
+        let roots = self.roots.iter().map(|root| root.end);
+        roots.chain(self.lists.iter().map(List::end))
     }
 
     /// How the revocation lists stand.

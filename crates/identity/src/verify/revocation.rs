@@ -110,6 +110,11 @@ impl List {
             && self.this_update > other.this_update
     }
 
+    /// The last second in which it counts, Unix seconds.
+    pub(super) fn end(&self) -> i64 {
+        self.next_update.saturating_sub(1)
+    }
+
     pub(super) fn status(&self) -> ListStatus {
         ListStatus {
             issuer: self.name.clone(),

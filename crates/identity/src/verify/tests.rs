@@ -3,6 +3,7 @@
 mod forged;
 mod hostile;
 mod lists;
+mod memory;
 
 use std::time::Duration;
 
