@@ -51,6 +51,8 @@ const MAX_STREAMS: u32 = 4;
 const MAX_MESSAGE: usize = 32 * 1024;
 /// The largest head of a request, bytes: a token is the most of it.
 const MAX_HEAD: u32 = 32 * 1024;
+/// The key of a request's metadata that names somebody else.
+const IMPERSONATED: &str = "ImpersonatedIdentity";
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a connection is kept before its client is asked to make a new one, so that idle ones hold no place.
@@ -279,6 +281,18 @@ impl Signer {
 
     fn issue(&self, caller: &Caller, request: &IstioCertificateRequest) -> Result<Vec<String>, Status> {
         let claims = &caller.claims;
+        // What Istio's node proxies ask for on behalf of their pods (ID-05). Nobody may here, and who asks is told.
+        let asked_for = request.metadata.as_ref();
+        if asked_for.is_some_and(|metadata| metadata.fields.contains_key(IMPERSONATED)) {
+            self.meters.refused(Refused::Identity);
+            tracing::warn!(
+                peer = %caller.peer, namespace = claims.namespace, service_account = claims.service_account,
+                why = "it asks for another's", "certificate refused"
+            );
+            return Err(Status::permission_denied(
+                "a certificate is issued to the account of the token alone, not for another's",
+            ));
+        }
         let id = SpiffeId::new(
             self.trust_domain.clone(),
             &claims.namespace,

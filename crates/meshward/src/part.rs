@@ -25,6 +25,9 @@ const MAX_THREADS: usize = 2;
 /// Is the part until it is told to stop. Returns the exit code.
 pub(crate) fn run(part: Part, config: &Path) -> u8 {
     log(LevelFilter::INFO);
+    if let Err(error) = seal() {
+        return fail(&format!("cannot keep keys in memory: {error}"));
+    }
     match part {
         Part::Ca => serve(
             config,
@@ -44,6 +47,13 @@ pub(crate) fn run(part: Part, config: &Path) -> u8 {
             standalone::run,
         ),
     }
+}
+
+/// Keeps keys and tokens in memory: no core is ever written of this process, and no other process of its user reads it.
+fn seal() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    nix::sys::prctl::set_dumpable(false)
 }
 
 /// Starts our own log: on standard error, one event a line, from `default` upward where the variable does not say.
@@ -148,6 +158,14 @@ mod tests {
             serve(&path, ca_config, |_| Builder::new_current_thread(), ran),
             BROKEN
         );
+    }
+
+    #[test]
+    fn a_part_leaves_no_core() {
+        use nix::sys::resource::{Resource, getrlimit};
+        seal().unwrap();
+        assert!(!nix::sys::prctl::get_dumpable().unwrap());
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE), Ok((0, 0)));
     }
 
     #[test]

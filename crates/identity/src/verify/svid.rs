@@ -34,6 +34,6 @@ pub(super) fn leaf(cert: &Cert<'_>) -> Result<(), PeerProblem> {
 
 /// A CA says that it signs certificates (section 4.3).
 pub(super) fn signing(cert: &Cert<'_>) -> Result<(), PeerProblem> {
-    let fit = cert.is_ca() && cert.key_usage().is_some_and(|u| u.key_cert_sign());
+    let fit = cert.key_usage().is_some_and(|u| u.key_cert_sign());
     if fit { Ok(()) } else { Err(PeerProblem::Purpose) }
 }

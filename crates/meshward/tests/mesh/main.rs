@@ -20,6 +20,7 @@ mod modes;
 mod names;
 mod pki;
 mod policy;
+mod secrets;
 mod seen;
 mod session;
 mod steady;

@@ -82,6 +82,16 @@ impl Workshop {
         );
     }
 
+    /// What openssl says.
+    fn output(&self, words: &str) -> String {
+        let done = Command::new("openssl")
+            .args(words.split(' '))
+            .current_dir(&self.dir)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
     /// A CA: a root, or under another.
     fn authority(&self, name: &str, subject: &str, under: Option<&str>) {
         self.put(
@@ -161,7 +171,7 @@ impl Workshop {
     }
 }
 
-const ALLOW: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: all, namespace: m}\nspec:\n  rules: [{}]\n";
+pub(crate) const ALLOW: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: all, namespace: m}\nspec:\n  rules: [{}]\n";
 
 fn mesh_config(text: &str) -> String {
     let text = text.replace('\n', "\n    ");
@@ -304,26 +314,54 @@ fn tls_1_3_alone_unless_the_mesh_configuration_says_otherwise() {
     assert!(answered(&["-tls1_3"]));
     let old = call(&["-tls1_2"]);
     assert!(old.contains("SSL alert number 70"), "{old}");
-    for curve in ["X25519", "P-256", "P-384"] {
-        assert!(answered(&["-curves", curve]), "{curve}");
+    // Each offered alone, as the table has it. What this openssl does not know is left out.
+    let curves = shop.output("list -tls-groups");
+    for curve in ["X25519", "P-256", "P-384", "X25519MLKEM768"] {
+        if curve != "X25519MLKEM768" || curves.contains(curve) {
+            assert!(answered(&["-curves", curve]), "{curve}");
+        }
     }
-    for curve in ["P-521", "X448"] {
+    for curve in ["P-521", "X448", "ffdhe2048", "ffdhe3072"] {
         assert!(refused(&["-curves", curve]), "{curve}");
+    }
+    for suite in [
+        "TLS_AES_128_GCM_SHA256",
+        "TLS_AES_256_GCM_SHA384",
+        "TLS_CHACHA20_POLY1305_SHA256",
+    ] {
+        assert!(answered(&["-tls1_3", "-ciphersuites", suite]), "{suite}");
+    }
+    for suite in ["TLS_AES_128_CCM_SHA256", "TLS_AES_128_CCM_8_SHA256"] {
+        assert!(refused(&["-tls1_3", "-ciphersuites", suite]), "{suite}");
     }
 
     mesh.apply(&mesh_config("meshMTLS: {minProtocolVersion: TLSV1_2}"));
     let aes256 = ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"];
     let aes128 = ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"];
     assert!(answered(&aes256) && answered(&aes128) && answered(&["-tls1_3"]));
-    assert!(
-        refused(&["-tls1_2", "-cipher", "AES256-GCM-SHA384"]),
-        "static RSA"
-    );
-    assert!(
-        refused(&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-SHA384"]),
-        "CBC"
-    );
-    assert!(refused(&["-tls1_1"]));
+    // The proxies' keys are ECDSA; suites of RSA find nothing to sign with.
+    for (suite, why) in [
+        ("AES256-GCM-SHA384", "static RSA"),
+        ("AES128-GCM-SHA256", "static RSA"),
+        ("ECDHE-RSA-AES256-GCM-SHA384", "RSA"),
+        ("ECDHE-ECDSA-AES256-SHA384", "CBC"),
+        ("ECDHE-ECDSA-AES128-SHA", "CBC and SHA-1"),
+        ("ECDHE-ECDSA-CHACHA20-POLY1305", "not in the table"),
+        ("ECDHE-ECDSA-AES256-CCM", "CCM"),
+        ("DHE-RSA-AES256-GCM-SHA384", "finite fields"),
+        ("ECDHE-ECDSA-NULL-SHA", "no encryption"),
+        ("AECDH-AES256-SHA", "nobody proven"),
+    ] {
+        let cipher = format!("{suite}:@SECLEVEL=0");
+        assert!(refused(&["-tls1_2", "-cipher", &cipher]), "{suite}: {why}");
+    }
+    // Before 1.3 the curve of the certificate's key must be among those that the client names.
+    for curves in ["P-256", "X25519:P-256"] {
+        assert!(answered(&["-tls1_2", "-curves", curves]), "{curves}");
+    }
+    for version in ["-tls1", "-tls1_1"] {
+        assert!(refused(&[version, "-cipher", "ALL:@SECLEVEL=0"]), "{version}");
+    }
 
     mesh.apply(&mesh_config(
         "meshMTLS: {minProtocolVersion: TLSV1_2, cipherSuites: [ECDHE-ECDSA-AES128-GCM-SHA256]}",
@@ -361,17 +399,14 @@ fn istios_certificate_service_serves_a_stock_client() {
     let hub = format!("--net=/run/netns/mw-{}-hub", mesh.name());
     let script = own("crates/meshward/tests/peers/ca/client.py");
     let roots = shop.path("root.pem");
-    let ask = |csr: &str, seconds: &str, token: &str| {
+    let client = |csr: &str, seconds: &str, more: &[&str]| {
         let mut command = Command::new("nsenter");
         command
             .arg(&hub)
             .arg(&python)
             .arg(&script)
             .args([&address, &roots]);
-        command.args([&shop.path(csr), seconds]);
-        if !token.is_empty() {
-            command.arg(token);
-        }
+        command.args([&shop.path(csr), seconds]).args(more);
         let done = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if done.status.success() {
@@ -380,6 +415,11 @@ fn istios_certificate_service_serves_a_stock_client() {
             Err(text(&done.stderr))
         }
     };
+    let ask = |csr: &str, seconds: &str, token: &str| {
+        let more = if token.is_empty() { &[][..] } else { &[token][..] };
+        client(csr, seconds, more)
+    };
+    let ask_for = |csr: &str, token: &str, whom: &str| client(csr, "600", &[token, whom]);
     let token = workload_token(Path::new("/run/meshward").join(mesh.name()).as_path(), "client");
     // A key of another kind, and names that are not the caller's: of a request the key alone is taken (ID-02).
     shop.openssl("req -new -newkey rsa:2048 -nodes -keyout a.key -out a.csr -subj /CN=admin -addext subjectAltName=URI:spiffe://cluster.local/ns/kube-system/sa/admin");
@@ -427,6 +467,124 @@ fn istios_certificate_service_serves_a_stock_client() {
     refused("a.csr", "7862400", &token, "INVALID_ARGUMENT", "out of range");
     shop.openssl("req -new -newkey rsa:1024 -nodes -keyout w.key -out w.csr -subj /");
     refused("w.csr", "600", &token, "INVALID_ARGUMENT", "too small");
+    for (kind, why) in [
+        ("ec -pkeyopt ec_paramgen_curve:secp224r1", "kind of key"),
+        ("ec -pkeyopt ec_paramgen_curve:secp256k1", "kind of key"),
+    ] {
+        shop.openssl(&format!(
+            "req -new -newkey {kind} -nodes -keyout w.key -out w.csr -subj /"
+        ));
+        refused("w.csr", "600", &token, "INVALID_ARGUMENT", why);
+    }
+    shop.openssl("req -new -sha1 -newkey rsa:2048 -nodes -keyout w.key -out w.csr -subj /");
+    refused("w.csr", "600", &token, "INVALID_ARGUMENT", "signature algorithm");
+    // Somebody else's key in a request that is signed by one's own.
+    shop.openssl("req -new -newkey rsa:2048 -nodes -keyout w.key -out w.csr -subj /");
+    shop.openssl("req -in w.csr -outform DER -out w.der");
+    let mut der = std::fs::read(shop.dir.join("w.der")).unwrap();
+    let last = der.len() - 1;
+    der[last] ^= 1;
+    std::fs::write(shop.dir.join("w.der"), der).unwrap();
+    shop.openssl("req -inform DER -in w.der -out torn.csr");
+    refused(
+        "torn.csr",
+        "600",
+        &token,
+        "INVALID_ARGUMENT",
+        "not by its own key",
+    );
+    // Longer than any request is, and longer than any message.
+    for (length, code) in [(20_000, "INVALID_ARGUMENT"), (200_000, "OUT_OF_RANGE")] {
+        let lines = "MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw\n".repeat(length / 65);
+        let text = format!("-----BEGIN CERTIFICATE REQUEST-----\n{lines}-----END CERTIFICATE REQUEST-----\n");
+        shop.put("long.csr", &text);
+        refused("long.csr", "600", &token, code, "");
+    }
+    // A request for a CA, and for somebody else in other words, gets what the token is for.
+    shop.openssl(
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout c.key -out c.csr -subj /O=system:masters/CN=ca \
+         -addext basicConstraints=critical,CA:true -addext keyUsage=critical,keyCertSign,cRLSign \
+         -addext subjectAltName=URI:spiffe://cluster.local/ns/m/sa/server,URI:spiffe://cluster.local/ns/m/sa/client,DNS:istiod.istio-system.svc,IP:10.0.0.1",
+    );
+    shop.put("c.pem", &ask("c.csr", "600", &token).unwrap());
+    let text = shop.output("x509 -noout -text -in c.pem");
+    assert!(
+        text.contains("CA:FALSE") && text.contains("Digital Signature"),
+        "{text}"
+    );
+    assert_eq!(text.matches("URI:").count(), 1, "{text}");
+    assert!(
+        text.contains("URI:spiffe://cluster.local/ns/m/sa/client"),
+        "{text}"
+    );
+    for word in [
+        "Certificate Sign",
+        "CRL Sign",
+        "istiod",
+        "IP Address",
+        "system:masters",
+        "sa/server",
+    ] {
+        assert!(!text.contains(word), "{word}: {text}");
+    }
+
+    // Tokens: of another audience, of the past, of the future, of an issuer of the same name; and asking for another's (ID-04, ID-05).
+    let run = Path::new("/run/meshward").join(mesh.name());
+    let issuer = trusted_issuer(&run);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let claims = identity::token::Claims {
+        namespace: "m".to_owned(),
+        service_account: "client".to_owned(),
+        pod_name: "client".to_owned(),
+        pod_uid: "u".to_owned(),
+        node: "node-0".to_owned(),
+    };
+    let hour = std::time::Duration::from_secs(3600);
+    let made = |audience: &str, from: u64| issuer.issue(&claims, audience, from, hour).unwrap();
+    let audience = identity::token::AUDIENCE;
+    let good = made(audience, now);
+    // The file is looked at again when a key is not known.
+    within(std::time::Duration::from_secs(20), "the key is known", || {
+        ask("c.csr", "600", &good).is_ok()
+    });
+    refused("c.csr", "600", &made("other", now), "UNAUTHENTICATED", "audience");
+    refused(
+        "c.csr",
+        "600",
+        &made(audience, now - 7200),
+        "UNAUTHENTICATED",
+        "expired",
+    );
+    refused("c.csr", "600", &made(audience, now + 7200), "UNAUTHENTICATED", "");
+    let stranger = identity::token::Issuer::new(identity::token::ISSUER).unwrap();
+    let forged = stranger.issue(&claims, audience, now, hour).unwrap();
+    refused("c.csr", "600", &forged, "UNAUTHENTICATED", "");
+    let impersonated = "spiffe://cluster.local/ns/m/sa/server";
+    let error = ask_for("c.csr", &token, impersonated).unwrap_err();
+    assert!(
+        error.contains("PERMISSION_DENIED") && error.contains("not for another's"),
+        "{error}"
+    );
+}
+
+/// An issuer whose tokens the mesh believes, made known as a cluster's new key would be.
+fn trusted_issuer(run: &Path) -> identity::token::Issuer {
+    let issuer = identity::token::Issuer::new(identity::token::ISSUER).unwrap();
+    let file = run.join("token-keys.json");
+    let keys = |text: &str| -> Vec<serde_json::Value> {
+        let set: serde_json::Value = serde_json::from_str(text).unwrap();
+        set["keys"].as_array().unwrap().clone()
+    };
+    let all = [
+        keys(&std::fs::read_to_string(&file).unwrap()),
+        keys(issuer.jwks()),
+    ]
+    .concat();
+    std::fs::write(&file, serde_json::json!({"keys": all}).to_string()).unwrap();
+    issuer
 }
 
 /// A token that the mesh made for a workload's service account.

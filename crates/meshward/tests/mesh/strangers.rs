@@ -4,6 +4,7 @@
 mod certificate;
 mod envoy;
 mod library;
+mod migration;
 mod refused;
 mod streaming;
 mod tunnels;

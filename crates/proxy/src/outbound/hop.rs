@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use foldhash::HashMap;
 use model::{Reason, SpiffeId, canonical_ip};
 use routing::balance;
-use snapshot::{ClientNames, ClientTls, Destination, Endpoint, Index, ServiceTarget, Transport};
+use snapshot::{ClientNames, ClientTls, Destination, Endpoint, Index, Mesh, ServiceTarget, Transport};
 use telemetry::Peer;
 
 use super::dial::From;
@@ -266,6 +266,7 @@ fn transport(
         Transport::Mutual if port == capture::HBONE_PORT => Err(Reason::CapturePort),
         Transport::Mutual => {
             let mut tls = tls();
+            with_aliases(index.mesh(), &mut tls.expected);
             if let Some(ClientTls::Named(names)) = demanded {
                 tls.name(names);
             }
@@ -277,6 +278,21 @@ fn transport(
         }
         Transport::Refused(reason) => Err(reason),
     }
+}
+
+/// The same workloads under the aliases of the mesh's trust domain: while it moves from one to another they prove either (5.1).
+fn with_aliases(mesh: &Mesh, expected: &mut Arc<[SpiffeId]>) {
+    if mesh.trust_domain_aliases.is_empty() {
+        return;
+    }
+    let own = expected
+        .iter()
+        .filter(|id| *id.trust_domain() == mesh.trust_domain);
+    let others = own.flat_map(|id| {
+        let aliases = mesh.trust_domain_aliases.iter();
+        aliases.filter_map(|alias| SpiffeId::new(alias.clone(), id.namespace(), id.service_account()).ok())
+    });
+    *expected = expected.iter().cloned().chain(others).collect();
 }
 
 fn sni(target: &ServiceTarget) -> Arc<str> {
@@ -452,6 +468,36 @@ mod tests {
             ("", [id("web")].as_slice())
         );
         assert!(hop.inside);
+    }
+
+    #[test]
+    fn whoever_is_meant_may_prove_an_alias_of_the_trust_domain_and_nothing_else() {
+        let workload = pod("web-1", "10.77.1.2", Some("web"));
+        let web = service(
+            "full/web",
+            VIP,
+            Protocol::Http,
+            vec![endpoint(&workload, 80, 8080)],
+        );
+        let mut moved = mesh(Egress::AllowAny);
+        moved.trust_domain_aliases = vec!["old".parse().unwrap(), "older".parse().unwrap()];
+        let resources: Resources = [Resource::from(moved), web.into(), workload.into()]
+            .into_iter()
+            .collect();
+        let index = Index::build(&resources).unwrap();
+        for dialled in [VIP, "10.77.1.2:9999"] {
+            let tls = to(&index, dialled, &[]).unwrap().tls.unwrap();
+            let names: Vec<_> = tls.expected.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                names,
+                [
+                    "spiffe://cluster.local/ns/full/sa/web",
+                    "spiffe://old/ns/full/sa/web",
+                    "spiffe://older/ns/full/sa/web"
+                ],
+                "{dialled}"
+            );
+        }
     }
 
     #[test]

@@ -365,6 +365,15 @@ fn both_key_identifiers_are_there_or_neither_is() {
     assert!(judge(&named, &mute, &[]).is_err());
     assert!(judge(&nameless, &plain, &[]).is_err());
     assert_eq!(judge(&nameless, &mute, &[]), Ok(()));
+    let keyless = tlv(
+        0x30,
+        &[tlv(0xa1, &tlv(0xa4, &[0x30, 0])), vec![0x82, 1, 7]].concat(),
+    );
+    let keyless = forged(&root, |f| with_extension(f, 35, &extension(35, false, &keyless)));
+    assert!(
+        judge(&nameless, &keyless, &[]).is_err(),
+        "one that is there names a key"
+    );
 }
 
 /// RSA keys by their size and exponent, bit by bit.
@@ -528,6 +537,12 @@ fn an_excluded_name_is_excluded_in_every_writing() {
         judge(&anchors, &leaf, &[der(&ca)])
     };
     let (permitted, excluded) = (0xa0, 0xa1);
+    let ca = bounded(&root, &list(permitted));
+    assert_eq!(
+        judge(&anchors, &leaf(&ca, |_| {}), &[der(&ca)]),
+        Ok(()),
+        "no subject is no name"
+    );
     assert_eq!(called(excluded, DnValue::Utf8String("Good".into())), Ok(()));
     assert_eq!(
         called(permitted, DnValue::PrintableString("EVIL".try_into().unwrap())),

@@ -43,6 +43,7 @@ fn a_list_for_a_part_or_by_another_or_of_unknown_meaning_is_not_taken_nor_are_it
         "what is not critical is passed over"
     );
     let scope = tlv(0x30, &[0x81, 1, 0xff]);
+    let place = tlv(0xa0, &tlv(0xa0, &tlv(0x86, b"http://a/crl")));
     let indirect = tlv(0x30, &[0x84, 1, 0xff]);
     let rows = [
         (
@@ -55,6 +56,14 @@ fn a_list_for_a_part_or_by_another_or_of_unknown_meaning_is_not_taken_nor_are_it
             vec![extension(27, false, &[2, 1, 1])],
         ),
         ("leaves only", vec![extension(28, true, &scope)]),
+        (
+            "a place of its own",
+            vec![extension(
+                28,
+                true,
+                &tlv(0x30, &[place, vec![0x81, 1, 0xff]].concat()),
+            )],
+        ),
         ("leaves only, not critical", vec![extension(28, false, &scope)]),
         (
             "other issuers' certificates",
@@ -72,6 +81,20 @@ fn a_list_for_a_part_or_by_another_or_of_unknown_meaning_is_not_taken_nor_are_it
             matches!(&refused, Err(RootsError(why)) if why.contains("revocation list")),
             "{what}: {refused:?}"
         );
+    }
+    // What everybody must be able to pass over must not be critical.
+    for (last, value) in [(20, vec![2, 1, 1]), (35, tlv(0x30, &tlv(0x80, &[1; 20])))] {
+        let list = resign(&whole, &root, |fields| {
+            let all = parts(inner(&fields[EXTENSIONS]));
+            let others = parts(inner(&all[0])).into_iter();
+            let kept: Vec<u8> = others
+                .filter(|e| e[2..7] != [6, 3, 0x55, 0x1d, last])
+                .chain([extension(last, true, &value)])
+                .flatten()
+                .collect();
+            fields[EXTENSIONS] = tlv(0xa0, &tlv(0x30, &kept));
+        });
+        assert!(read(&root, list).is_err(), "{last} is critical");
     }
     let edited = |edit: &dyn Fn(&mut Vec<Vec<u8>>)| read(&root, resign(&whole, &root, edit));
     assert!(edited(&|f| drop(f.remove(VERSION))).is_err(), "version 1");
@@ -253,4 +276,47 @@ fn a_long_list_is_searched_and_not_read_for_each_peer() {
     assert!(
         matches!(Anchors::new(vec![der(&root)], many), Err(RootsError(why)) if why.contains("more than 64"))
     );
+}
+
+/// A newer list is in place of an older one of the same issuer and the same key, and of no other.
+#[test]
+fn a_newer_list_replaces_its_own_issuers_alone() {
+    let older = |ca: &Ca| list_of(ca, &[4711], -3600, DAY);
+    let newer = |ca: &Ca| list_of(ca, &[], -60, DAY);
+    let revoked = |anchors: &Anchors, leaf: &CertificateDer<'_>, sent: &[CertificateDer<'_>]| {
+        assert_eq!(judge(anchors, leaf, sent), Err(PeerProblem::Revoked));
+    };
+    // Lists that name no key.
+    let unnamed = |list: CertificateRevocationListDer<'static>, by: &Ca| {
+        let bytes = resign(&list, by, |fields| {
+            let last = fields.len() - 1;
+            fields[last] = tlv(0xa0, &tlv(0x30, &extension(20, false, &[2, 1, 1])));
+        });
+        CertificateRevocationListDer::from(bytes)
+    };
+    // Of other names: intermediates, so that no root has signed either.
+    let a = root("a");
+    let called = |name: &str| {
+        let name = name.to_owned();
+        under(&a, move |p| p.distinguished_name.push(DnType::CommonName, name))
+    };
+    let (one, two) = (called("one"), called("two"));
+    let anchors = trusting(
+        &[&a],
+        vec![unnamed(older(&one), &one), unnamed(newer(&two), &two)],
+    );
+    revoked(&anchors, &leaf(&one, |_| {}), &[der(&one)]);
+    // Of the same name and another key, as roots of one name are while they are exchanged.
+    let (old, new) = (root("td"), root("td"));
+    let anchors = trusting(
+        &[&old, &new],
+        vec![unnamed(older(&old), &old), unnamed(newer(&new), &new)],
+    );
+    revoked(&anchors, &leaf(&old, |_| {}), &[]);
+    assert_eq!(judge(&anchors, &leaf(&new, |_| {}), &[]), Ok(()));
+    // Intermediates of one name, whose lists say by which key they are.
+    let (first, second) = (under(&a, |_| {}), under(&a, |_| {}));
+    let anchors = trusting(&[&a], vec![older(&first), newer(&second)]);
+    revoked(&anchors, &leaf(&first, |_| {}), &[der(&first)]);
+    assert_eq!(judge(&anchors, &leaf(&second, |_| {}), &[der(&second)]), Ok(()));
 }

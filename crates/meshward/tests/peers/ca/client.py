@@ -1,9 +1,9 @@
 """A client of Istio's certificate service, made of stock gRPC and nothing of ours.
 
-usage: client.py ADDRESS ROOTS CSR SECONDS [TOKEN]
+usage: client.py ADDRESS ROOTS CSR SECONDS [TOKEN [IMPERSONATED]]
 
 Prints the chain that it is given, or `CODE: message` on standard error (exit code 1). The messages of the service are so
-small that they are written out by hand here (istio.v1.auth: csr is field 1, validity_duration 3, cert_chain 1).
+small that they are written out by hand here (istio.v1.auth: csr is field 1, validity_duration 3, metadata 4, cert_chain 1).
 """
 
 import sys
@@ -24,8 +24,17 @@ def varint(number):
     return out + bytes([number])
 
 
-def request(csr, seconds):
-    return b"\x0a" + varint(len(csr)) + csr + b"\x18" + varint(seconds)
+def part(field, content):
+    return bytes([field << 3 | 2]) + varint(len(content)) + content
+
+
+def request(csr, seconds, impersonated):
+    message = part(1, csr) + b"\x18" + varint(seconds)
+    if impersonated:
+        # google.protobuf.Struct: a map of names to values, of which a text is field 3.
+        entry = part(1, b"ImpersonatedIdentity") + part(2, part(3, impersonated.encode()))
+        message += part(4, part(1, entry))
+    return message
 
 
 def texts(message):
@@ -51,11 +60,11 @@ def texts(message):
     return found
 
 
-def main(address, roots, csr, seconds, token=None):
+def main(address, roots, csr, seconds, token=None, impersonated=None):
     with open(roots, "rb") as file:
         credentials = grpc.ssl_channel_credentials(file.read())
     with open(csr, "rb") as file:
-        body = request(file.read(), int(seconds))
+        body = request(file.read(), int(seconds), impersonated)
     channel = grpc.secure_channel(address, credentials, [("grpc.ssl_target_name_override", NAME)])
     metadata = [("authorization", f"Bearer {token}")] if token else []
     try:
