@@ -6,6 +6,7 @@ mod clients;
 mod dialects;
 mod egress;
 mod external;
+mod follow;
 mod guardrail;
 mod order;
 mod requests;

@@ -100,7 +100,7 @@ impl Desk {
     }
 
     fn pods(&self) -> Result<Value, Failure> {
-        encode(&self.view().compiled.pods)
+        encode(&self.view().whole.pods().collect::<Vec<_>>())
     }
 }
 

@@ -1,6 +1,6 @@
 //! ServiceEntry: what lies outside the cluster and is registered all the same (semantics 7.4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::{EntryEndpoint, EntryPort, Resolution, ServiceEntry};
@@ -8,10 +8,9 @@ use model::{Cidr, Host, Protocol, ServiceName, WorkloadUid, canonical_ip};
 use snapshot::{Endpoint, External, Service, ServicePort};
 
 use super::Ground;
-use super::endpoints::is_local;
-use crate::addresses::Addresses;
+use super::endpoints::{is_local, of_pod};
 use crate::report::Report;
-use crate::view::{Of, View};
+use crate::view::Of;
 
 type Written<'a> = Of<'a, ServiceEntry>;
 
@@ -32,19 +31,14 @@ pub(super) fn hosts(of: Written<'_>) -> Vec<Host> {
         .collect()
 }
 
-/// Entries for which addresses are chosen: those that lead to endpoints and are given none.
-pub(super) fn to_allocate<'x>(view: &'x View<'_>) -> impl Iterator<Item = ServiceName> + use<'x> {
-    let allocated = view
-        .service_entries
-        .iter()
-        .filter(|of| of.body.resolution == Resolution::Static && of.body.addresses.is_empty());
-    allocated.flat_map(|of| {
-        let hosts = hosts(*of);
-        hosts
-            .into_iter()
-            .filter(|host| !host.as_str().starts_with('*'))
-            .map(|host| name_of(*of, &host))
-    })
+/// What of an entry addresses are chosen for: where it leads to endpoints and is given none.
+pub(super) fn to_allocate(of: Written<'_>) -> impl Iterator<Item = ServiceName> {
+    let allocated = of.body.resolution == Resolution::Static && of.body.addresses.is_empty();
+    let hosts = if allocated { hosts(of) } else { Vec::new() };
+    hosts
+        .into_iter()
+        .filter(|host| !host.as_str().starts_with('*'))
+        .map(move |host| name_of(of, &host))
 }
 
 /// Why an entry has no effect: where, what, and what would help. What is not acted on stays out of the registry, so that a mesh that
@@ -78,20 +72,20 @@ fn why_not(entry: &ServiceEntry) -> Option<(&'static str, &'static str, &'static
     }
 }
 
-impl<'a> Ground<'_, 'a> {
+impl Ground<'_, '_> {
     /// The entries in force, a Service a host.
-    pub(super) fn entries(&self, vips: &Addresses, report: &mut Report) -> Vec<Service> {
+    pub(super) fn entries(&self, listed: &mut BTreeSet<IpAddr>, report: &mut Report) -> Vec<Service> {
         let mut out: BTreeMap<ServiceName, Service> = BTreeMap::new();
         for of in &self.view.service_entries {
             if let Some((path, why, remedy)) = why_not(of.body) {
                 report.unheeded(of.object, path, why, remedy);
                 continue;
             }
-            let Some(endpoints) = self.entry_endpoints(*of, report) else {
+            let Some(endpoints) = self.entry_endpoints(*of, listed, report) else {
                 continue;
             };
             for host in hosts(*of) {
-                let service = self.entry(*of, host, vips, &endpoints, report);
+                let service = self.entry(*of, host, &endpoints, report);
                 // Oldest first: the older of two that declare one host in a namespace stays.
                 out.entry(service.name.clone()).or_insert(service);
             }
@@ -99,16 +93,9 @@ impl<'a> Ground<'_, 'a> {
         out.into_values().collect()
     }
 
-    fn entry(
-        &self,
-        of: Written<'a>,
-        host: Host,
-        vips: &Addresses,
-        endpoints: &[Endpoint],
-        report: &mut Report,
-    ) -> Service {
+    fn entry(&self, of: Written<'_>, host: Host, endpoints: &[Endpoint], report: &mut Report) -> Service {
         let name = name_of(of, &host);
-        self.rules.applies(&name, &host, report);
+        self.ruling.applies(&name, &host, report);
         let addresses: Vec<Cidr> = of
             .body
             .addresses
@@ -122,7 +109,7 @@ impl<'a> Ground<'_, 'a> {
             .filter_map(|text| text.parse::<IpAddr>().ok());
         let mut own: Vec<IpAddr> = single.map(canonical_ip).collect();
         if own.is_empty() {
-            own = vips.get(&name).cloned().unwrap_or_default();
+            own = self.vips(&name);
         }
         let mut identities: Vec<_> = endpoints.iter().filter_map(|e| e.identity.clone()).collect();
         identities.sort();
@@ -159,7 +146,7 @@ impl<'a> Ground<'_, 'a> {
 
     fn entry_ports(&self, entry: &ServiceEntry, name: &ServiceName, host: &Host) -> Vec<ServicePort> {
         let ports = entry.ports.iter().map(|port| {
-            let tls = self.rules.for_port(name, host, port.number);
+            let tls = self.ruling.for_port(name, host, port.number);
             ServicePort {
                 name: port.name.clone(),
                 port: port.number,
@@ -172,7 +159,12 @@ impl<'a> Ground<'_, 'a> {
     }
 
     /// An address of a pod is that pod, with its identity; any other is a plain endpoint.
-    fn entry_endpoints(&self, of: Written<'a>, report: &mut Report) -> Option<Vec<Endpoint>> {
+    fn entry_endpoints(
+        &self,
+        of: Written<'_>,
+        listed: &mut BTreeSet<IpAddr>,
+        report: &mut Report,
+    ) -> Option<Vec<Endpoint>> {
         if of.body.resolution != Resolution::Static {
             return Some(Vec::new());
         }
@@ -185,25 +177,29 @@ impl<'a> Ground<'_, 'a> {
                 report.unheeded(of.object, &path, why, "write an IP address");
                 return None;
             };
+            listed.insert(address);
             out.push(self.entry_endpoint(of, endpoint, address));
         }
         Some(out)
     }
 
-    fn entry_endpoint(&self, of: Written<'a>, endpoint: &EntryEndpoint, address: IpAddr) -> Endpoint {
+    fn entry_endpoint(&self, of: Written<'_>, endpoint: &EntryEndpoint, address: IpAddr) -> Endpoint {
         let target = |port: &EntryPort| {
             let own = endpoint.ports.get(&port.name).copied();
             (port.number, own.or(port.target_port).unwrap_or(port.number))
         };
         let ports: BTreeMap<u16, u16> = of.body.ports.iter().map(target).collect();
-        let pod = self
-            .by_address
-            .get(&address)
-            .and_then(|index| Some((*index, self.pods.get(*index)?)));
+        let pod = (self.at)(address).and_then(|there| Some((there, there.pod()?)));
         match pod {
-            Some((index, pod)) => Endpoint {
+            Some((there, pod)) => Endpoint {
                 addresses: vec![address],
-                ..self.of_pod(index, pod, ports, pod.ready, None)
+                ..of_pod(
+                    there.population.modes.get(there.index),
+                    pod,
+                    ports,
+                    pod.ready,
+                    None,
+                )
             },
             None => Endpoint {
                 uid: WorkloadUid::new(&format!("{}.{}/{address}", of.namespace(), of.name())),
