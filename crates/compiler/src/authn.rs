@@ -209,13 +209,13 @@ impl<'a> Heed<'_, 'a> {
         };
         let counts = self.pod.in_mesh && self.pod.live;
         if let Some(by) = by.filter(|_| counts) {
-            self.report.applies(by.object, self.pod);
+            self.report.applies(by.object, self.pod.place());
         }
         let Some((floor, rail)) = self.authn.guardrails.floor(self.pod.namespace()) else {
             return (mode, by);
         };
         if counts {
-            self.report.applies(rail.object, self.pod);
+            self.report.applies(rail.object, self.pod.place());
         }
         if mode >= floor {
             return (mode, by);

@@ -176,12 +176,12 @@ impl<'a> Authz<'a> {
             .flatten();
         let mut ids = Vec::new();
         for policy in candidates.filter(|policy| covers(policy.of.body.labels(), pod.labels())) {
-            report.applies(policy.of.object, pod);
+            report.applies(policy.of.object, pod.place());
             ids.push(policy.spec.id.clone());
         }
         for rail in self.guardrails.of(pod.namespace()) {
             for spec in rail.policies() {
-                report.applies(rail.of.object, pod);
+                report.applies(rail.of.object, pod.place());
                 ids.push(spec.id.clone());
             }
         }

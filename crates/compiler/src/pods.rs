@@ -11,7 +11,7 @@ use api::{Pod, Problem, Severity};
 use model::{SpiffeId, WorkloadId, WorkloadUid, canonical_ip};
 use snapshot::Mesh;
 
-use crate::report::{Report, code};
+use crate::report::{Place, Report, code};
 use crate::view::View;
 use injection::{PodLabels, injected};
 use outsider::{Outsider, outsider};
@@ -51,6 +51,14 @@ impl PodFacts {
 
     pub(crate) fn node(&self) -> &str {
         &self.node
+    }
+
+    /// Who it is, for people, and where.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place {
+            shown: &self.shown,
+            node: &self.node,
+        }
     }
 
     /// Whether a proxy stands before it.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use api::{Object, ObjectRef, Problem, Severity};
 
 use crate::Effect;
-use crate::pods::PodFacts;
 use crate::space::Space;
 use crate::view::View;
 
@@ -147,6 +146,13 @@ pub(crate) fn order(problems: &mut Vec<Problem>) {
     problems.dedup();
 }
 
+/// Who a pod is, for people, and its node; empty where it has none yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) shown: &'a Arc<str>,
+    pub(crate) node: &'a Arc<str>,
+}
+
 /// Problems and effects so far.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -234,13 +240,13 @@ impl Report {
     }
 
     /// The object decides for a pod.
-    pub(crate) fn applies(&mut self, object: &Object, pod: &PodFacts) {
-        self.applies_to(object, &pod.shown);
+    pub(crate) fn applies(&mut self, object: &Object, pod: Place<'_>) {
+        self.applies_to(object, pod.shown);
         if !pod.node.is_empty()
             && let Some(draft) = self.draft(object)
-            && !draft.nodes.contains(&pod.node)
+            && !draft.nodes.contains(pod.node)
         {
-            draft.nodes.insert(Arc::clone(&pod.node));
+            draft.nodes.insert(Arc::clone(pod.node));
         }
     }
 

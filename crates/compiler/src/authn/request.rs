@@ -198,7 +198,7 @@ impl<'a> Requests<'a> {
             .flatten();
         let mut ids = Vec::new();
         for entry in candidates.filter(|entry| covers(entry.of.body.labels(), pod.labels())) {
-            report.applies(entry.of.object, pod);
+            report.applies(entry.of.object, pod.place());
             if !needed && entry.spec.invalid.is_none() {
                 // `lint` tells it with a place.
                 let why = "requests without a token pass: no ALLOW or DENY policy of what it selects asks for request principals or claims (P56)";

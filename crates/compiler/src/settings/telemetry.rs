@@ -113,7 +113,7 @@ impl<'a> Telemetries<'a> {
         let mut telemetry = Telemetry::default();
         let mut draft = Draft::new(self.config);
         for of in self.applicable(pod, report) {
-            report.applies(of.object, pod);
+            report.applies(of.object, pod.place());
             if let Some(tracing) = of.body.tracing.first() {
                 draft.add(tracing);
             }
