@@ -3,6 +3,7 @@
 mod authn;
 mod authz;
 mod clients;
+mod cost;
 mod dialects;
 mod egress;
 mod external;

@@ -4,8 +4,9 @@
 //! that wait at once. A change that comes to an idle plane is compiled at once.
 
 mod by_hand;
+mod pods;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,8 +22,7 @@ use xds::server::Server;
 use crate::keys::{Keys, Known, Stored};
 use crate::layers::{Above, Below, Held, Key, lay};
 use crate::source::{Change, Now};
-use crate::state::{Ages, Directory, Kept};
-use crate::verbs::MAX_PODS;
+use crate::state::{Ages, Begun, Directory, Journal, Kept, whole_pods};
 use crate::view::View;
 use crate::world::{FileEntry, Frozen, InForce, Pods, Reported, parse};
 
@@ -114,7 +114,11 @@ pub(crate) struct Plane {
     spaces: Spaces,
     /// Nodes that could not be told what they are to know.
     refused: BTreeSet<String>,
+    /// Records of what was applied, which are brought to the disk while proxies are told.
+    begun: Begun,
     ages: Ages,
+    age_journal: Option<Journal>,
+    pod_journal: Option<Journal>,
     pods: Arc<Pods>,
     roots: Arc<Vec<String>>,
     roots_problem: Option<Problem>,
@@ -164,7 +168,11 @@ impl Plane {
                 ..Spaces::default()
             },
             refused: BTreeSet::new(),
+            begun: Begun::default(),
             ages: restored.ages,
+            // Until what was restored has been taken in, nothing is written of it.
+            age_journal: None,
+            pod_journal: None,
             pods: Arc::default(),
             roots: Arc::default(),
             roots_problem: None,
@@ -175,8 +183,9 @@ impl Plane {
             revision: 0,
             dirty: true,
         };
-        let pods = restored.pods.iter().filter_map(|value| Reported::new(value).ok());
+        let pods = restored.pods.iter().filter_map(|text| Reported::read(text).ok());
         plane.put_pods(pods.map(Arc::new).collect(), &[]);
+        (plane.age_journal, plane.pod_journal) = (restored.age_journal, restored.pod_journal);
         for Kept { path, shown, text } in restored.kept {
             let parsed = parse(&shown, text.as_bytes());
             let entry = plane.read(FileEntry::default(), (shown, Arc::from(text)), parsed);
@@ -211,6 +220,7 @@ impl Plane {
         let above: BTreeSet<Key> = self.above.keys().cloned().collect();
         self.lay(above, &Below::new());
         self.publish();
+        self.settle();
         while let Some(command) = queue.blocking_recv() {
             self.take(command, &mut waiting);
             for _ in 1..MAX_BATCH {
@@ -222,14 +232,23 @@ impl Plane {
                 self.publish();
             }
             let after = Arc::clone(&self.view.borrow());
+            // What is answered to have been taken outlives whatever happens.
+            let finished = self.finish();
             for (answer, changes) in waiting.drain(..) {
                 let (before, after) = (Arc::clone(&before), Arc::clone(&after));
-                drop(answer.send(Ok(Done {
-                    changes,
-                    before,
-                    after,
-                })));
+                let done = match &finished {
+                    Err(error) if !changes.is_empty() => Err(Failure::undecided(format!(
+                        "it is in force, and a restart forgets it: the state cannot be written: {error}"
+                    ))),
+                    _ => Ok(Done {
+                        changes,
+                        before,
+                        after,
+                    }),
+                };
+                drop(answer.send(done));
             }
+            self.settle();
         }
     }
 
@@ -269,6 +288,9 @@ impl Plane {
     }
 
     fn take_files(&mut self, changes: Vec<Change>) {
+        // What ends by them is taken from its place.
+        let finished = self.finish();
+        self.note(finished);
         for Change { path, now: change } in changes {
             let entry = self.files.remove(&path).unwrap_or_default();
             let was_old = entry.is_old;
@@ -373,86 +395,6 @@ impl Plane {
         }
     }
 
-    fn take_pods(&mut self, pods: Vec<Arc<Reported>>) {
-        let named: HashSet<String> = pods.iter().map(|pod| pod.name()).collect();
-        let there = self.pods.values().flat_map(|space| space.values());
-        let gone: Vec<String> = there
-            .map(|pod| pod.name())
-            .filter(|name| !named.contains(name))
-            .collect();
-        self.put_pods(pods, &gone);
-    }
-
-    fn change_pods(
-        &mut self,
-        changed: Vec<Arc<Reported>>,
-        gone: &[String],
-    ) -> Result<Vec<(Key, &'static str)>, Failure> {
-        let there = |pod: &Reported| {
-            self.pod(&pod.pod.metadata.namespace, &pod.pod.metadata.name)
-                .is_some()
-        };
-        let new: HashSet<String> = changed
-            .iter()
-            .filter(|pod| !there(pod))
-            .map(|pod| pod.name())
-            .collect();
-        if self.pods.values().map(|space| space.len()).sum::<usize>() + new.len() > MAX_PODS + gone.len() {
-            return Err(Failure::input(format!("at most {MAX_PODS} pods may be reported")));
-        }
-        self.put_pods(changed, gone);
-        Ok(Vec::new())
-    }
-
-    fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Reported>> {
-        self.pods.get(namespace)?.get(name)
-    }
-
-    /// Puts pods in place of those of their names, and takes away what is gone (`namespace/name`).
-    fn put_pods(&mut self, changed: Vec<Arc<Reported>>, gone: &[String]) {
-        let mut written = Vec::new();
-        let names: HashSet<String> = changed.iter().map(|pod| pod.name()).collect();
-        for name in gone.iter().filter(|name| !names.contains(*name)) {
-            let Some((namespace, name)) = name.split_once('/') else {
-                continue;
-            };
-            if self.pod(namespace, name).is_none() {
-                continue;
-            }
-            let pods = Arc::make_mut(&mut self.pods);
-            if let Some(space) = pods.get_mut(namespace) {
-                Arc::make_mut(space).remove(name);
-                if space.is_empty() {
-                    pods.remove(namespace);
-                }
-            }
-            self.touched.insert(Arc::from(namespace));
-            written.push((format!("{namespace}/{name}"), None));
-        }
-        for reported in changed {
-            let (namespace, name) = (&reported.pod.metadata.namespace, &reported.pod.metadata.name);
-            if self
-                .pod(namespace, name)
-                .is_some_and(|held| held.text == reported.text)
-            {
-                continue;
-            }
-            let space: Arc<str> = Arc::from(namespace.as_str());
-            self.touched.insert(Arc::clone(&space));
-            written.push((reported.name(), Some(Arc::clone(&reported))));
-            let of_space = Arc::make_mut(&mut self.pods).entry(space).or_default();
-            Arc::make_mut(of_space).insert(name.clone(), reported);
-        }
-        if written.is_empty() {
-            return;
-        }
-        self.dirty = true;
-        let all = self.pods.values().flat_map(|space| space.values());
-        let texts: Vec<&str> = all.map(|reported| &*reported.text).collect();
-        let written = self.directory.write_pods(&texts);
-        self.note(written);
-    }
-
     fn in_force_digest(&self, key: &Key) -> Option<&str> {
         let held = self.in_force.get(key.space())?.get(key)?.first()?;
         Some(&held.digest)
@@ -503,8 +445,41 @@ impl Plane {
             }
         }
         let removed = self.directory.remove(ended.iter());
-        let written = removed.and_then(|()| self.directory.write_ages(&mut self.ages));
-        self.note(written);
+        let news = self.ages.news();
+        let journal = self.age_journal.as_mut().filter(|_| !news.is_empty());
+        let added = journal.map_or(Ok(()), |journal| journal.add(&news));
+        self.note(removed.and(added));
+    }
+
+    /// Brings the records of what was applied to the disk and to their places.
+    fn finish(&mut self) -> std::io::Result<()> {
+        let begun = std::mem::take(&mut self.begun);
+        self.directory.finish(begun)
+    }
+
+    /// Brings to the disk what nobody waits for.
+    fn settle(&mut self) {
+        let Self {
+            ages,
+            age_journal,
+            pod_journal,
+            pods,
+            ..
+        } = self;
+        let of_ages = age_journal
+            .as_mut()
+            .map_or(Ok(()), |journal| journal.settle(|| ages.whole()));
+        let all = || {
+            whole_pods(
+                pods.values()
+                    .flat_map(|space| space.values())
+                    .map(|pod| &*pod.text),
+            )
+        };
+        let of_pods = pod_journal.as_mut().map_or(Ok(()), |journal| journal.settle(all));
+        let was = self.unwritten.is_some();
+        self.note(of_ages.and(of_pods));
+        self.dirty |= self.unwritten.is_some() != was;
     }
 
     /// What could not be written is no reason not to go on: it is told, and written the next time.
@@ -589,3 +564,6 @@ fn too_many(mut problems: Vec<Problem>, shown: &str) -> Vec<Problem> {
 fn now() -> u64 {
     u64::try_from(SystemClock.now().as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,10 +26,11 @@ impl Plane {
                 "nothing was applied: at most {MAX_ABOVE} objects may be applied; put them into files of the source"
             )));
         }
-        self.directory.write(&entries).map_err(|error| {
+        let begun = self.directory.begin(&entries).map_err(|error| {
             self.forget_unknown(entries.keys());
             unwritten("applied", &error)
         })?;
+        self.begun.add(begun);
         let keys = entries.keys().cloned().collect();
         for (key, (over, applied)) in entries {
             let object = applied.map(|applied| applied.held);
@@ -148,8 +149,9 @@ impl Plane {
                 "nothing was deleted: at most {MAX_ABOVE} objects of files may be deleted; take them out of their files"
             )));
         }
-        self.directory
-            .write(&tombstones)
+        // What was applied before has its place before it is taken away.
+        self.finish()
+            .and_then(|()| self.directory.finish(self.directory.begin(&tombstones)?))
             .and_then(|()| self.directory.remove(removed.iter()))
             .map_err(|error| unwritten("deleted", &error))?;
         removed.iter().for_each(|key| drop(self.above.remove(key)));
