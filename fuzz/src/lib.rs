@@ -8,6 +8,7 @@
 mod admin_line;
 mod decisions;
 mod ext_authz;
+mod http2;
 pub mod mutate;
 mod targets;
 mod tokens;

@@ -10,7 +10,7 @@ use proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use snapshot::{Index, Resource, Resources};
 use time::{Duration, OffsetDateTime};
 
-use crate::{Target, admin_line, decisions, ext_authz, tokens, tunnels};
+use crate::{Target, admin_line, decisions, ext_authz, http2, tokens, tunnels};
 
 pub(crate) const ALL: &[Target] = &[
     Target {
@@ -68,6 +68,42 @@ pub(crate) const ALL: &[Target] = &[
             b"\x00\x09:protocol\x09websocket",
             b"\x84",
             b"\x86",
+        ],
+    },
+    Target {
+        name: "http2",
+        run: http2::run,
+        words: &[
+            b"\x00\x00\x04\x01\x05\x00\x00\x00\x01\x82\x86\x84\x41\x01a",
+            b"\x00\x00\x04\x01\x04\x00\x00\x00\x03",
+            b"\x00\x00\x04\x09\x04\x00\x00\x00\x01",
+            b"\x00\x00\x05\x00\x01\x00\x00\x00\x01hello",
+            b"\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x08",
+            b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x01\x00",
+            b"\x00\x00\x08\x06\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+            b"\x00\x0econtent-length\x015",
+            b"\x00\x11transfer-encoding\x07chunked",
+            b"\x00\x0aconnection\x05close",
+            b"\x00\x02te\x08trailers",
+            b"\x82",
+            b"\x86",
+            b"\x84",
+            b"\x41\x01a",
+        ],
+    },
+    Target {
+        name: "hpack",
+        run: http2::block,
+        words: &[
+            b"\x82",
+            b"\xbe",
+            b"\x40\x01a\x01b",
+            b"\x00\x03x-a\x01b",
+            b"\x10\x03x-a\x01b",
+            b"\x40\x88\x25\xa8\x49\xe9\x5b\xa9\x7d\x7f\x89\x25\xa8\x49\xe9\x5b\xb8\xe8\xb4\xbf",
+            b"\x20",
+            b"\x3f\xe1\x1f",
+            b"\x58\x86\xa8\xeb\x10\x64\x9c\xbf",
         ],
     },
     Target {

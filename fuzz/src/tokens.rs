@@ -71,6 +71,7 @@ fn rule(issuer: &str) -> RuleSpec {
         output_claim_to_headers: Vec::new(),
         forward_original_token: false,
         space_delimited_claims: Vec::new(),
+        required: false,
         allow_hmac: true,
         allow_missing_exp: false,
         line: 0,

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 /// Crate, floor, and what it may use. ARCHITECTURE.md draws the same picture.
 const HOUSE: &[(&str, u8, &[&str])] = &[
     ("model", 0, &[]),
+    ("http2", 0, &[]),
     ("proto", 0, &[]),
     ("admin", 1, &["model"]),
     ("api", 1, &["model"]),
     ("policy", 1, &["model"]),
     ("jwt", 1, &["model", "policy"]),
     ("routing", 1, &["model"]),
-    ("meshward-http", 1, &["model"]),
+    ("meshward-http", 1, &["model", "http2"]),
     ("identity", 1, &["model", "proto"]),
     ("telemetry", 1, &["model"]),
     ("capture", 1, &["model"]),
@@ -136,11 +137,13 @@ const DEVELOPMENT: &[&str] = &["testkit"];
 
 /// These reach no I/O, no clock and no randomness: clippy's disallowed lists and their dependencies hold it.
 const PURE: &[&str] = &[
-    "model", "api", "policy", "routing", "snapshot", "compiler", "analysis",
+    "model", "http2", "api", "policy", "routing", "snapshot", "compiler", "analysis",
 ];
 
 /// What a pure crate may use of other people's.
 const PURE_DEPENDENCIES: &[&str] = &[
+    "bytes",
+    "http",
     "serde",
     "serde_json",
     "thiserror",
@@ -150,6 +153,7 @@ const PURE_DEPENDENCIES: &[&str] = &[
     "annotate-snippets",
     "base64",
     "time",
+    "x509-parser",
 ];
 
 /// Product lines a file may have; about 500 is the aim.
@@ -173,6 +177,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Vec<String>> {
         }
     }
     map(root, &crates, &mut problems);
+    first_command(&crates, &mut problems);
     if problems.is_empty() {
         Ok(())
     } else {
@@ -194,6 +199,20 @@ fn crates(root: &Path, problems: &mut Vec<String>) -> BTreeMap<String, PathBuf> 
         }
     }
     found
+}
+
+/// README's first command is `cargo run -- up ...`: of several programs, exactly one may be the one that is meant.
+fn first_command(crates: &BTreeMap<String, PathBuf>, problems: &mut Vec<String>) {
+    let says = |dir: &&PathBuf| {
+        let text = fs::read_to_string(dir.join("Cargo.toml")).unwrap_or_default();
+        text.lines().any(|line| line.starts_with("default-run"))
+    };
+    let meant = crates.values().filter(says).count();
+    if meant != 1 {
+        problems.push(format!(
+            "{meant} crates have a `default-run`: `cargo run` starts one program, crates/meshward's"
+        ));
+    }
 }
 
 /// Names under `[dependencies]`; those under `[dev-dependencies]` are tests' business.

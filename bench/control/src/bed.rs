@@ -58,6 +58,7 @@ impl Bed {
             socket: None,
             holders: Vec::new(),
             metrics: Vec::new(),
+            metrics_allow: Vec::new(),
         };
         let ca = tokio::spawn(async move {
             ca::run(config, std::future::pending()).await.unwrap();
@@ -80,6 +81,7 @@ impl Bed {
             token: at("control-token"),
             token_keys: at("keys.json"),
             metrics: Vec::new(),
+            metrics_allow: Vec::new(),
             fetching: control::Fetching::default(),
         };
         std::fs::write(at("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();

@@ -168,6 +168,23 @@ pub struct Status {
     pub problems: Vec<ProblemLine>,
     /// Kinds that were accepted and are not acted on, each once.
     pub not_acted_on: Vec<String>,
+    /// The revocation lists of the mesh's roots, and of those beside them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocation_lists: Vec<RevocationList>,
+}
+
+/// A certificate revocation list.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RevocationList {
+    /// Who issued it.
+    pub issuer: String,
+    /// Its `nextUpdate`, Unix seconds. From then on nothing that its issuer has signed is believed.
+    pub next_update: i64,
+    /// Seconds until then; zero or less where it has passed.
+    pub left_s: i64,
+    /// Whether most of its time is over: a new one is due.
+    pub due: bool,
 }
 
 /// One node's proxy, as the control plane sees it.

@@ -50,7 +50,7 @@ pub enum Decision {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ByPolicy {
-    /// `AuthorizationPolicy`, `PeerAuthentication`.
+    /// `AuthorizationPolicy`, `PeerAuthentication`, `Guardrail`.
     pub kind: Cow<'static, str>,
     /// Its namespace.
     pub namespace: String,

@@ -118,7 +118,7 @@ impl Known {
                 let path = received(question);
                 answer.path(path, &normalize(path, mesh).unwrap_or_default());
             }
-            let policy = decided_by.map(|name| self.peer_authentication(name));
+            let policy = decided_by.map(|name| self.mode_decider(name));
             return answer.deny(Reason::PlaintextRefused, 0, policy);
         }
         if protocol.is_http() && question.protocol == Some(Speaks::Tcp) {
@@ -188,12 +188,7 @@ impl Known {
             }
             Some(Err(NoProof::Refused(rejection))) => {
                 answer.step("jwt", || format!("the token is refused: {}", rejection.text));
-                let reason = match (&rejection.policy, rejection.fault) {
-                    (Some((_, reason)), _) => *reason,
-                    (None, Some(jwt::Fault::Audience)) => Reason::JwtAudience,
-                    (None, _) => Reason::JwtInvalid,
-                };
-                return answer.deny(reason, rejection.status, None);
+                return answer.deny(rejection.reason(), rejection.status, None);
             }
             Some(Err(NoProof::Unknown(why))) => {
                 answer.step("jwt", || why.clone());
@@ -242,10 +237,13 @@ impl Known {
     ) {
         let by = || {
             decided_by
-                .map(|name| format!(" by PeerAuthentication {name}"))
+                .map(|name| {
+                    let (kind, namespace, name) = decider(name);
+                    format!(" by {kind} {namespace}/{name}")
+                })
                 .unwrap_or_default()
         };
-        let at = decided_by.map(|name| self.peer_authentication(name));
+        let at = decided_by.map(|name| self.mode_decider(name));
         let at = at.and_then(|policy| place(&policy.file, policy.line));
         answer.step_at("tls", at, || match (peer, mode) {
             (Some(id), _) => format!("mutual TLS proves {id}; port {port} is {mode}{}", by()),
@@ -331,11 +329,11 @@ impl Known {
         }
     }
 
-    fn peer_authentication(&self, name: &str) -> ByPolicy {
-        let (namespace, name) = name.split_once('/').unwrap_or(("", name));
-        let (file, line) = self.origin("PeerAuthentication", namespace, name);
+    fn mode_decider(&self, name: &str) -> ByPolicy {
+        let (kind, namespace, name) = decider(name);
+        let (file, line) = self.origin(kind, namespace, name);
         ByPolicy {
-            kind: Cow::Borrowed("PeerAuthentication"),
+            kind: Cow::Borrowed(kind),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             rule: None,
@@ -343,6 +341,16 @@ impl Known {
             line,
         }
     }
+}
+
+/// Kind, namespace and name of the object that decides a mode: see [`Inbound::mtls_decided_by`].
+pub(crate) fn decider(name: &str) -> (&'static str, &str, &str) {
+    let (kind, rest) = match name.strip_prefix("Guardrail/") {
+        Some(rest) => ("Guardrail", rest),
+        None => ("PeerAuthentication", name),
+    };
+    let (namespace, name) = rest.split_once('/').unwrap_or(("", rest));
+    (kind, namespace, name)
 }
 
 /// What is known of a call once its handshake is made.
@@ -413,14 +421,19 @@ fn admitted(permit: &Permit) -> Option<ByPolicy> {
 fn refused(denial: &Denial) -> Option<ByPolicy> {
     match denial.spec() {
         Some(spec) => Some(by_policy(spec, denial.rule)),
-        None => denial.policy().map(|id| ByPolicy {
-            kind: Cow::Borrowed("AuthorizationPolicy"),
-            namespace: id.namespace.clone(),
-            name: id.name.clone(),
-            rule: None,
-            file: String::new(),
-            line: 0,
-        }),
+        None => denial.policy().map(|id| of_policy(id, None, String::new(), 0)),
+    }
+}
+
+fn of_policy(id: &policy::PolicyId, rule: Option<usize>, file: String, line: u32) -> ByPolicy {
+    let (kind, name) = id.object();
+    ByPolicy {
+        kind: Cow::Borrowed(kind),
+        namespace: id.namespace.clone(),
+        name: name.to_owned(),
+        rule,
+        file,
+        line,
     }
 }
 
@@ -429,14 +442,8 @@ fn by_policy(spec: &policy::PolicySpec, rule: Option<usize>) -> ByPolicy {
         .and_then(|rule| spec.rules.get(rule))
         .map(|r| r.line)
         .filter(|line| *line > 0);
-    ByPolicy {
-        kind: Cow::Borrowed("AuthorizationPolicy"),
-        namespace: spec.id.namespace.clone(),
-        name: spec.id.name.clone(),
-        rule,
-        file: spec.origin.file.clone(),
-        line: line.unwrap_or(spec.origin.line),
-    }
+    let line = line.unwrap_or(spec.origin.line);
+    of_policy(&spec.id, rule, spec.origin.file.clone(), line)
 }
 
 /// The name that a mesh client's handshake asks for (CM-13).

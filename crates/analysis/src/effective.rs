@@ -7,6 +7,7 @@ use policy::{Action, ConditionSpec, OperationSpec, PolicyId, PolicySpec, RuleSpe
 use serde::{Deserialize, Serialize};
 
 use crate::answer::place;
+use crate::decide::decider;
 use crate::known::{Found, Known, Unknown};
 use crate::question::Target;
 use crate::world::Offline;
@@ -23,7 +24,8 @@ pub struct Effective {
     pub in_mesh: bool,
     /// The mode of ports that `ports` does not name.
     pub mtls: Option<String>,
-    /// The PeerAuthentication that says so, `namespace/name`.
+    /// The object that says so: a PeerAuthentication as `namespace/name`, a Guardrail's floor as
+    /// `Guardrail/namespace/name`.
     pub mtls_decided_by: Option<String>,
     /// Where that was written.
     pub mtls_at: Option<String>,
@@ -126,8 +128,8 @@ impl Known {
         let inbound = found.workload.inbound.as_ref();
         let decided_by = inbound.and_then(|i| i.mtls_decided_by.clone());
         let at = decided_by.as_deref().and_then(|name| {
-            let (namespace, name) = name.split_once('/')?;
-            let (file, line) = self.origin("PeerAuthentication", namespace, name);
+            let (kind, namespace, name) = decider(name);
+            let (file, line) = self.origin(kind, namespace, name);
             place(&file, line)
         });
         let ports = inbound.map(|i| {

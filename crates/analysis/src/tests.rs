@@ -358,7 +358,7 @@ fn o_15_what_a_caller_says_in_a_proxys_place_decides_nothing() {
 }
 
 #[test]
-fn id_08_who_calls_is_what_the_proxy_says_and_not_the_caller() {
+fn id_08_r9_who_calls_is_what_the_proxy_says_and_not_the_caller() {
     let rule = |value: &str| {
         authorization(
             "ALLOW",
@@ -377,12 +377,12 @@ fn id_08_who_calls_is_what_the_proxy_says_and_not_the_caller() {
         Decision::Allow
     );
     assert_eq!(decision(Profile::Secure, "URI=spiffe://evil*"), Decision::Deny);
-    // Upstream passes on what a mesh peer sent (R9).
+    // Upstream passes on what a mesh peer sent.
     assert_eq!(decision(Profile::Istio, "URI=spiffe://evil*"), Decision::Allow);
 }
 
 #[test]
-fn r_10_istios_profile_believes_the_last_hop() {
+fn r10_istios_profile_believes_the_last_hop() {
     let rule = authorization("ALLOW", "from: [{source: {remoteIpBlocks: [10.9.9.9]}}]");
     let fields = r#", "sourceIP": "10.0.0.1", "headers": {"x-forwarded-for": ["1.1.1.1, 10.9.9.9"]}"#;
     let decision = |profile| asked(&with(profile, &rule), &Providers::new(), fields).decision;

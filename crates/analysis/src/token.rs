@@ -111,9 +111,10 @@ pub(crate) fn prove<'q>(found: &Found, request: &Arrived<'_, 'q>) -> Result<(Pro
                     "the keys of `{}` are not known here, so that the token is not verified: give its `claims`",
                     problem.issuer
                 ))),
-                None if now.is_none() && rejection.fault.is_some() => Err(NoProof::Unknown(
-                    "when the token is shown is not known: give `time`".to_owned(),
-                )),
+                // That there is no token is so at any time.
+                None if now.is_none() && rejection.fault.is_some_and(|fault| fault != Fault::Missing) => Err(
+                    NoProof::Unknown("when the token is shown is not known: give `time`".to_owned()),
+                ),
                 None => Err(NoProof::Refused(Box::new(rejection))),
             }
         }

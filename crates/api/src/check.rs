@@ -3,6 +3,7 @@
 mod at;
 mod authentication;
 mod authorization;
+mod capture;
 mod destination_rule;
 mod entries;
 mod expression;
@@ -33,7 +34,7 @@ use crate::known::KnownKind;
 use crate::report::Report;
 use crate::yaml::Node;
 
-pub(crate) use mesh::{config as mesh_config, networks as mesh_networks};
+pub(crate) use mesh::{config as mesh_config, networks as mesh_networks, proxy_config};
 pub(crate) use names::names;
 
 /// The rules of the kind.
@@ -61,7 +62,10 @@ pub(crate) fn object(known: &KnownKind, meta: &Meta, root: &Node, report: &mut R
         ("extensions.istio.io", "WasmPlugin" | "TrafficExtension") => extensions::plugin(spec, report),
         ("meshward.dev", "Guardrail") => guardrail::guardrail(spec, report),
         ("", "Service") => kubernetes::service(spec, report),
-        ("", "Pod") => kubernetes::pod(spec, "spec", report),
+        ("", "Pod") => {
+            capture::pod(root.child("metadata"), Some(spec), "metadata", report);
+            kubernetes::pod(spec, "spec", report);
+        }
         ("apps", _) => kubernetes::workload(known.kind, spec, report),
         ("batch", "Job") => kubernetes::template(spec, report),
         _ => {}

@@ -3,6 +3,7 @@
 //! Pure functions from a text to what it is, or to why it is none. They know no object and no place.
 
 pub(crate) mod addresses;
+pub(crate) mod certificates;
 pub(crate) mod durations;
 pub(crate) mod headers;
 pub(crate) mod hosts;

@@ -229,6 +229,10 @@ impl Reader<'_> {
         if let Some(known) = known {
             schema::walk(known, &root, &mut self.report);
             check::object(known, &meta, &root, &mut self.report);
+            mesh::of_proxy(known, &root, &mut self.report);
+            if known.kind == "IstioOperator" {
+                mesh::of_installer(&root, &mut self.report);
+            }
         }
         self.tell(class, &name, &root);
         self.twice(known, &reference, root.span);

@@ -106,6 +106,11 @@ pub(crate) fn walk_networks(root: &Node, path: &str, report: &mut Report<'_>) {
     Walker { report }.shape(&istio::MESH_NETWORKS, root, path);
 }
 
+/// Reports what the structure of a proxy's configuration cannot be.
+pub(crate) fn walk_proxy(root: &Node, path: &str, report: &mut Report<'_>) {
+    Walker { report }.shape(&istio::PROXY_CONFIG, root, path);
+}
+
 /// Reports unknown fields, wrong types and what is missing. Kinds without a table are not looked into.
 pub(crate) fn walk(known: &KnownKind, root: &Node, report: &mut Report<'_>) {
     let table = istio::of(known.group, known.kind).or_else(|| kubernetes::of(known.group, known.kind));

@@ -43,6 +43,9 @@ pub struct Config {
     /// Where metrics (`/metrics`) and health (`/healthz/ready`) are served, read-only.
     #[serde(default)]
     pub metrics: Vec<SocketAddr>,
+    /// Networks that may read them besides the part's own machine; none where nothing is said.
+    #[serde(default)]
+    pub metrics_allow: Vec<model::Cidr>,
 }
 
 /// Whoever holds certificates and can be asked of them.

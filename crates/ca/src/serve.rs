@@ -110,8 +110,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         tracing::info!(%address, "certificate service");
         listeners.spawn(accept(listener, Arc::clone(&server)));
     }
+    let guard = Arc::new(pages::Guard::new(config.metrics_allow));
     for listener in pages::listen(&config.metrics).await.map_err(CaError::Serve)? {
-        listeners.spawn(pages::answer(listener, Arc::clone(&meters)));
+        listeners.spawn(pages::answer(listener, Arc::clone(&meters), Arc::clone(&guard)));
     }
     rotation.publish()?;
     let desk = desk(config.socket, Arc::clone(&rotation));

@@ -50,6 +50,7 @@ impl Mesh {
                 socket: dir.path().join("node-0.sock"),
             }],
             metrics: Vec::new(),
+            metrics_allow: Vec::new(),
         };
         tokio::spawn(crate::run(config, std::future::pending()));
         let root = dir.path().join("root.pem");

@@ -88,6 +88,10 @@ pub struct Up {
     pub leaf_lifetime_s: u64,
     /// `--jwks-allow`: networks that keys of token issuers are fetched from although they would be refused.
     pub jwks_allow: Vec<model::Cidr>,
+    /// `--dns-upstream`: servers that are asked about names outside the cluster.
+    pub dns_upstreams: Vec<std::net::SocketAddr>,
+    /// `--metrics-allow`: networks that may read metrics and health.
+    pub metrics_allow: Vec<model::Cidr>,
     /// `--cacerts`: the directory of a CA that signs instead of one that is made (Istio's secret `cacerts`).
     pub cacerts: Option<PathBuf>,
     /// `--quiet`: no progress lines.

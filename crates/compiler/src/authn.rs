@@ -9,7 +9,7 @@ pub(crate) mod request;
 
 use std::collections::{BTreeMap, HashMap};
 
-use api::{MtlsMode as Written, MutualTls, PeerAuthentication, Problem, Severity};
+use api::{Guardrail, MtlsMode as Written, MutualTls, PeerAuthentication, Problem, Severity};
 use model::MtlsMode;
 
 use crate::authz::Guardrails;
@@ -29,7 +29,7 @@ pub(crate) struct Effective {
     pub(crate) default: MtlsMode,
     /// Ports that some object names.
     pub(crate) ports: BTreeMap<u16, MtlsMode>,
-    /// `namespace/name` of the object that `default` comes from.
+    /// The object that `default` comes from, as [`snapshot::Inbound::mtls_decided_by`] names it.
     pub(crate) decided_by: Option<String>,
 }
 
@@ -75,6 +75,22 @@ struct Scope<'a> {
 
 /// A mode and the object that says so.
 type Said<'a> = Option<(MtlsMode, Peer<'a>)>;
+
+/// The object that has the last word.
+#[derive(Clone, Copy, Debug)]
+enum By<'a> {
+    Peer(Peer<'a>),
+    Rail(Of<'a, Guardrail>),
+}
+
+impl By<'_> {
+    fn name(self) -> String {
+        match self {
+            Self::Peer(of) => format!("{}/{}", of.namespace(), of.name()),
+            Self::Rail(of) => format!("Guardrail/{}/{}", of.namespace(), of.name()),
+        }
+    }
+}
 
 impl<'a> Authn<'a> {
     pub(crate) fn new(view: &View<'a>, guardrails: &'a Guardrails<'a>, report: &mut Report) -> Self {
@@ -169,7 +185,7 @@ impl<'a> Authn<'a> {
         Effective {
             default: default.0,
             ports,
-            decided_by: default.1.map(|of| format!("{}/{}", of.namespace(), of.name())),
+            decided_by: default.1.map(By::name),
         }
     }
 
@@ -190,7 +206,7 @@ struct Heed<'x, 'a> {
 
 impl<'a> Heed<'_, 'a> {
     /// The mode in force: the lower scope's, held to the root's where that is a floor.
-    fn mode(&mut self, lower: Said<'a>, root: Said<'a>) -> (MtlsMode, Option<Peer<'a>>) {
+    fn mode(&mut self, lower: Said<'a>, root: Said<'a>) -> (MtlsMode, Option<By<'a>>) {
         let (mode, by) = match (lower, root) {
             (None, None) => (self.authn.base(), None),
             (None, Some((mode, by))) => (mode, Some(by)),
@@ -212,20 +228,20 @@ impl<'a> Heed<'_, 'a> {
             self.report.applies(by.object, self.pod.place());
         }
         let Some((floor, rail)) = self.authn.guardrails.floor(self.pod.namespace()) else {
-            return (mode, by);
+            return (mode, by.map(By::Peer));
         };
         if counts {
             self.report.applies(rail.object, self.pod.place());
         }
         if mode >= floor {
-            return (mode, by);
+            return (mode, by.map(By::Peer));
         }
         if let Some(lower) = by {
             let demands = format!("Guardrail `{}/{}`", rail.namespace(), rail.name());
             let remedy = "have the namespace left out by its `notNamespaces`".to_owned();
             self.clamped(lower, (mode, floor), &demands, remedy);
         }
-        (floor, None)
+        (floor, Some(By::Rail(rail)))
     }
 
     fn is_floor(&self, of: Peer<'a>) -> bool {

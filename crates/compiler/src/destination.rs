@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use api::{DestinationRule, Kind, Object, Problem, Severity, TlsMode};
-use model::{Host, ServiceName};
+use model::{Host, ServiceName, SpiffeId};
 use routing::host::Pattern;
-use snapshot::ClientTls;
+use snapshot::{ClientNames, ClientTls};
 
 use crate::report::{Report, code};
 
@@ -252,7 +252,7 @@ impl<'a> Ruling<'a> {
         for (path, tls) in top.chain(ports) {
             match read(tls) {
                 ClientTls::Unsupported => {
-                    let why = "TLS settings other than DISABLE and plain ISTIO_MUTUAL are not acted on by this version; connections to the host are refused";
+                    let why = "TLS settings other than DISABLE and ISTIO_MUTUAL are not acted on by this version; connections to the host are refused";
                     report.unheeded(
                         &rule.object,
                         &path,
@@ -272,6 +272,17 @@ impl<'a> Ruling<'a> {
                         problem.remedy("remove it: auto-mTLS is used wherever the other side takes it"),
                     );
                 }
+                ClientTls::Named(_) => {
+                    for (i, name) in tls.subject_alt_names.iter().enumerate() {
+                        if name.parse::<SpiffeId>().is_err() {
+                            let message = format!("no certificate of a mesh carries the name `{name}`");
+                            let problem = Problem::new(Severity::Warning, code::IDENTITY, message);
+                            let remedy = "write identities such as `spiffe://cluster.local/ns/NAMESPACE/sa/ACCOUNT`; where none fits, connections to the host are refused";
+                            let path = format!("{path}.subjectAltNames[{i}]");
+                            report.tell(&rule.object, &path, problem.remedy(remedy));
+                        }
+                    }
+                }
                 ClientTls::Disable | ClientTls::IstioMutual => {}
             }
         }
@@ -287,12 +298,10 @@ impl<'a> Ruling<'a> {
         let tls = of(None);
         let named = |client: &&str| of(Some(*client)) != tls;
         let by_namespace = self.clients(service, host).into_iter().filter(named);
-        PortTls {
-            tls,
-            by_namespace: by_namespace
-                .map(|client| (client.to_owned(), of(Some(client))))
-                .collect(),
-        }
+        let by_namespace = by_namespace
+            .map(|client| (client.to_owned(), of(Some(client))))
+            .collect();
+        PortTls { tls, by_namespace }
     }
 
     /// Tells of each rule which Services it decides for.
@@ -370,6 +379,16 @@ fn read(tls: &api::ClientTls) -> ClientTls {
     match tls.mode {
         TlsMode::Disable => ClientTls::Disable,
         TlsMode::IstioMutual if plain => ClientTls::IstioMutual,
-        TlsMode::IstioMutual | TlsMode::Simple | TlsMode::Mutual => ClientTls::Unsupported,
+        TlsMode::IstioMutual => {
+            let names = &tls.subject_alt_names;
+            let identities = || names.iter().filter_map(|name| name.parse().ok()).collect();
+            ClientTls::Named(Arc::new(ClientNames {
+                sni: Some(tls.sni.as_str())
+                    .filter(|sni| !sni.is_empty())
+                    .map(Arc::from),
+                expected: Some(identities).filter(|_| !names.is_empty()).map(|of| of()),
+            }))
+        }
+        TlsMode::Simple | TlsMode::Mutual => ClientTls::Unsupported,
     }
 }

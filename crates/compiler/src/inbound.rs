@@ -16,6 +16,7 @@ use crate::authz::Authz;
 use crate::pods::PodFacts;
 use crate::report::{Report, code};
 use crate::services::{Member, Population};
+use crate::settings::scopes::Scopes;
 use crate::settings::telemetry::Telemetries;
 use crate::view::View;
 
@@ -25,6 +26,7 @@ pub(crate) struct Guards<'g, 'a> {
     pub(crate) authz: &'g Authz<'a>,
     pub(crate) requests: &'g Requests<'a>,
     pub(crate) telemetries: &'g Telemetries<'a>,
+    pub(crate) scopes: &'g Scopes<'a>,
     pub(crate) deny_by_default: bool,
 }
 
@@ -52,6 +54,7 @@ pub(crate) fn all(
                 policies,
                 mtls_decided_by: modes.decided_by.clone(),
                 path_dialects: dialects::of(view, pod, members, report),
+                scope: guards.scopes.of(pod, report),
                 telemetry: guards.telemetries.of(pod, report),
             }
         })

@@ -123,6 +123,10 @@ pub struct Effect {
     pub shadowed_by: Vec<ObjectRef>,
 }
 
+/// What a source of [`Compiled::key_sources`] begins with at which a SPIFFE bundle is published (`spiffeBundleUrl`); what is
+/// handed in for it are its roots, PEM.
+pub const BUNDLE_SOURCE: &str = settings::roots::SOURCE;
+
 /// One cluster address and port, for the DNAT table of pods outside the mesh.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -372,6 +372,19 @@ pub(crate) fn tell_nothing_selected(
     }
 }
 
+/// Tells a selector for pods of the object's own namespace, which is the one that is compiled, that no pod has the labels of.
+pub(crate) fn tell_nothing_selected_of(
+    view: &View<'_>,
+    object: &Object,
+    path: &str,
+    labels: &BTreeMap<String, String>,
+    report: &mut Report,
+) {
+    if report.hears(object) && !view.selects_something(false, labels) {
+        report.tell(object, path, nothing_selected(labels));
+    }
+}
+
 /// A selector that no pod has the labels of.
 pub(crate) fn nothing_selected(labels: &BTreeMap<String, String>) -> Problem {
     let asked: Vec<String> = labels

@@ -193,10 +193,10 @@ fn written_addresses(body: &api::Service) -> impl Iterator<Item = IpAddr> {
 /// The DNAT table for pods outside the mesh.
 pub(crate) fn plain(services: &[&Arc<Service>]) -> Vec<PlainService> {
     let mut out = Vec::new();
-    // What is reached at the address that was dialled needs no other.
+    // What is reached at the address that was dialled needs no other, and what is known by name is found by proxies.
     let direct = |service: &&&Arc<Service>| {
         let external = service.external.as_ref();
-        external.is_some_and(|external| external.resolution == Resolution::None)
+        external.is_some_and(|external| external.resolution != Resolution::Static)
     };
     for service in services.iter().filter(|service| !direct(service)) {
         for (vip, port) in service

@@ -1,14 +1,20 @@
 //! Settings of the mesh: the profile's defaults, and what MeshConfig says in their place (semantics 14).
 
-mod scopes;
+pub(crate) mod roots;
+pub(crate) mod scopes;
 pub(crate) mod telemetry;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use api::{MeshConfig, OutboundMode, PathNormalization as Written, Problem, ProtocolVersion, Severity};
+use jwt::Jwks;
 use model::TrustDomain;
-use snapshot::{Bundle, Egress, Mesh, MeshTls, PathNormalization, TLS12_SUITES, TlsVersion, XfccMode};
+use snapshot::{Egress, Mesh, MeshTls, PathNormalization, TLS12_SUITES, TlsVersion, XfccMode};
 
 use crate::report::{Report, code};
 use crate::view::{Of, View};
+use scopes::Scopes;
 
 /// How long the secure profile waits for bytes to tell a protocol by, before it closes (semantics 1.9, 2).
 const DETECTION_TIMEOUT_MS: u64 = 5_000;
@@ -16,11 +22,10 @@ const DETECTION_TIMEOUT_MS: u64 = 5_000;
 /// `meshConfig.connectTimeout` where absent.
 const CONNECT_TIMEOUT_MS: u64 = 10_000;
 
-pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
+pub(crate) fn mesh(view: &View<'_>, scopes: &Scopes<'_>, report: &mut Report) -> Mesh {
     let secure = view.secure();
     let empty = MeshConfig::default();
     let config = view.mesh_config.map_or(&empty, |of| of.body);
-    let scopes = scopes::scopes(view, report);
     let mut reader = Reader {
         of: view.mesh_config,
         report,
@@ -35,7 +40,7 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
         .filter_map(|alias| reader.trust_domain("trustDomainAliases", Some(alias)))
         .collect();
     let own = [std::slice::from_ref(&trust_domain), &trust_domain_aliases].concat();
-    let (min_tls, tls) = tls(config, secure, &own, &mut reader);
+    let (min_tls, tls) = tls(config, secure, &own, view.jwks, &mut reader);
     Mesh {
         profile: view.options.profile,
         trust_domain,
@@ -45,7 +50,8 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
         dns_vips: view.options.dns_vips.clone(),
         deny_by_default: secure,
         egress: match config.outbound_traffic_policy.map(|policy| policy.mode) {
-            Some(OutboundMode::RegistryOnly) => Egress::RegistryOnly,
+            // The last trusts whatever name a caller writes; that it is not acted on is told where it is read.
+            Some(OutboundMode::RegistryOnly | OutboundMode::AllowAnyDynamicDns) => Egress::RegistryOnly,
             Some(OutboundMode::AllowAny) => Egress::AllowAny,
             None if secure => Egress::RegistryOnly,
             None => Egress::AllowAny,
@@ -70,7 +76,7 @@ pub(crate) fn mesh(view: &View<'_>, report: &mut Report) -> Mesh {
         min_tls,
         tls,
         http10: false,
-        scopes,
+        scopes: scopes.by_namespace.clone(),
         connect_timeout_ms: reader
             .duration("connectTimeout", config.connect_timeout.as_deref())
             .filter(|ms| *ms > 0)
@@ -83,6 +89,7 @@ fn tls(
     config: &MeshConfig,
     secure: bool,
     own: &[TrustDomain],
+    jwks: &BTreeMap<String, Arc<Jwks>>,
     reader: &mut Reader<'_, '_>,
 ) -> (TlsVersion, MeshTls) {
     let mutual = config.mesh_mtls.as_ref();
@@ -112,34 +119,7 @@ fn tls(
             ),
         );
     }
-    let mut bundles = Vec::new();
-    for entry in &config.ca_certificates {
-        let field = "caCertificates";
-        if !entry.spiffe_bundle_url.is_empty() || !entry.cert_signers.is_empty() {
-            reader.left_out(
-                field,
-                "roots by `spiffeBundleUrl` or `certSigners` are not acted on; give them as `pem`",
-            );
-        } else if !entry.pem.contains("-----BEGIN CERTIFICATE-----") {
-            reader.left_out(field, "`pem` holds no certificate");
-        } else {
-            let named: Vec<_> = entry
-                .trust_domains
-                .iter()
-                .filter_map(|text| reader.trust_domain("caCertificates.trustDomains", Some(text)))
-                .collect();
-            // Names that are all wrong must not become "any".
-            let domains = if entry.trust_domains.is_empty() {
-                own.to_vec()
-            } else {
-                named
-            };
-            bundles.extend(domains.into_iter().map(|trust_domain| Bundle {
-                trust_domain,
-                pem: entry.pem.clone(),
-            }));
-        }
-    }
+    let bundles = roots::bundles(config, own, jwks, reader);
     (
         least,
         MeshTls {

@@ -11,6 +11,7 @@ mod follow;
 mod guardrail;
 mod order;
 mod requests;
+mod roots;
 mod services;
 mod telemetry;
 mod told;
@@ -379,6 +380,15 @@ fn profiles_and_mesh_config() {
         )
     );
     assert_eq!(ours.path_normalization, snapshot::PathNormalization::MergeSlashes);
+    let dynamic = |scene: Scene| {
+        let mesh = "data:\n  mesh: |\n    trustDomain: td1\n    outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}\n";
+        let mesh = of(scene.object("ConfigMap", "istio-system/istio", mesh));
+        (mesh.trust_domain.as_str().to_owned(), mesh.egress)
+    };
+    // What is not acted on is closed, and takes nothing else with it.
+    for scene in [secure(), istio()] {
+        assert_eq!(dynamic(scene), ("td1".to_owned(), snapshot::Egress::RegistryOnly));
+    }
     let theirs = of(istio());
     assert!(!theirs.deny_by_default && !theirs.strict_hosts && !theirs.strict_paths);
     assert_eq!(
@@ -416,13 +426,6 @@ fn profiles_and_mesh_config() {
         (least, bounds),
         (snapshot::TlsVersion::V1_3, snapshot::MeshTls::default())
     );
-    let pem = "-----BEGIN CERTIFICATE-----";
-    let (_, bounds) = tls(&format!(
-        "    trustDomain: td1\n    trustDomainAliases: [td2]\n    caCertificates:\n    - {{pem: {pem}, trustDomains: [td3]}}\n    \
-         - {{pem: {pem}}}\n    - {{pem: {pem}, trustDomains: [\"!\"]}}\n    - {{spiffeBundleUrl: \"https://a\"}}\n",
-    ));
-    let domains: Vec<_> = bounds.bundles.iter().map(|b| b.trust_domain.as_str()).collect();
-    assert_eq!(domains, ["td3", "td1", "td2"]);
     let mut fixed = config("    trustDomain: td1\n").world();
     fixed.options.trust_domain = Some("td2".parse().unwrap());
     assert_eq!(compile(&fixed).mesh().trust_domain.as_str(), "td2");

@@ -225,7 +225,13 @@ impl Compilation {
                 };
                 same_sidecars && name.as_ref() != root
             });
-            if quiet && same(&before.mesh_config, &mesh_config) {
+            let bundles = mesh_config.as_ref().and_then(crate::view::mesh_config);
+            let mut bundles = bundles
+                .into_iter()
+                .flat_map(|config| settings::roots::wanted(config.body));
+            let same_bundles =
+                bundles.all(|(source, _)| self.world.jwks.get(&source) == world.jwks.get(&source));
+            if quiet && same_bundles && same(&before.mesh_config, &mesh_config) {
                 return Arc::clone(before);
             }
         }
@@ -243,7 +249,11 @@ impl Compilation {
                 root_objects: &[],
                 spaces: &world.by_name,
             };
-            settings::mesh(&View::of_sidecars(&sidecars, sky, &Space::default()), &mut report)
+            let nothing = Space::default();
+            let view = View::of_sidecars(&sidecars, sky, &nothing);
+            // What is to be said of each is told by its namespace.
+            let scopes = settings::scopes::scopes(&view, &mut Report::of_all());
+            settings::mesh(&view, &scopes, &mut report)
         };
         Arc::new(Common {
             mesh: Arc::new(mesh),

@@ -45,6 +45,9 @@ pub struct Config {
     /// Where metrics (`/metrics`) and health (`/healthz/ready`) are served, read-only.
     #[serde(default)]
     pub metrics: Vec<SocketAddr>,
+    /// Networks that may read them besides the part's own machine; none where nothing is said.
+    #[serde(default)]
+    pub metrics_allow: Vec<Cidr>,
     /// How the keys of token issuers are fetched.
     #[serde(default)]
     pub fetching: Fetching,

@@ -1,17 +1,18 @@
-//! The keys of token issuers: fetched here, once, for all proxies (semantics 4.5).
+//! The keys of token issuers, and the roots of other trust domains: fetched here, once, for all proxies (semantics 4.5).
 //!
 //! What has to be fetched follows from the newest view; what is known of it goes to the plane as any other change does.
 //! Keys that were good stay in use while their source is out of reach or answers something else (R8), for
-//! [`schedule::MAX_AGE`]; nothing that is no key set ever replaces them. `guard` says which addresses are not dialled.
+//! [`schedule::MAX_AGE`]; nothing that is no key set ever replaces them. [`model::may_dial`] says which addresses are not dialled.
 
+mod bundle;
 mod fetch;
-mod guard;
 mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use compiler::BUNDLE_SOURCE;
 use identity::{Clock as _, SystemClock};
 use jwt::Jwks;
 use model::Profile;
@@ -61,6 +62,9 @@ pub(crate) struct Keys {
     stored: BTreeMap<String, Stored>,
 }
 
+/// A source, and what came of it: a text, and when to look again where it says so.
+type Fetched = (String, Result<(String, Option<Duration>), String>);
+
 #[derive(Debug)]
 struct Source {
     state: State,
@@ -93,7 +97,7 @@ impl Keys {
         mut views: watch::Receiver<Arc<View>>,
         commands: mpsc::Sender<Command>,
     ) -> Result<(), String> {
-        let mut fetches: JoinSet<(String, Result<String, String>)> = JoinSet::new();
+        let mut fetches: JoinSet<Fetched> = JoinSet::new();
         let mut told = None;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
@@ -140,7 +144,7 @@ impl Keys {
     }
 
     /// Begins what is due.
-    fn begin(&mut self, view: &View, fetches: &mut JoinSet<(String, Result<String, String>)>) {
+    fn begin(&mut self, view: &View, fetches: &mut JoinSet<Fetched>) {
         let now = SystemClock.now();
         let mut fetcher = None;
         for (source, held) in &mut self.sources {
@@ -158,16 +162,24 @@ impl Keys {
             held.under_way = true;
             let (fetcher, source, timeout) = (fetcher.clone(), source.clone(), held.timeout);
             fetches.spawn(async move {
-                let outcome = fetcher.fetch(&source, timeout).await;
+                let outcome = match source.strip_prefix(BUNDLE_SOURCE) {
+                    None => fetcher.fetch(&source, timeout).await.map(|keys| (keys, None)),
+                    Some(url) => fetcher
+                        .bundle(url, timeout)
+                        .await
+                        .map(|bundle| (bundle.roots, bundle.refresh)),
+                };
                 (source, outcome)
             });
         }
     }
 
-    fn ended(&mut self, source: &str, outcome: Result<String, String>) {
+    fn ended(&mut self, source: &str, outcome: Result<(String, Option<Duration>), String>) {
         let Some(held) = self.sources.get_mut(source) else {
             return;
         };
+        let hint = outcome.as_ref().ok().and_then(|(_, hint)| *hint);
+        let outcome = outcome.map(|(keys, _)| keys);
         match &outcome {
             Ok(keys) if held.state.good().is_none_or(|(before, _)| before != keys) => {
                 tracing::info!(source, "keys fetched");
@@ -179,7 +191,7 @@ impl Keys {
         let refresh = self
             .config
             .refresh_s
-            .map_or(REFRESH, |s| Duration::from_secs(s.max(1)));
+            .map_or_else(|| hint.unwrap_or(REFRESH), |s| Duration::from_secs(s.max(1)));
         held.state.fetched(outcome, refresh, SystemClock.now(), chance());
     }
 

@@ -24,7 +24,7 @@ use crate::layers::{Above, Below, Held, Key, lay};
 use crate::source::{Change, Now};
 use crate::state::{Ages, Begun, Directory, Journal, Kept, whole_pods};
 use crate::view::View;
-use crate::world::{FileEntry, Frozen, InForce, Pods, Reported, parse};
+use crate::world::{CONFIGURATION, FileEntry, Frozen, InForce, Pods, Reported, parse};
 
 /// How many objects the files may hold together.
 const MAX_OBJECTS: usize = 100_000;
@@ -101,6 +101,8 @@ pub(crate) struct Plane {
     files: BTreeMap<PathBuf, FileEntry>,
     /// What the files' texts say, told anew when one of them has changed.
     file_problems: Arc<Vec<Problem>>,
+    /// Of MeshConfig.
+    of_configuration: Arc<Vec<Problem>>,
     /// And with what the texts of applied objects say.
     problems: Arc<Vec<Problem>>,
     below: Below,
@@ -151,6 +153,7 @@ impl Plane {
             view,
             files: BTreeMap::new(),
             file_problems: Arc::default(),
+            of_configuration: Arc::default(),
             problems: Arc::default(),
             below: Below::new(),
             troubled: BTreeMap::new(),
@@ -508,13 +511,18 @@ impl Plane {
             trust_domain: self.trust_domain.clone(),
             own_problems: own.cloned().collect(),
             problems: Arc::clone(&self.problems),
+            of_configuration: Arc::clone(&self.of_configuration),
         }
     }
 
     fn publish(&mut self) {
         self.dirty = false;
         self.revision += 1;
-        for name in std::mem::take(&mut self.touched) {
+        let touched = std::mem::take(&mut self.touched);
+        if touched.contains(CONFIGURATION) {
+            self.of_configuration = Arc::new(self.freeze().configuration_problems());
+        }
+        for name in touched {
             put_space(&mut self.spaces, &name, &self.in_force, &self.pods);
         }
         self.spaces.roots = Arc::clone(&self.roots);

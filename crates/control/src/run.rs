@@ -136,10 +136,11 @@ pub(crate) async fn start(
     }
     let meters = Arc::new(Meters::new(server.clone(), views.clone()));
     tasks.spawn(Arc::clone(&meters).follow());
+    let guard = Arc::new(pages::Guard::new(config.metrics_allow.clone()));
     for listener in pages::listen(&config.metrics).await? {
-        let meters = Arc::clone(&meters);
+        let (meters, guard) = (Arc::clone(&meters), Arc::clone(&guard));
         tasks.spawn(async move {
-            pages::answer(listener, meters).await;
+            pages::answer(listener, meters, guard).await;
             Ok(())
         });
     }

@@ -126,6 +126,7 @@ pub(crate) fn verdict(
         in_force &= effect.in_force && !shadowed;
     }
     why.extend(found);
+    why.extend(held.problems.iter().filter(|p| is_unheeded(p)).map(line));
     why.extend(standing.why());
     in_force &= standing.acknowledged == standing.nodes;
     let word = if in_force {
@@ -134,6 +135,12 @@ pub(crate) fn verdict(
         OutcomeKind::NotInForce
     };
     (word, why)
+}
+
+/// Whether it tells of something that is written and has no effect here, by the kind of thing: it is said of each such object,
+/// although the rest of it is in force.
+pub(crate) fn is_unheeded(problem: &Problem) -> bool {
+    problem.severity == Severity::Warning && problem.code.starts_with("MW08")
 }
 
 fn placed(held: &Held, why: &str) -> String {

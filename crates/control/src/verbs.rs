@@ -5,6 +5,7 @@ mod ask;
 mod desired;
 mod get;
 mod kinds;
+mod lists;
 mod metrics;
 mod snapshots;
 mod status;

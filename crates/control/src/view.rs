@@ -38,7 +38,7 @@ impl View {
     /// Of a world that is compiled.
     pub(crate) fn new(frozen: Frozen, whole: Compilation) -> Self {
         Self {
-            found: frozen.trust_domain_problem().into_iter().collect(),
+            found: frozen.of_configuration.as_ref().clone(),
             frozen,
             whole,
             ..Self::default()

@@ -11,9 +11,11 @@ use crate::layers::{Held, Key};
 /// A file is broken, and what it held before is used.
 const KEPT: &str = "MW0601";
 /// Where MeshConfig lies.
-const CONFIGURATION: &str = "istio-system";
+pub(crate) const CONFIGURATION: &str = "istio-system";
 /// MeshConfig names another trust domain than the CA has.
 const TRUST_DOMAIN: &str = "MW0603";
+/// Roots that proxies cannot use.
+const UNUSABLE_ROOTS: &str = "MW0608";
 
 /// What a file holds.
 #[derive(Debug, Default)]
@@ -181,6 +183,8 @@ pub(crate) struct Frozen {
     pub(crate) problems: Arc<Vec<Problem>>,
     /// Of the control plane's own.
     pub(crate) own_problems: Vec<Problem>,
+    /// [`Self::configuration_problems`], which take long to find.
+    pub(crate) of_configuration: Arc<Vec<Problem>>,
 }
 
 impl Frozen {
@@ -206,8 +210,46 @@ impl Frozen {
         self.pods.values().flat_map(|space| space.values())
     }
 
+    /// What of MeshConfig is not in force, although it can be read.
+    pub(crate) fn configuration_problems(&self) -> Vec<Problem> {
+        self.trust_domain_problem()
+            .into_iter()
+            .chain(self.roots_problems())
+            .collect()
+    }
+
+    /// Roots of MeshConfig that proxies could not use, as the code says that will verify by them: they are in force nowhere.
+    fn roots_problems(&self) -> Vec<Problem> {
+        let held = self
+            .in_force
+            .get(CONFIGURATION)
+            .into_iter()
+            .flat_map(|space| space.values())
+            .flatten();
+        let configs = held.filter_map(|held| match &held.object.kind {
+            Kind::ConfigMap(_, Some(config)) => Some((held, config)),
+            _ => None,
+        });
+        let mut problems = Vec::new();
+        for (held, config) in configs {
+            let entries = config.ca_certificates.iter().enumerate();
+            for (at, entry) in entries.filter(|(_, entry)| !entry.pem.is_empty()) {
+                let Err(why) = identity::Anchors::check(&entry.pem) else {
+                    continue;
+                };
+                let message = format!(
+                    "`caCertificates[{at}].pem` is accepted, and what cannot be used of it is not in force: {why}"
+                );
+                let problem = Problem::new(Severity::Error, UNUSABLE_ROOTS, message)
+                    .remedy("give roots that can be verified by, or take them out");
+                problems.push(held.object.problem(problem, "data.mesh"));
+            }
+        }
+        problems
+    }
+
     /// What MeshConfig wants and cannot have while the mesh runs.
-    pub(crate) fn trust_domain_problem(&self) -> Option<Problem> {
+    fn trust_domain_problem(&self) -> Option<Problem> {
         let held = self.in_force.get(CONFIGURATION)?.values().flatten();
         held.into_iter().find_map(|held| {
             let Kind::ConfigMap(_, Some(config)) = &held.object.kind else {

@@ -10,6 +10,9 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::Broken;
+use crate::wire::Coming;
+
 /// The body of a message.
 pub struct Body {
     source: Source,
@@ -20,6 +23,7 @@ enum Source {
     Empty,
     Whole(Bytes),
     Stream(Incoming),
+    Multiplexed(Coming),
     /// What has been read ahead, and what comes after it.
     Resumed(Box<Resumed>),
 }
@@ -116,10 +120,20 @@ pub enum BodyEnd {
 pub enum BodyError {
     /// The sender broke off, or framed it wrongly.
     #[error("the body broke off: {0}")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Broken),
     /// [`Tap::poll_stop`] said so.
     #[error("the body was stopped")]
     Stopped,
+}
+
+impl BodyError {
+    /// What a stream of HTTP/2 that was to carry the body ends with.
+    pub(crate) fn code(&self) -> http2::Code {
+        match self {
+            Self::Broken(broken) => broken.code(),
+            Self::Stopped => http2::Code::INTERNAL_ERROR,
+        }
+    }
 }
 
 impl Body {
@@ -144,6 +158,7 @@ impl Body {
             Source::Empty => true,
             Source::Whole(bytes) => bytes.is_empty(),
             Source::Stream(stream) => http_body::Body::is_end_stream(stream),
+            Source::Multiplexed(stream) => stream.is_over(),
             Source::Resumed(resumed) => {
                 resumed.ahead.is_empty() && resumed.trailers.is_none() && resumed.rest.is_over()
             }
@@ -210,7 +225,11 @@ impl Body {
             }
             Source::Stream(stream) => {
                 let frame = std::task::ready!(http_body::Body::poll_frame(Pin::new(stream), context));
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
+            }
+            Source::Multiplexed(stream) => {
+                let frame = std::task::ready!(stream.poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
             }
             Source::Resumed(resumed) => {
                 if !resumed.ahead.is_empty() {
@@ -242,6 +261,12 @@ impl From<String> for Body {
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         Self::of(Source::Whole(bytes))
+    }
+}
+
+impl From<Coming> for Body {
+    fn from(stream: Coming) -> Self {
+        Self::of(Source::Multiplexed(stream))
     }
 }
 
@@ -301,6 +326,7 @@ impl http_body::Body for Body {
             Source::Empty => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             Source::Stream(stream) => http_body::Body::size_hint(stream),
+            Source::Multiplexed(stream) => stream.left().map_or_else(SizeHint::new, SizeHint::with_exact),
             Source::Resumed(resumed) => {
                 let ahead = u64::try_from(resumed.ahead.len()).unwrap_or(u64::MAX);
                 let rest = http_body::Body::size_hint(&resumed.rest);

@@ -1,15 +1,16 @@
 //! The asking side.
 
 mod loan;
+mod multiplexed;
 
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Uri, header};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::header;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::limits::{CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_BUFFER, MAX_HEAD, STREAM_WINDOW};
-use crate::{Body, Request, Response, Upgrade, Version};
+use crate::limits::{MAX_BUFFER, MAX_HEAD};
+use crate::{Body, Broken, Request, Response, Upgrade, Version};
 use loan::{Lent, Loan};
+use multiplexed::Multiplexed;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +20,7 @@ pub enum ClientError {
     Authority,
     /// The connection ended or broke before a response.
     #[error("the connection ended before a response: {0}")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Broken),
     /// The response is not HTTP, or is framed in two ways.
     #[error("the response is malformed")]
     Malformed,
@@ -44,7 +45,7 @@ pub struct Sender(Inner);
 enum Inner {
     /// And whether it has had a response.
     Http1(hyper::client::conn::http1::SendRequest<Lent>, bool),
-    Http2(hyper::client::conn::http2::SendRequest<Lent>),
+    Http2(Multiplexed),
 }
 
 /// Starts to speak HTTP on a stream. The connection lives on a task of its own until it ends or all senders are gone.
@@ -61,7 +62,7 @@ where
                 .max_buf_size(MAX_BUFFER.max(MAX_HEAD))
                 .handshake(TokioIo::new(io))
                 .await
-                .map_err(ClientError::Broken)?;
+                .map_err(|error| ClientError::Broken(error.into()))?;
             tokio::spawn(async move {
                 if let Err(error) = connection.with_upgrades().await {
                     tracing::debug!(%error, "a connection to a server ended");
@@ -69,25 +70,7 @@ where
             });
             Ok(Sender(Inner::Http1(sender, false)))
         }
-        Version::Http2 => {
-            let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-                .max_send_buf_size(MAX_BUFFER)
-                .keep_alive_interval(KEEP_ALIVE)
-                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-                .handshake(TokioIo::new(io))
-                .await
-                .map_err(ClientError::Broken)?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection to a server ended");
-                }
-            });
-            Ok(Sender(Inner::Http2(sender)))
-        }
+        Version::Http2 => Ok(Sender(Inner::Http2(multiplexed::start(io)))),
     }
 }
 
@@ -104,7 +87,7 @@ impl Sender {
     pub fn is_ready(&self) -> bool {
         match &self.0 {
             Inner::Http1(sender, _) => sender.is_ready(),
-            Inner::Http2(sender) => sender.is_ready(),
+            Inner::Http2(sender) => sender.is_open(),
         }
     }
 
@@ -112,7 +95,7 @@ impl Sender {
     pub fn is_closed(&self) -> bool {
         match &self.0 {
             Inner::Http1(sender, _) => sender.is_closed(),
-            Inner::Http2(sender) => sender.is_closed(),
+            Inner::Http2(sender) => !sender.is_open(),
         }
     }
 
@@ -129,11 +112,13 @@ impl Sender {
     /// # Errors
     /// The connection has ended.
     pub async fn ready(&mut self) -> Result<(), ClientError> {
-        let ready = match &mut self.0 {
-            Inner::Http1(sender, _) => sender.ready().await,
-            Inner::Http2(sender) => sender.ready().await,
-        };
-        ready.map_err(ClientError::Broken)
+        match &mut self.0 {
+            Inner::Http1(sender, _) => {
+                let ready = sender.ready().await;
+                ready.map_err(|error| ClientError::Broken(error.into()))
+            }
+            Inner::Http2(sender) => sender.ready(),
+        }
     }
 
     /// Sends a request in the form that handlers get it: path in the target, authority in `host`.
@@ -141,14 +126,12 @@ impl Sender {
     /// # Errors
     /// There is no response; the request comes back where it may be sent again.
     pub async fn send(&mut self, request: Request) -> Result<Response, Unsent> {
-        let mut response = match &mut self.0 {
-            Inner::Http1(sender, used) => {
-                let response = send_http1(sender, *used, request).await?;
-                *used = true;
-                response
-            }
-            Inner::Http2(sender) => send_http2(sender, request).await?,
+        let (sender, used) = match &mut self.0 {
+            Inner::Http1(sender, used) => (sender, used),
+            Inner::Http2(sender) => return sender.send(request).await,
         };
+        let mut response = send_http1(sender, *used, request).await?;
+        *used = true;
         let headers = response.headers();
         if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
             return Err(Unsent {
@@ -181,66 +164,11 @@ async fn send_http1(
         let head = unsent.or_else(|| again.filter(|_| met_the_end));
         Unsent {
             request: loan.back(head),
-            error: ClientError::Broken(error),
-        }
-    })
-}
-
-async fn send_http2(
-    sender: &mut hyper::client::conn::http2::SendRequest<Lent>,
-    request: Request,
-) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
-    let (head, body) = request.into_parts();
-    // The codec keeps nothing of a request that it has begun with, also where the server then refuses to look at it.
-    let again = head.clone();
-    let (loan, lent) = Loan::of(body);
-    let request = for_http2(http::Request::from_parts(head, lent))?;
-    sender.try_send_request(request).await.map_err(|mut failed| {
-        let unsent = failed.take_message().is_some();
-        let error = failed.into_error();
-        Unsent {
-            request: loan.back((unsent || was_not_looked_at(&error)).then_some(again)),
-            error: ClientError::Broken(error),
+            error: ClientError::Broken(error.into()),
         }
     })
 }
 
 fn is_io(error: &hyper::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
-}
-
-/// Whether the server has said that it did not look at the request (RFC 9113, 8.7).
-fn was_not_looked_at(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| {
-        let went_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        error.is_remote() && (went_away || refused)
-    })
-}
-
-/// `host` becomes `:authority`.
-fn for_http2(mut request: http::Request<Lent>) -> Result<http::Request<Lent>, Unsent> {
-    let host = request.headers_mut().remove(header::HOST);
-    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let target = request.uri().path_and_query().cloned();
-    let uri = authority.and_then(|authority| {
-        Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(authority)
-            .path_and_query(target.unwrap_or_else(|| PathAndQuery::from_static("/")))
-            .build()
-            .ok()
-    });
-    match uri {
-        Some(uri) => {
-            *request.uri_mut() = uri;
-            *request.version_mut() = http::Version::HTTP_2;
-            Ok(request)
-        }
-        None => Err(Unsent {
-            error: ClientError::Authority,
-            request: None,
-        }),
-    }
 }

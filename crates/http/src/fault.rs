@@ -87,6 +87,49 @@ faults! {
     HeadTimeout = 408, "request_header_timeout", "the head did not arrive in time";
 }
 
+/// What broke a connection or a message, in the codec's words.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Broken(#[from] pub(crate) Codec);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Codec {
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Stream(#[from] http2::StreamError),
+    #[error(transparent)]
+    Gone(#[from] http2::Gone),
+}
+
+impl From<hyper::Error> for Broken {
+    fn from(error: hyper::Error) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<http2::StreamError> for Broken {
+    fn from(error: http2::StreamError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<http2::Gone> for Broken {
+    fn from(gone: http2::Gone) -> Self {
+        Self(gone.into())
+    }
+}
+
+impl Broken {
+    /// What the stream of somebody else ends with for its sake.
+    pub(crate) fn code(&self) -> http2::Code {
+        match &self.0 {
+            Codec::Stream(error) => error.code(),
+            Codec::Http1(_) | Codec::Gone(_) => http2::Code::INTERNAL_ERROR,
+        }
+    }
+}
+
 impl Fault {
     /// The reason that the access log gives.
     pub fn reason(self) -> Reason {

@@ -15,7 +15,7 @@ pub(crate) use gate::{Gate, REFUSED_METHOD, Shared, Verdict};
 pub(crate) use head::{METHODS, valid_host};
 
 use head::{Framing, Head};
-use line::Line;
+use line::{Line, plain};
 
 /// Where in the stream of requests a connection stands.
 #[derive(Debug, Default)]
@@ -239,7 +239,9 @@ fn after_data(left: u64, chunked: bool, then: After) -> State {
 /// The end of the head that starts here, just past its empty line. `seen` bytes are known to hold no end and no fault.
 fn head_end(bytes: &[u8], seen: usize) -> Result<Option<usize>, Fault> {
     let mut at = seen.saturating_sub(3);
-    while let Some(byte) = bytes.get(at) {
+    loop {
+        at += plain(bytes.get(at..).unwrap_or_default());
+        let Some(byte) = bytes.get(at) else { break };
         match byte {
             b'\n' if at == 0 || bytes.get(at - 1) != Some(&b'\r') => return Err(Fault::BareLineEnd),
             b'\n' if at >= 3 && bytes.get(at - 3..at) == Some(b"\r\n\r") => {

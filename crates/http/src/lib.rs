@@ -14,20 +14,20 @@ mod front;
 pub mod grpc;
 pub mod limits;
 pub mod pages;
-mod rewind;
 mod server;
 pub mod sniff;
 mod tunnel;
 mod upgrade;
+mod wire;
 
 pub use body::{Ahead, Body, BodyEnd, BodyError, Tap};
 pub use client::{ClientError, Sender, Unsent, handshake};
-pub use fault::Fault;
+pub use fault::{Broken, Fault};
 pub use front::Front;
 pub use http::uri::Authority;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-pub use rewind::Rewind;
 pub use server::{Abort, Handler, Protocol, ServeError, ServeOptions, serve};
+pub use sniff::Rewind;
 pub use tunnel::{Connect, Tunnel, TunnelError, Tunnels, open_tunnel, serve_tunnels};
 pub use upgrade::{Upgrade, UpgradeError, Upgraded, take_upgrade};
 

@@ -1,4 +1,6 @@
-//! Metrics and health of a part, over HTTP without TLS: read-only, and nothing else answers.
+//! Metrics and health of a part, over HTTP without TLS: read-only, for whom a [`Guard`] admits, and nothing else answers.
+
+mod guard;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use crate::{
     Abort, Body, Fault, Handler, HeaderValue, Method, Protocol, Request, Response, ServeOptions, StatusCode,
     header, serve,
 };
+
+pub use guard::Guard;
 
 /// How long to wait before accepting again when the system refuses (out of descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -43,14 +47,17 @@ pub async fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String
     Ok(listeners)
 }
 
-/// Answers at a listener, for ever.
-pub async fn answer(listener: TcpListener, pages: Arc<impl Pages>) {
+/// Answers those that may read, at a listener, for ever. To others the connection is reset without a byte.
+pub async fn answer(listener: TcpListener, pages: Arc<impl Pages>, guard: Arc<Guard>) {
     let places = Arc::new(Semaphore::new(MAX_PAGE_CONNECTIONS));
     let desk = Arc::new(Desk(pages));
     // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                let Some(stream) = admitted(stream, peer, &guard) else {
+                    continue;
+                };
                 let desk = Arc::clone(&desk);
                 tokio::spawn(async move {
                     connection(stream, desk).await;
@@ -63,6 +70,18 @@ pub async fn answer(listener: TcpListener, pages: Arc<impl Pages>) {
             }
         }
     }
+}
+
+/// The connection, if whose it is may read.
+fn admitted(stream: TcpStream, peer: SocketAddr, guard: &Guard) -> Option<TcpStream> {
+    let own = stream.local_addr().ok()?;
+    if guard.admits(peer, own) {
+        return Some(stream);
+    }
+    guard.refused(peer.ip(), own);
+    // A reset cannot be taken for an empty answer.
+    let _ = stream.set_zero_linger();
+    None
 }
 
 async fn connection(stream: TcpStream, desk: Arc<Desk<impl Pages>>) {
@@ -152,7 +171,7 @@ mod tests {
         let listener = listeners.into_iter().next().unwrap();
         let address = listener.local_addr().unwrap();
         let missing = missing.iter().map(|what| (*what).to_owned()).collect();
-        let serving = tokio::spawn(answer(listener, Arc::new(Waiting(missing))));
+        let serving = tokio::spawn(answer(listener, Arc::new(Waiting(missing)), Arc::default()));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();

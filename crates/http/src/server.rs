@@ -1,5 +1,7 @@
 //! The answering side.
 
+mod multiplexed;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,15 +10,12 @@ use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use crate::front::{Gate, REFUSED_METHOD, Shared, Verdict, valid_host};
-use crate::limits::{
-    CONNECTION_WINDOW, HEAD_TIMEOUT, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, LAST_REQUEST, MAX_BUFFER, MAX_FIELDS,
-    MAX_HEAD, MAX_PENDING_RESETS, MAX_STREAMS, STREAM_WINDOW,
-};
-use crate::{Fault, Request, Response, Rewind, Upgrade, sniff};
+use crate::front::{Gate, REFUSED_METHOD, Shared, Verdict};
+use crate::limits::{HEAD_TIMEOUT, LAST_REQUEST, MAX_BUFFER, MAX_HEAD};
+use crate::{Broken, Fault, Request, Response, Rewind, Upgrade, sniff};
 
 /// What a connection is to be read as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +63,7 @@ pub enum ServeError {
     Timeout,
     /// It broke, or was not HTTP.
     #[error("the connection broke: {0}")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Broken),
     /// The stream below failed.
     #[error("the stream failed: {0}")]
     Io(#[from] std::io::Error),
@@ -89,13 +88,13 @@ where
 {
     match protocol {
         Protocol::Http1 => http1(io, options, handler, drain).await,
-        Protocol::Http2 => http2(io, handler, drain).await,
+        Protocol::Http2 => multiplexed::serve(io, handler, drain).await,
         Protocol::Detect => {
             let first = tokio::time::timeout(HEAD_TIMEOUT, first_bytes(&mut io));
             let (first, is_http2) = first.await.map_err(|_| ServeError::Timeout)??;
             let io = Rewind::new(first, io);
             if is_http2 {
-                http2(io, handler, drain).await
+                multiplexed::serve(io, handler, drain).await
             } else {
                 http1(io, options, handler, drain).await
             }
@@ -169,41 +168,8 @@ where
         Ok(()) if shared.cut() => Err(ServeError::Cut),
         Ok(()) => Ok(()),
         Err(_) if shared.fault().is_some() => Ok(()),
-        Err(error) => Err(ServeError::Broken(error)),
+        Err(error) => Err(ServeError::Broken(error.into())),
     }
-}
-
-async fn http2<IO, H>(io: IO, handler: Arc<H>, drain: impl Future<Output = ()>) -> Result<(), ServeError>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Handler,
-{
-    let service = hyper::service::service_fn(move |request| {
-        let handler = Arc::clone(&handler);
-        Box::pin(async move { answer_http2(request, handler.as_ref()).await })
-    });
-    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-        .max_send_buf_size(MAX_BUFFER)
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
-    let mut drain = pin!(drain);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.as_mut() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    ended.map_err(ServeError::Broken)
 }
 
 async fn answer_http1<H: Handler>(
@@ -242,25 +208,6 @@ async fn answer_http1<H: Handler>(
     answer
 }
 
-async fn answer_http2<H: Handler>(
-    mut request: hyper::Request<Incoming>,
-    handler: &H,
-) -> Result<Response, Abort> {
-    let fault = match *request.method() {
-        Method::CONNECT => Some(Fault::Connect),
-        _ => unexpected(&request)
-            .or_else(|| too_many(&request))
-            .or_else(|| authority(&mut request).err())
-            .or_else(|| origin_form(&mut request).err()),
-    };
-    if let Some(fault) = fault {
-        handler.refused(fault);
-        return Ok(fault.response(false));
-    }
-    join_cookies(&mut request);
-    handler.request(request.map(crate::Body::from)).await
-}
-
 /// Whether the front waits for a verdict: what it does not wait for must leave none, or the next one that asks gets it.
 fn asks_to_upgrade(request: &hyper::Request<Incoming>) -> bool {
     let options = request.headers().get_all(header::CONNECTION).into_iter();
@@ -271,44 +218,15 @@ fn asks_to_upgrade(request: &hyper::Request<Incoming>) -> bool {
 }
 
 /// Expectations: the codec answers `100-continue` once the body is wanted; others nobody here can meet.
-fn unexpected(request: &hyper::Request<Incoming>) -> Option<Fault> {
+fn unexpected<B>(request: &http::Request<B>) -> Option<Fault> {
     let mut expected = request.headers().get_all(header::EXPECT).iter();
     expected
         .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
         .then_some(Fault::Expectation)
 }
 
-fn too_many(request: &hyper::Request<Incoming>) -> Option<Fault> {
-    (request.headers().len() > MAX_FIELDS).then_some(Fault::TooManyFields)
-}
-
-/// HTTP/2: `:authority` and `host` must agree, and one of them must be there. Afterwards `host` is.
-fn authority(request: &mut hyper::Request<Incoming>) -> Result<(), Fault> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next().cloned();
-    if hosts.next().is_some() {
-        return Err(Fault::SeveralHosts);
-    }
-    let authority = request.uri().authority().map(|a| a.as_str().to_owned());
-    let chosen = match (authority, host) {
-        (None, None) => return Err(Fault::MissingHost),
-        (None, Some(host)) => host,
-        (Some(authority), host) => {
-            if host.is_some_and(|h| !h.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
-                return Err(Fault::HostMismatch);
-            }
-            HeaderValue::try_from(authority).map_err(|_| Fault::Host)?
-        }
-    };
-    if !valid_host(chosen.as_bytes()) {
-        return Err(Fault::Host);
-    }
-    request.headers_mut().insert(header::HOST, chosen);
-    Ok(())
-}
-
 /// Leaves the path and the query of the target, and nothing else.
-fn origin_form(request: &mut hyper::Request<Incoming>) -> Result<(), Fault> {
+fn origin_form<B>(request: &mut http::Request<B>) -> Result<(), Fault> {
     let is_options = *request.method() == Method::OPTIONS;
     let target = request.uri().path_and_query().cloned();
     let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -318,20 +236,4 @@ fn origin_form(request: &mut hyper::Request<Incoming>) -> Result<(), Fault> {
     }
     *request.uri_mut() = Uri::from(target);
     Ok(())
-}
-
-/// HTTP/2 may cut cookies into fields of their own; everybody else wants one (RFC 9113, 8.2.3).
-fn join_cookies(request: &mut hyper::Request<Incoming>) {
-    let crumbs: Vec<_> = request.headers().get_all(header::COOKIE).iter().collect();
-    if crumbs.len() < 2 {
-        return;
-    }
-    let joined = crumbs
-        .iter()
-        .map(|c| c.as_bytes())
-        .collect::<Vec<_>>()
-        .join(&b"; "[..]);
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        request.headers_mut().insert(header::COOKIE, value);
-    }
 }

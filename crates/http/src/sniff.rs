@@ -1,6 +1,10 @@
 //! What a client's first bytes are (semantics 9): total, and blind to how they were cut into segments.
 
+mod rewind;
+
 use crate::front::METHODS;
+
+pub use rewind::Rewind;
 
 /// The first bytes of every HTTP/2 connection.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

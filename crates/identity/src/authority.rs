@@ -185,6 +185,7 @@ impl CaClient {
                 anchors,
                 domains: None,
                 bundles: Arc::default(),
+                memory: Arc::default(),
                 expected: Some(Arc::from([id.clone()])),
             }),
             CaName::Dns(_) => Arc::new(Named(anchors)),

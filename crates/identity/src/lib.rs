@@ -22,6 +22,6 @@ mod verify;
 pub use authority::{CaClient, CaName, CertificateAuthority, Signing, TokenFile};
 pub use clock::{Clock, SystemClock};
 pub use error::{IssueError, PeerProblem, RootsError, TlsError};
-pub use store::{CertificateStatus, Store, StoreOptions};
-pub use tls::{Accepted, ClientStream, Connected, PeerIdentity};
+pub use store::{CertificateStatus, Standing, Store, StoreOptions};
+pub use tls::{Accepted, ClientStream, Connected, PeerIdentity, ServerStream};
 pub use verify::{Anchors, ListStatus, Purpose, crypto};

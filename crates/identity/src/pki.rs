@@ -196,6 +196,12 @@ pub fn facts(der: &[u8]) -> Result<Facts, FactsError> {
     })
 }
 
+/// The last second in which a certificate is valid, Unix seconds; `None` where it cannot be read.
+pub(crate) fn end(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// The one URI of a certificate's subject alternative names.
 pub(crate) fn uri<'a>(certificate: &X509Certificate<'a>) -> Result<&'a str, FactsError> {
     let sans = certificate

@@ -4,6 +4,7 @@
 
 mod given;
 mod owner;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use crate::authority::{CertificateAuthority, TokenFile};
 use crate::clock::{Clock, SystemClock, Time};
 use crate::error::{IssueError, RootsError, TlsError};
 use crate::pki::{self, Fingerprint};
-use crate::tls::{self, Accepted, Connected, PeerIdentity};
+use crate::tls::{self, Accepted, Connected, Judged, PeerIdentity};
 use crate::verify::{self, Anchors, Peers, Trust, Versions};
 use owner::{Command, Owner};
+pub use standing::Standing;
 
 /// Commands that wait for the owner.
 const QUEUE: usize = 256;
@@ -121,6 +123,8 @@ struct Current {
 
 struct Configs {
     trust: Arc<Trust>,
+    /// SHA-256 of the own leaf.
+    leaf: [u8; 32],
     server: ServerConfig,
     client: ClientConfig,
 }
@@ -221,11 +225,7 @@ impl Store {
     }
 
     fn change(&self, edit: impl Fn(&mut Trust)) {
-        self.shared.trust.rcu(|trust| {
-            let mut next = Trust::clone(trust);
-            edit(&mut next);
-            next
-        });
+        self.shared.trust.rcu(|trust| trust.changed(&edit));
     }
 
     /// Sees to it that there is a certificate, and returns once there is. From then on it is renewed at half life,
@@ -295,9 +295,20 @@ impl Store {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut config = self.configs(id)?.server.clone();
+        let configs = self.configs(id)?;
+        let mut config = configs.server.clone();
         config.alpn_protocols = owned(alpn);
-        tls::accept(config, io).await
+        let (stream, peer) = tls::accept(config, io, &self.judged(&configs)).await?;
+        let (_, connection) = stream.get_ref();
+        let sni = connection.server_name().map(str::to_owned);
+        let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
+        Ok(Accepted {
+            standing: Standing::of(id, &configs, &peer),
+            stream,
+            peer,
+            sni,
+            alpn,
+        })
     }
 
     /// Begins TLS as the workload `id`; the peer must prove one of `expected`. An empty `sni` sends none.
@@ -326,7 +337,22 @@ impl Store {
         config
             .dangerous()
             .set_certificate_verifier(Arc::new(peers(&configs.trust, expected)));
-        tls::connect(config, io, sni).await
+        let (stream, peer) = tls::connect(config, io, sni, &self.judged(&configs)).await?;
+        let (_, connection) = stream.get_ref();
+        let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
+        Ok(Connected {
+            standing: Standing::of(id, &configs, &peer),
+            stream,
+            peer,
+            alpn,
+        })
+    }
+
+    fn judged<'s>(&'s self, configs: &'s Configs) -> Judged<'s> {
+        Judged {
+            memory: &configs.trust.memory,
+            clock: self.shared.options.clock.as_ref(),
+        }
     }
 
     /// The proof for a caller whose workload stands behind this very proxy: its certificate is here and valid.
@@ -335,6 +361,14 @@ impl Store {
     /// There is no certificate yet.
     pub fn local_peer(&self, id: &SpiffeId) -> Result<PeerIdentity, TlsError> {
         Ok(self.current(id)?.peer.clone())
+    }
+
+    /// The SHA-256 of an identity's certificate, DER.
+    ///
+    /// # Errors
+    /// There is no certificate yet.
+    pub fn leaf_of(&self, id: &SpiffeId) -> Result<[u8; 32], TlsError> {
+        Ok(*self.current(id)?.peer.leaf_sha256())
     }
 
     fn current(&self, id: &SpiffeId) -> Result<Arc<Current>, TlsError> {
@@ -372,6 +406,7 @@ impl Store {
         let client = verify::client_config(nobody, Some(certified), versions, time).map_err(fail)?;
         let configs = Arc::new(Configs {
             trust,
+            leaf: *current.peer.leaf_sha256(),
             server,
             client,
         });
@@ -393,6 +428,7 @@ fn peers(trust: &Trust, expected: &[SpiffeId]) -> Peers {
         domains: Some(trust.domains.clone()),
         bundles: Arc::clone(&trust.bundles),
         expected: Some(Arc::from(expected)),
+        memory: Arc::clone(&trust.memory),
     }
 }
 

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use model::SpiffeId;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{ClientConfig, CommonState, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::clock::Clock;
 use crate::error::{PeerProblem, TlsError};
 use crate::pki;
+use crate::store::Standing;
+use crate::verify::{Chain, Memory, Purpose};
 
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +26,14 @@ pub struct PeerIdentity {
     id: SpiffeId,
     leaf_sha256: [u8; 32],
     subject: String,
+    /// The last second in which what was proven holds, Unix seconds.
+    until: i64,
+}
+
+/// Where a handshake finds what its peer's chain came to.
+pub(crate) struct Judged<'s> {
+    pub(crate) memory: &'s Memory,
+    pub(crate) clock: &'s dyn Clock,
 }
 
 impl PeerIdentity {
@@ -41,26 +52,44 @@ impl PeerIdentity {
         &self.subject
     }
 
+    /// The last second in which what was proven holds, Unix seconds: nothing of the chain ends before, and no revocation
+    /// list that it was held against.
+    pub(crate) fn until(&self) -> i64 {
+        self.until
+    }
+
     /// Two workloads of one proxy: both identities are the proxy's own to prove, so no handshake is needed.
-    /// `leaf` is the DER of the certificate that the caller would have shown.
-    pub(crate) fn local(id: SpiffeId, leaf: &[u8]) -> Self {
+    /// `leaf` is the DER of the certificate that the caller would have shown, and `until` its end.
+    pub(crate) fn local(id: SpiffeId, leaf: &[u8], until: i64) -> Self {
         Self {
             id,
             leaf_sha256: sha256(leaf),
             subject: String::new(),
+            until,
         }
     }
 
-    fn of(connection: &CommonState) -> Result<Self, TlsError> {
-        let leaf = connection
-            .peer_certificates()
-            .and_then(|c| c.first())
-            .ok_or(TlsError::Peer(PeerProblem::Missing))?;
+    fn of(connection: &CommonState, purpose: Purpose, judged: &Judged<'_>) -> Result<Self, TlsError> {
+        let missing = TlsError::Peer(PeerProblem::Missing);
+        let chain = connection.peer_certificates().and_then(<[_]>::split_first);
+        let (leaf, sent) = chain.ok_or(missing)?;
+        let leaf_sha256 = sha256(leaf);
+        let now = UnixTime::since_unix_epoch(judged.clock.now());
+        if let Some(known) = judged.memory.recall(&Chain::of(purpose, leaf, sent), now) {
+            return Ok(Self {
+                id: known.facts.id.clone(),
+                leaf_sha256,
+                subject: known.facts.subject.clone(),
+                until: known.until,
+            });
+        }
+        // It was pushed out within the handshake: what it was found good for is not known any more.
         let facts = pki::facts(leaf).map_err(|e| TlsError::Peer(PeerProblem::Identity(e)))?;
         Ok(Self {
             id: facts.id,
-            leaf_sha256: sha256(leaf),
+            leaf_sha256,
             subject: facts.subject,
+            until: i64::MIN,
         })
     }
 }
@@ -76,17 +105,22 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
+/// The bytes inside a connection that came in.
+pub type ServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
+
 /// A connection that came in, its peer proven.
 #[derive(Debug)]
 pub struct Accepted<IO> {
     /// The bytes inside.
-    pub stream: tokio_rustls::server::TlsStream<IO>,
+    pub stream: ServerStream<IO>,
     /// Who called.
     pub peer: PeerIdentity,
     /// The name that the caller asked for.
     pub sni: Option<String>,
     /// The application protocol that was agreed.
     pub alpn: Option<Vec<u8>>,
+    /// What both proofs rest on.
+    pub standing: Standing,
 }
 
 /// The bytes inside a connection that went out.
@@ -101,9 +135,15 @@ pub struct Connected<IO> {
     pub peer: PeerIdentity,
     /// The application protocol that was agreed.
     pub alpn: Option<Vec<u8>>,
+    /// What both proofs rest on.
+    pub standing: Standing,
 }
 
-pub(crate) async fn accept<IO>(config: ServerConfig, io: IO) -> Result<Accepted<IO>, TlsError>
+pub(crate) async fn accept<IO>(
+    config: ServerConfig,
+    io: IO,
+    judged: &Judged<'_>,
+) -> Result<(ServerStream<IO>, PeerIdentity), TlsError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -113,23 +153,16 @@ where
         Ok(Err(error)) => return Err(TlsError::from_io(&error)),
         Ok(Ok(stream)) => stream,
     };
-    let (_, connection) = stream.get_ref();
-    let peer = PeerIdentity::of(connection)?;
-    let sni = connection.server_name().map(str::to_owned);
-    let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
-    Ok(Accepted {
-        stream,
-        peer,
-        sni,
-        alpn,
-    })
+    let peer = PeerIdentity::of(stream.get_ref().1, Purpose::Client, judged)?;
+    Ok((stream, peer))
 }
 
 pub(crate) async fn connect<IO>(
     mut config: ClientConfig,
     io: IO,
     sni: &str,
-) -> Result<Connected<IO>, TlsError>
+    judged: &Judged<'_>,
+) -> Result<(ClientStream<IO>, PeerIdentity), TlsError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -145,8 +178,6 @@ where
         Ok(Err(error)) => return Err(TlsError::from_io(&error)),
         Ok(Ok(stream)) => stream,
     };
-    let (_, connection) = stream.get_ref();
-    let peer = PeerIdentity::of(connection)?;
-    let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
-    Ok(Connected { stream, peer, alpn })
+    let peer = PeerIdentity::of(stream.get_ref().1, Purpose::Server, judged)?;
+    Ok((stream, peer))
 }

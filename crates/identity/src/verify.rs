@@ -2,8 +2,10 @@
 
 mod certificate;
 mod constraints;
+mod memory;
 mod path;
 mod revocation;
+mod strict;
 mod svid;
 #[cfg(test)]
 mod tests;
@@ -27,8 +29,9 @@ use rustls::{
 };
 
 use crate::error::PeerProblem;
-use crate::pki::{self, Fingerprint};
+use crate::pki::{self, Facts, Fingerprint};
 
+pub(crate) use memory::{Chain, Memory};
 pub use path::{Anchors, Purpose};
 pub use revocation::ListStatus;
 pub(crate) use svid::read as svid;
@@ -117,6 +120,21 @@ pub(crate) struct Trust {
     pub(crate) v12: bool,
     /// The suites of TLS 1.2 by OpenSSL's names; empty means [`crypto`]'s.
     pub(crate) suites: Vec<String>,
+    /// Chains that were found good by all of this.
+    pub(crate) memory: Arc<Memory>,
+    /// Goes up with each change.
+    pub(crate) version: u64,
+}
+
+impl Trust {
+    /// The same in another state, in which nothing has been judged yet.
+    pub(crate) fn changed(&self, edit: impl Fn(&mut Self)) -> Self {
+        let mut next = self.clone();
+        edit(&mut next);
+        next.memory = Arc::default();
+        next.version = self.version.saturating_add(1);
+        next
+    }
 }
 
 fn problem(error: webpki::Error) -> PeerProblem {
@@ -144,6 +162,8 @@ pub(crate) struct Peers {
     pub(crate) bundles: Arc<BTreeMap<TrustDomain, Anchors>>,
     /// `None` where anyone of the trust domains may be there: who it is, is for policy to judge.
     pub(crate) expected: Option<Arc<[SpiffeId]>>,
+    /// Chains that were found good by all of the above but `expected`.
+    pub(crate) memory: Arc<Memory>,
 }
 
 impl Peers {
@@ -154,6 +174,29 @@ impl Peers {
         now: UnixTime,
         purpose: Purpose,
     ) -> Result<(), PeerProblem> {
+        let chain = Chain::of(purpose, leaf, intermediates);
+        let known = match self.memory.recall(&chain, now) {
+            Some(known) => known,
+            None => {
+                let (facts, until) = self.verify(leaf, intermediates, now, purpose)?;
+                self.memory.keep(chain, facts, now, until)
+            }
+        };
+        let id = &known.facts.id;
+        if self.expected.as_ref().is_some_and(|e| !e.contains(id)) {
+            return Err(PeerProblem::Unexpected(id.clone()));
+        }
+        Ok(())
+    }
+
+    /// Who it is, by the roots that may say so, and until when that holds.
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        purpose: Purpose,
+    ) -> Result<(Facts, i64), PeerProblem> {
         // Which roots may vouch for it, is said by the name that it claims; that they do is verified then.
         let claimed = pki::facts(leaf).ok().map(|facts| facts.id.trust_domain().clone());
         let own = self
@@ -161,22 +204,21 @@ impl Peers {
             .as_ref()
             .is_none_or(|d| claimed.as_ref().is_some_and(|td| d.contains(td)));
         let bundle = claimed.as_ref().and_then(|td| self.bundles.get(td));
-        let by = |anchors: &Anchors| anchors.verify_identity(leaf, intermediates, now, purpose);
-        let facts = match (own, bundle) {
-            (true, None) => by(&self.anchors)?,
-            (true, Some(bundle)) => by(&self.anchors).or_else(|problem| by(bundle).map_err(|_| problem))?,
-            (false, Some(bundle)) => by(bundle)?,
+        let by = |anchors: &Anchors| {
+            let facts = anchors.verify_identity(leaf, intermediates, now, purpose)?;
+            let until = memory::good_until(anchors, leaf, intermediates, now);
+            Ok((facts, until))
+        };
+        match (own, bundle) {
+            (true, None) => by(&self.anchors),
+            (true, Some(bundle)) => by(&self.anchors).or_else(|problem| by(bundle).map_err(|_| problem)),
+            (false, Some(bundle)) => by(bundle),
             (false, None) => {
                 // Whole components are compared: `td` never stands for `td.evil` (ID-07).
-                let id = by(&self.anchors)?.id;
-                return Err(PeerProblem::TrustDomain(id.trust_domain().clone()));
+                let id = by(&self.anchors)?.0.id;
+                Err(PeerProblem::TrustDomain(id.trust_domain().clone()))
             }
-        };
-        let id = facts.id;
-        if self.expected.as_ref().is_some_and(|e| !e.contains(&id)) {
-            return Err(PeerProblem::Unexpected(id));
         }
-        Ok(())
     }
 }
 
@@ -312,6 +354,7 @@ pub(crate) fn server_config(
         domains: Some(trust.domains.clone()),
         bundles: Arc::clone(&trust.bundles),
         expected: None,
+        memory: Arc::clone(&trust.memory),
     };
     let mut config = ServerConfig::builder_with_details(provider(&trust.suites), time)
         .with_protocol_versions(versions(trust.v12))?

@@ -103,7 +103,7 @@ impl Authenticator {
 
     /// Verifies the tokens of a request. `now` is in seconds since 1970.
     ///
-    /// A request without a token passes with nothing proven (P56), and so does a CORS preflight, whose tokens are not
+    /// A request without a token passes with nothing proven (P56), unless a rule demands one, and so does a CORS preflight, whose tokens are not
     /// looked at (R26, JW-04): authorization then decides both without identity. Of several tokens each must be good; the
     /// claims are those of the first rule, by issuer, that took all tokens of its places.
     ///
@@ -142,6 +142,9 @@ impl Compiled {
         let verdicts: Vec<Verdict<'_>> = found.iter().map(|f| self.judge(f, now, memory)).collect();
         if verdicts.iter().any(|verdict| verdict.outcome.is_err()) {
             return Err(self.rejection(&verdicts));
+        }
+        if let Some(refused) = self.demanded(&verdicts, now, memory) {
+            return Err(refused);
         }
         if verdicts.is_empty() {
             return Ok(answer);
@@ -223,6 +226,23 @@ impl Compiled {
         first
     }
 
+    /// Why a request is refused whose tokens are all good: a rule demands one of its own (`presence: REQUIRED`), and at its
+    /// places there is none, or one of another issuer. What is at another rule's places does not stand in for it.
+    fn demanded(&self, verdicts: &[Verdict<'_>], now: u64, memory: &Memory) -> Option<Rejection> {
+        let demands = |(index, rule): (usize, &Rule)| {
+            (rule.required && self.taken_by(index, verdicts, now, memory).is_none()).then_some(index)
+        };
+        let index = self.rules.iter().enumerate().find_map(demands)?;
+        let shown = verdicts.iter().any(|verdict| self.reads(index, verdict));
+        let fault = if shown { Fault::Issuer } else { Fault::Missing };
+        let issuer = self.rules.get(index).map(|rule| rule.issuer.clone());
+        Some(Rejection::token(
+            fault,
+            issuer.filter(|issuer| !issuer.is_empty()),
+            self.strict,
+        ))
+    }
+
     fn reads(&self, rule: usize, verdict: &Verdict<'_>) -> bool {
         let location = self.locations.get(verdict.found.location);
         location.is_some_and(|location| location.rules.contains(&rule))
@@ -238,8 +258,11 @@ impl Compiled {
         let mut told = verdicts.iter().rev().find_map(failed);
         if !self.strict {
             let of_rule = |(index, rule): (usize, &Rule)| {
-                let here = verdicts.iter().rev().filter(|v| self.reads(index, v));
-                here.into_iter().find_map(|verdict| match &verdict.issuer {
+                let mut here = verdicts.iter().rev().filter(|v| self.reads(index, v)).peekable();
+                if rule.required && here.peek().is_none() {
+                    return Some((Fault::Missing, Some(index)));
+                }
+                here.find_map(|verdict| match &verdict.issuer {
                     Some(issuer) if !rule.is_for(issuer) => Some((Fault::Issuer, None)),
                     _ => failed(verdict),
                 })

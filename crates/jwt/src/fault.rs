@@ -28,6 +28,8 @@ macro_rules! faults {
 }
 
 faults! {
+    /// A rule demands a token (`presence: REQUIRED`), and none stands at its places.
+    Missing = "Jwt is missing",
     /// Not three parts, one of them empty, or longer than [`crate::MAX_TOKEN`]; also a scheme without a token (R24).
     Format = "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
     /// The header is not base64url in its one canonical form.
@@ -142,7 +144,17 @@ impl Rejection {
         }
     }
 
-    /// The header of that name, for a request that came by `scheme` (`http`, `https`); `None` where no token is at
+    /// Why, in the closed list.
+    pub fn reason(&self) -> Reason {
+        match (&self.policy, self.fault) {
+            (Some((_, reason)), _) => *reason,
+            (None, Some(Fault::Audience)) => Reason::JwtAudience,
+            (None, Some(Fault::Missing)) => Reason::JwtMissing,
+            (None, _) => Reason::JwtInvalid,
+        }
+    }
+
+    /// `WWW-Authenticate`, for a request that came by `scheme` (`http`, `https`); `None` where no token is at
     /// fault. Without the query in strict mode: it may hold the token (O-09).
     pub fn www_authenticate(&self, scheme: &str, request: &dyn RequestView) -> Option<String> {
         self.fault?;
@@ -165,7 +177,11 @@ impl Rejection {
         push("://", MAX_REALM);
         push(request.authority(), MAX_REALM);
         push(path, MAX_REALM);
-        value.push_str("\", error=\"invalid_token\"");
+        value.push('"');
+        // RFC 6750, 3.1: who has shown none is told of no error.
+        if self.fault != Some(Fault::Missing) {
+            value.push_str(", error=\"invalid_token\"");
+        }
         Some(value)
     }
 

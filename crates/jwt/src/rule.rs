@@ -55,6 +55,8 @@ pub(crate) struct Rule {
     pub(crate) issuer: String,
     pub(crate) fingerprint: Digest,
     pub(crate) forward: bool,
+    /// Whether a request must carry a token that this rule takes.
+    pub(crate) required: bool,
     pub(crate) payload_header: Option<String>,
     /// Header, and path of the claim.
     pub(crate) claim_headers: Vec<(String, String)>,
@@ -122,6 +124,7 @@ impl Rule {
             issuer: spec.issuer.clone(),
             fingerprint: fingerprint(spec, text.as_deref(), strict),
             forward: spec.forward_original_token,
+            required: spec.required,
             payload_header,
             claim_headers,
             delimited: spec.space_delimited_claims.clone(),

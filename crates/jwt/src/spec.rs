@@ -52,6 +52,9 @@ pub struct RuleSpec {
     /// `spaceDelimitedClaims`; `scope` and `permission` are split as well.
     #[serde(default)]
     pub space_delimited_claims: Vec<String>,
+    /// `presence: REQUIRED`: a request without a good token of this rule at one of its places is refused (4.2).
+    #[serde(default)]
+    pub required: bool,
     /// Whether symmetric algorithms are accepted (HS256, HS384, HS512). Off unless opted in (semantics 4.3 OURS).
     #[serde(default)]
     pub allow_hmac: bool,

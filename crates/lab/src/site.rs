@@ -2,14 +2,14 @@
 
 pub(crate) mod tokens;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use admin::RunDir;
 use capture::node::NodeSetup;
 use capture::{Netns, plan};
-use model::TrustDomain;
+use model::{Cidr, Profile, TrustDomain};
 
 use crate::process::with_source;
 use tokens::Tokens;
@@ -34,6 +34,8 @@ pub(crate) struct Site {
     pub(crate) nodes: Vec<Node>,
     pub(crate) tokens: Tokens,
     pub(crate) trust_domain: TrustDomain,
+    /// Who may read metrics and health pages besides their own machine.
+    pub(crate) readers: Vec<Cidr>,
     /// `--image`.
     pub(crate) images: Vec<(String, String)>,
     /// This program.
@@ -63,6 +65,24 @@ impl Node {
     /// Its addresses, IPv4 first.
     pub(crate) fn ips(&self) -> [IpAddr; 2] {
         [IpAddr::V4(self.setup.v4.0), IpAddr::V6(self.setup.v6.0)]
+    }
+}
+
+/// Who may read the pages of the parts, besides each part's own machine: the hub, where the operator stands, and the networks
+/// that are named; everybody with Istio's defaults, as with Istio.
+pub(crate) fn readers(up: &cli::Up) -> Vec<Cidr> {
+    let everybody = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    let whole = |ip| Cidr::new(ip, 0).ok();
+    let hub = [(IpAddr::V4(plan::HUB_V4), 32), (IpAddr::V6(plan::HUB_V6), 128)];
+    match up.profile {
+        Profile::Istio => everybody.into_iter().filter_map(whole).collect(),
+        Profile::Secure => {
+            let hub = hub.into_iter().filter_map(|(ip, len)| Cidr::new(ip, len).ok());
+            hub.chain(up.metrics_allow.iter().copied()).collect()
+        }
     }
 }
 

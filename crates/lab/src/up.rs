@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admin::RunDir;
-use admin::verbs::{Report, Status};
+use admin::verbs::{Desired, Report, Status};
 use capture::plan::MAX_NODES;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,6 +35,8 @@ const STEPS: usize = 64;
 const FAREWELL: Duration = Duration::from_millis(50);
 /// How often it is looked whether the proxies have the newest configuration.
 const SETTLE_POLL: Duration = Duration::from_millis(10);
+/// How long the control plane may take to answer to that.
+const ASKING: Duration = Duration::from_secs(1);
 
 /// What is made before anything runs.
 struct Prepared {
@@ -171,6 +173,7 @@ fn build(up: &cli::Up, run: RunDir) -> Result<(Site, Vec<control::Source>), Stri
         tokens,
         trust_domain,
         images: up.images.clone(),
+        readers: site::readers(up),
         exe,
         machine,
     };
@@ -262,6 +265,8 @@ fn start(up: &cli::Up, site: &Arc<Site>, sources: Vec<control::Source>) -> (Done
     let (overview_to, overview) = watch::channel(Arc::new(Overview::default()));
     let (report_to, report) = watch::channel(Arc::new(Report::default()));
     let (services_to, services) = watch::channel(Arc::default());
+    // Every node began with none.
+    let (served_to, served) = watch::channel(Arc::default());
     let (settled_to, settled) = watch::channel(false);
     let (steps, _) = broadcast::channel(STEPS);
     let (down, is_down) = watch::channel(false);
@@ -299,10 +304,10 @@ fn start(up: &cli::Up, site: &Arc<Site>, sources: Vec<control::Source>) -> (Done
     tokio::spawn(engine::follow(socket.clone(), desired_to, Arc::clone(&began)));
     let (heard_to, heard) = watch::channel(Arc::new(Report::default()));
     tokio::spawn(engine::report(socket.clone(), report.clone(), began, heard_to));
-    tokio::spawn(engine::services(Arc::clone(site), services));
+    tokio::spawn(engine::services(Arc::clone(site), services, served_to));
     let engine_done = tokio::spawn(Engine::new(Arc::clone(site), out).run(desired, ordered));
     let known = move || *heard.borrow() == *report.borrow();
-    tokio::spawn(settle(socket, overview.clone(), known, settled_to));
+    tokio::spawn(settle(socket, overview.clone(), known, served, settled_to));
     let tokens = Arc::clone(site);
     tokio::spawn(async move { tokens.tokens.renew().await });
     let desk = Arc::new(Desk {
@@ -395,24 +400,37 @@ async fn hurry(mut order: watch::Receiver<Order>, parts: watch::Sender<Order>) {
     }
 }
 
-/// Says when, for the first time, all pods were ready, the control plane knew (`known`) and all proxies had the newest
-/// configuration.
+/// Says when, for the first time, all pods were ready, the control plane knew (`known`), all proxies had the newest
+/// configuration, and all nodes the newest cluster addresses of pods outside the mesh (`served`).
 async fn settle(
     socket: PathBuf,
     mut overview: watch::Receiver<Arc<Overview>>,
     known: impl Fn() -> bool + Send,
+    served: watch::Receiver<Arc<Vec<Value>>>,
     settled: watch::Sender<bool>,
 ) {
     loop {
         if overview.wait_for(|overview| overview.ready()).await.is_err() {
             return;
         }
-        if known() && in_force(&socket).await && overview.borrow().ready() {
+        if known() && in_force(&socket).await && reached(&socket, &served).await && overview.borrow().ready()
+        {
             settled.send_replace(true);
             return;
         }
         tokio::time::sleep(SETTLE_POLL).await;
     }
+}
+
+/// Whether the nodes hold the cluster addresses that the control plane wants them to hold now. What was told to us may
+/// be older than the newest report, so it is asked.
+async fn reached(socket: &std::path::Path, served: &watch::Receiver<Arc<Vec<Value>>>) -> bool {
+    let asking = async {
+        let answer = admin::call(socket, "desired", Value::Null, Vec::new()).await;
+        serde_json::from_value::<Desired>(answer.ok()?.item().await?).ok()
+    };
+    let desired = tokio::time::timeout(ASKING, asking).await.ok().flatten();
+    desired.is_some_and(|desired| desired.plain_services == **served.borrow())
 }
 
 async fn in_force(socket: &std::path::Path) -> bool {
@@ -422,10 +440,7 @@ async fn in_force(socket: &std::path::Path) -> bool {
             .ok()?;
         serde_json::from_value::<Status>(answer.finish().await.ok()?).ok()
     };
-    let status = tokio::time::timeout(Duration::from_secs(1), asking)
-        .await
-        .ok()
-        .flatten();
+    let status = tokio::time::timeout(ASKING, asking).await.ok().flatten();
     status.is_some_and(|status| {
         !status.nodes.is_empty()
             && status

@@ -43,6 +43,8 @@ reasons! {
     DenyCustom = "DENY_CUSTOM",
     /// A token of the request does not verify (semantics 4.3).
     JwtInvalid = "JWT_INVALID",
+    /// A rule demands a token, and the request has none at its places (`presence: REQUIRED`).
+    JwtMissing = "JWT_MISSING",
     /// A token of the request is for somebody else.
     JwtAudience = "JWT_AUDIENCE",
     /// Plaintext arrived where mutual TLS is demanded.

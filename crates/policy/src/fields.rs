@@ -14,8 +14,18 @@ pub fn speaks_for_proxy(name: &str, strict: bool) -> bool {
     if !name.starts_with('x') || !(strict || name.contains("envoy") || name.contains("client")) {
         return false;
     }
-    let dashed = name.replace('_', "-");
-    (dashed == CLIENT_CERT && name != CLIENT_CERT)
-        || NEVER_PASSED.contains(&dashed.as_str())
-        || (strict && (dashed.starts_with(ENVOY) || FORWARDED.contains(&dashed.as_str())))
+    let is = |other: &&str| reads_as(name, other);
+    (is(&CLIENT_CERT) && name != CLIENT_CERT)
+        || NEVER_PASSED.iter().any(is)
+        || (strict
+            && (name
+                .get(..ENVOY.len())
+                .is_some_and(|begin| reads_as(begin, ENVOY))
+                || FORWARDED.iter().any(is)))
+}
+
+/// Whether `name`, its `_` read as `-`, is `dashed`.
+pub fn reads_as(name: &str, dashed: &str) -> bool {
+    let dash = |byte| if byte == b'_' { b'-' } else { byte };
+    name.len() == dashed.len() && name.bytes().map(dash).eq(dashed.bytes())
 }

@@ -25,7 +25,7 @@ pub use decide::{
 };
 pub use explain::{Explanation, NearMiss, Step, explain, explain_with, near_miss};
 pub use facts::{Claim, ClaimLookup, Facts, HeaderLookup, HttpFacts};
-pub use fields::speaks_for_proxy;
+pub use fields::{reads_as, speaks_for_proxy};
 pub use set::PolicySet;
 pub use spec::{
     Action, ConditionSpec, Invalid, OperationSpec, Origin, PolicyId, PolicySpec, RuleSpec, SourceSpec,

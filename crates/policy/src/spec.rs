@@ -18,6 +18,18 @@ pub struct PolicyId {
     pub name: String,
 }
 
+impl PolicyId {
+    /// Kind and name of the object that the policy is of: an AuthorizationPolicy, or the Guardrail of which it is a part
+    /// (`guardrail:NAME:deny`, `guardrail:NAME:ceiling`; no object's name has a colon).
+    pub fn object(&self) -> (&'static str, &str) {
+        let part = self.name.strip_prefix("guardrail:");
+        match part.and_then(|part| part.rsplit_once(':')) {
+            Some((name, _)) => ("Guardrail", name),
+            None => ("AuthorizationPolicy", &self.name),
+        }
+    }
+}
+
 impl fmt::Display for PolicyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

@@ -36,6 +36,9 @@ pub struct Config {
     /// Where metrics (`/metrics`, `/stats/prometheus`) and health (`/healthz/ready`) are served, read-only.
     #[serde(default)]
     pub metrics: Vec<SocketAddr>,
+    /// Networks that may read them besides the part's own machine; none where nothing is said.
+    #[serde(default)]
+    pub metrics_allow: Vec<model::Cidr>,
     /// Where DNS questions about other names go; none refuses them.
     #[serde(default)]
     pub dns_upstreams: Vec<SocketAddr>,

@@ -7,6 +7,7 @@
 mod answer;
 mod askers;
 mod forward;
+mod names;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,8 +23,9 @@ use tokio::task::JoinSet;
 
 use crate::Registration;
 use crate::shared::{Purpose, Shared, Stage};
-use answer::{Outcome, Transport, answer};
+use answer::{Asking, Outcome, Transport, answer};
 use askers::{Askers, Turn};
+pub(crate) use names::Names;
 
 /// Questions to other servers that may be under way, of all workloads together.
 const MAX_FORWARDED: usize = 512;
@@ -46,7 +48,11 @@ const ERROR_PAUSE: Duration = Duration::from_millis(50);
 /// What a workload of the namespace `default` is told over UDP, whatever its bytes; a name of the world outside is
 /// answered by the same bytes, as if they came from there. Empty for what deserves no answer. For the fuzzers.
 pub fn reply(query: &[u8], index: &snapshot::Index) -> Vec<u8> {
-    match answer(query, "default", Some(index), Transport::Udp, true) {
+    let asking = Asking {
+        namespace: "default",
+        meshed: true,
+    };
+    match answer(query, asking, Some(index), Transport::Udp, true) {
         Outcome::Reply(bytes) | Outcome::Refused(bytes, _) => bytes,
         Outcome::Forward(forward) => match hickory_proto::op::Message::from_vec(query) {
             Ok(other) => forward.with(other),
@@ -241,13 +247,11 @@ impl Server {
         let outcome = loop {
             let outcome = {
                 let index = store.current();
-                answer(
-                    query,
-                    &local.namespace,
-                    index.as_deref(),
-                    transport,
-                    !upstreams.is_empty(),
-                )
+                let asking = Asking {
+                    namespace: &local.namespace,
+                    meshed: local.identity.is_some(),
+                };
+                answer(query, asking, index.as_deref(), transport, !upstreams.is_empty())
             };
             let Outcome::Unknown(names, failed) = outcome else {
                 break outcome;
@@ -279,7 +283,15 @@ impl Server {
                     return Some(forward.failed());
                 };
                 match forward::ask(upstreams, &forward.question).await {
-                    Some(other) => Some(forward.with(other)),
+                    Some(other) => {
+                        if store
+                            .current()
+                            .is_some_and(|index| index.leads_by_name(&forward.question.name().to_ascii()))
+                        {
+                            self.shared.names.learn(&forward.question, &other);
+                        }
+                        Some(forward.with(other))
+                    }
                     None => Some(forward.failed()),
                 }
             }

@@ -19,6 +19,7 @@ mod record;
 mod sniff;
 mod tcp;
 mod token;
+mod turns;
 mod xfcc;
 
 use std::net::SocketAddr;
@@ -36,7 +37,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::Registration;
 use crate::outbound::headers::{self, Asks};
-use crate::relay::Relayed;
+use crate::relay::{Relayed, turn};
 use crate::shared::{Carried, Shared, Stage};
 use chain::{Chain, Inside};
 use metadata::Told;
@@ -61,7 +62,8 @@ const HTTP_ALPN: [&[u8]; 7] = [
     b"h2",
     b"http/1.1",
 ];
-const TCP_ALPN: [&[u8]; 7] = [
+const TCP_ALPN: [&[u8]; 8] = [
+    turn::ALPN,
     b"istio",
     b"istio-peer-exchange",
     b"istio-h2",
@@ -155,7 +157,8 @@ pub(crate) async fn request(
     if headers::asks(&request) == Asks::WebSocket {
         return http::looped(shared, caller, callee, request).await;
     }
-    let answered = http::request(shared, caller, callee, restored, request).await?;
+    let ends = http::Ends::new(caller.clone(), callee.clone());
+    let answered = http::request(shared, &ends, restored, request).await?;
     Ok(answered.response)
 }
 
@@ -385,10 +388,10 @@ async fn mesh(
         return record.refuse(Reason::NotReady);
     };
     let alpn = match inside {
-        Inside::Http => HTTP_ALPN,
-        Inside::Tcp => TCP_ALPN,
+        Inside::Http => HTTP_ALPN.as_slice(),
+        Inside::Tcp => &TCP_ALPN,
     };
-    let accepted = match shared.identities.accept(&id, stream, &alpn).await {
+    let accepted = match shared.identities.accept(&id, stream, alpn).await {
         Ok(accepted) => accepted,
         Err(error) => {
             record.message(&format!("TLS error: {error}"));
@@ -428,6 +431,17 @@ async fn mesh(
             } else {
                 connection.serve(record, accepted.stream, read).await;
             }
+        }
+        Inside::Tcp if accepted.alpn.as_deref() == Some(turn::ALPN) => {
+            record.discard();
+            let connection = turns::Connection {
+                shared,
+                caller,
+                callee,
+                first: first.clone(),
+                standing: accepted.standing,
+            };
+            connection.serve(accepted.stream).await;
         }
         Inside::Tcp if tells => {
             record.discard();

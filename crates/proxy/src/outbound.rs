@@ -8,6 +8,7 @@
 mod answer;
 mod call;
 mod dial;
+mod entries;
 mod event;
 mod exchange;
 mod hbone;
@@ -18,17 +19,19 @@ mod local;
 mod plan;
 mod pool;
 mod random;
+mod route;
 mod tcp;
 pub(crate) mod trace;
+mod turns;
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meshward_http::Rewind;
-use model::{Reason, SpiffeId};
-use snapshot::{Destination, Index, Lacks};
+use model::{Reason, SpiffeId, Text};
+use snapshot::{Claim, Destination, Index, Lacks};
 use telemetry::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,6 +46,8 @@ pub(crate) use event::peer_of;
 use hop::{Load, Loaded};
 use plan::{Kept, Spoken};
 use pool::Pool;
+use route::{Route, Routes};
+use turns::Turns;
 
 /// How long to wait before accepting again where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -71,10 +76,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// Takes what comes to an ordinary listener: all of it is of the workload of that mark, and counts as having dialled
-/// that address. Connections go out in the machine's own name.
-pub(crate) async fn serve_for(shared: Arc<Shared>, listener: TcpListener, mark: u32, dialled: SocketAddr) {
-    let outbound = Arc::new(Outbound::new(shared, Arc::new(Plain)));
-    take(outbound, listener, move |_| Ok((mark, dialled))).await;
+/// that address. Connections go out in the machine's own name. Without `keeps`, TCP has a handshake for each connection.
+pub(crate) async fn serve_for(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    mark: u32,
+    dialled: SocketAddr,
+    keeps: bool,
+) {
+    let mut outbound = Outbound::new(shared, Arc::new(Plain));
+    outbound.keeps = keeps;
+    take(Arc::new(outbound), listener, move |_| Ok((mark, dialled))).await;
 }
 
 /// Takes connections; `whose` says which workload opened one, by its mark, and what it dialled.
@@ -106,7 +118,7 @@ async fn take(
                 Ok(()) => outbound.follow(),
                 Err(_) => return,
             },
-            _ = sweep.tick() => outbound.pool.sweep(),
+            _ = sweep.tick() => outbound.sweep(),
             () = &mut draining => break,
         }
     }
@@ -118,7 +130,7 @@ async fn take(
                 Ok(()) => outbound.follow(),
                 Err(_) => return,
             },
-            _ = sweep.tick() => outbound.pool.sweep(),
+            _ = sweep.tick() => outbound.sweep(),
         }
     }
 }
@@ -127,6 +139,10 @@ async fn take(
 pub(crate) struct Outbound {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
+    routes: Routes,
+    turns: Turns,
+    /// Whether connections of mutual TLS are kept for the next TCP connection.
+    keeps: bool,
     /// What is under way to each address.
     load: Load<SocketAddr>,
     /// What each workload has open, connections and requests.
@@ -188,6 +204,9 @@ impl Outbound {
         Self {
             shared,
             pool: Arc::new(Pool::default()),
+            routes: Routes::default(),
+            turns: Turns::default(),
+            keeps: true,
             load: Load::default(),
             open: Load::default(),
             dial,
@@ -196,9 +215,21 @@ impl Outbound {
 
     /// A new snapshot: what is believed may have changed, and endpoints may be gone.
     fn follow(&self) {
+        self.routes.clear();
         if let Some(index) = self.shared.store.current() {
             self.pool.follow(&index);
+            if !self.turns.is_empty() {
+                let known = pool::known(&index);
+                self.turns.follow(|address| known.contains(&address));
+            }
         }
+    }
+
+    /// Drops what nobody has used for long.
+    fn sweep(&self) {
+        self.routes.clear();
+        self.pool.sweep();
+        self.sweep_turns();
     }
 
     async fn taken(
@@ -242,19 +273,20 @@ impl Outbound {
         };
         // Registered before it is decided. As long as it is not known to be TCP there is nothing to close: each request
         // has an entry of its own.
-        let kept = Arc::new(Kept::default());
-        let Ok(entry) = self.register(&client, &kept, None) else {
+        let kept = Arc::new(Kept::new(&client.local.namespace, client.dialled, None).of(&client.local));
+        let Ok(entry) = self.register(&kept) else {
             stream.reset();
             return record.refuse(Reason::LimitReached);
         };
-        let (index, destination) = match self.look_up(&client, None).await {
+        let (index, destination) = match self.look_up(&client, Claim::Nothing).await {
             Ok(found) => found,
             Err(reason) => {
                 stream.reset();
                 return record.refuse(reason);
             }
         };
-        let read = plan::reading(&destination, &index, dialled.port());
+        let asker = index.asker(&client.local.namespace, Some(&client.local.uid));
+        let read = plan::reading(&destination, &index, asker, dialled.port());
         let http10 = index.mesh().http10;
         drop(index);
         let sniffed = tokio::select! {
@@ -264,6 +296,10 @@ impl Outbound {
         match sniffed {
             Ok((stream, Spoken::Http)) => self.http(record, client, stream, http10).await,
             Ok((stream, Spoken::Bytes)) => self.stream(record, client, &kept, &entry, stream).await,
+            Ok((stream, Spoken::Named(sni))) => {
+                kept.names(sni);
+                self.stream(record, client, &kept, &entry, stream).await;
+            }
             Ok((stream, Spoken::Refused(reason, why))) => {
                 stream.reset();
                 record.message(why);
@@ -289,7 +325,14 @@ impl Outbound {
         if !self.shared.identities.ready(&id) {
             return Err(Reason::NotReady);
         }
-        if plan::is_capture_port(dialled.port()) {
+        // There a workload would be the proxy itself, which may read its own pages.
+        let own = self
+            .shared
+            .config
+            .metrics
+            .iter()
+            .any(|page| canonical(*page) == dialled);
+        if own || plan::is_capture_port(dialled.port()) {
             return Err(Reason::CapturePort);
         }
         Ok(Client {
@@ -310,16 +353,13 @@ impl Outbound {
         Ok(self.open.add(mark))
     }
 
-    /// Takes a place in the registry for what goes where `kept` will say.
-    fn register(&self, client: &Client, kept: &Arc<Kept>, authority: Option<&str>) -> Result<Entry, Reason> {
+    /// Takes a place in the registry for what goes where `kept` says, or will say.
+    fn register(&self, kept: &Arc<Kept>) -> Result<Entry, Reason> {
         let kept = Arc::clone(kept);
-        let (namespace, dialled) = (client.local.namespace.clone(), client.dialled);
-        let authority = authority.map(str::to_owned);
         let shared = Arc::downgrade(&self.shared);
         self.shared.registry.register(move |index| {
             let lacks = Lacks::default();
-            let find = || index.find_outbound(&namespace, dialled, authority.as_deref(), &lacks);
-            let checked = kept.check(find);
+            let checked = kept.check(|| kept.find(index, &lacks));
             if lacks.is_empty() {
                 return checked;
             }
@@ -331,20 +371,47 @@ impl Outbound {
         })
     }
 
-    /// Looks up where a connection, or a request that names `authority`, goes; asks the control plane for what is not known.
+    /// Finds where a request goes that names `authority`, and takes a place in the registry before that is decided.
+    async fn route(
+        &self,
+        client: &Client,
+        authority: &str,
+        now: Instant,
+    ) -> Result<(Arc<Index>, Arc<Route>, Entry), Reason> {
+        let asked = (client.local.mark, client.dialled, Text::from(authority));
+        let known = self.routes.get(&asked, now);
+        if let Some(route) = known.filter(|route| route.kept.is_of(&client.local)) {
+            let entry = self.register(&route.kept)?;
+            // What comes into force from now on asks the entry; what came before is to be the one that decided.
+            if let Some(index) = self.shared.store.current().filter(|index| route.is_by(index)) {
+                return Ok((index, route, entry));
+            }
+        }
+        let kept = Kept::new(&client.local.namespace, client.dialled, Some(asked.2.clone()));
+        let kept = Arc::new(kept.of(&client.local));
+        let entry = self.register(&kept)?;
+        let (index, destination) = self.decide(client, &kept).await?;
+        let route = Route::new(&index, kept, destination, client.dialled.is_ipv6());
+        let route = Arc::new(route);
+        self.routes.keep(asked, &route);
+        Ok((index, route, entry))
+    }
+
+    /// Looks up where a connection, or a request, goes that claims that; asks the control plane for what is not known.
     ///
     /// # Errors
     /// It cannot be known: `NOT_READY`, `CONTROL_PLANE_AWAY` or `LIMIT_REACHED`.
     async fn look_up(
         &self,
         client: &Client,
-        authority: Option<&str>,
+        claim: Claim<'_>,
     ) -> Result<(Arc<Index>, Result<Destination, Reason>), Reason> {
         let Shared { store, demand, .. } = self.shared.as_ref();
         for _ in 0..MAX_ROUNDS {
             let index = store.current().ok_or(Reason::NotReady)?;
             let lacks = Lacks::default();
-            let found = index.find_outbound(&client.local.namespace, client.dialled, authority, &lacks);
+            let asker = index.asker(&client.local.namespace, Some(&client.local.uid));
+            let found = index.find_outbound(asker, client.dialled, claim, &lacks);
             if lacks.is_empty() {
                 return Ok((index, found));
             }
@@ -355,21 +422,18 @@ impl Outbound {
         Err(Reason::LimitReached)
     }
 
-    /// Decides where a connection, or a request that names `authority`, goes; afterwards the registry's check holds it
+    /// Decides where a connection or a request goes, by what `kept` says that it claims; afterwards the registry's check holds it
     /// to that.
-    async fn decide(
-        &self,
-        client: &Client,
-        kept: &Kept,
-        authority: Option<&str>,
-    ) -> Result<(Arc<Index>, Destination), Reason> {
-        let (index, found) = self.look_up(client, authority).await?;
+    async fn decide(&self, client: &Client, kept: &Kept) -> Result<(Arc<Index>, Destination), Reason> {
+        let claim = kept.claim();
+        let (index, found) = self.look_up(client, claim).await?;
         let destination = found?;
         kept.decided(&destination);
+        let (index, destination) = self.by_names(client, (index, destination), claim).await?;
         // What came into force between the two lines above has been asked about in vain.
         let is_newest = |now: &Arc<Index>| Arc::ptr_eq(now, &index);
         if !self.shared.store.current().as_ref().is_some_and(is_newest) {
-            let (_, now) = self.look_up(client, authority).await?;
+            let (_, now) = self.look_up(client, claim).await?;
             kept.check(|| now)?;
         }
         Ok((index, destination))

@@ -5,13 +5,14 @@
 //! into force before the place was taken is the one that the decision sees, and any later one asks the place.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 
 use foldhash::HashMap;
 use model::Reason;
 use snapshot::Index;
-use tokio::sync::Notify;
 
 use crate::store::Store;
 
@@ -39,18 +40,25 @@ struct Places {
     next: AtomicU64,
 }
 
-/// A place in the registry, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Entry {
+/// A place in the registry, given back when the last that holds it is dropped. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry(Arc<Slot>);
+
+/// One piece of memory with its check.
+struct Slot<C: ?Sized = Check> {
     id: u64,
-    slot: Arc<Slot>,
     places: Arc<Places>,
+    reason: OnceLock<Reason>,
+    waiting: Mutex<Waiting>,
+    check: C,
 }
 
-struct Slot {
-    check: Box<Check>,
-    reason: OnceLock<Reason>,
-    closed: Notify,
+/// Who is told of the end: the task that carries it, and for a request those to which its body went. Tasks are remembered
+/// until then, so that there is one for each attempt at most.
+#[derive(Default)]
+struct Waiting {
+    few: [Option<Waker>; 2],
+    more: Vec<Waker>,
 }
 
 impl Default for Registry {
@@ -89,18 +97,16 @@ impl Registry {
         {
             return Err(Reason::LimitReached);
         }
-        let slot = Arc::new(Slot {
-            check: Box::new(check),
-            reason: OnceLock::new(),
-            closed: Notify::new(),
-        });
         let id = places.next.fetch_add(1, Ordering::Relaxed);
-        places.shard(id).insert(id, Arc::downgrade(&slot));
-        Ok(Entry {
+        let slot: Arc<Slot> = Arc::new(Slot {
             id,
-            slot,
             places: Arc::clone(places),
-        })
+            reason: OnceLock::new(),
+            waiting: Mutex::default(),
+            check,
+        });
+        places.shard(id).insert(id, Arc::downgrade(&slot));
+        Ok(Entry(slot))
     }
 
     /// Tells all that are open to end.
@@ -171,29 +177,53 @@ impl Slot {
     }
 
     fn end(&self, reason: Reason) {
-        if self.reason.set(reason).is_ok() {
-            self.closed.notify_waiters();
+        if self.reason.set(reason).is_err() {
+            return;
+        }
+        let Waiting { few, more } = std::mem::take(&mut *locked(&self.waiting));
+        few.into_iter().flatten().chain(more).for_each(Waker::wake);
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, waker: &Waker) {
+        for place in &mut self.few {
+            match place {
+                None => return *place = Some(waker.clone()),
+                Some(known) if known.will_wake(waker) => return,
+                Some(_) => {}
+            }
+        }
+        if !self.more.iter().any(|known| known.will_wake(waker)) {
+            self.more.push(waker.clone());
         }
     }
 }
 
 impl Entry {
+    /// Ready, with the reason, when what the entry stands for must be closed.
+    pub(crate) fn poll_closed(&self, context: &mut Context<'_>) -> Poll<Reason> {
+        let slot = &self.0;
+        if slot.reason.get().is_none() {
+            let mut waiting = locked(&slot.waiting);
+            // Looked at under the lock: whoever ends it later finds who waits.
+            if slot.reason.get().is_none() {
+                waiting.add(context.waker());
+            }
+        }
+        slot.reason
+            .get()
+            .map_or(Poll::Pending, |reason| Poll::Ready(*reason))
+    }
+
     /// Returns, with the reason, when what the entry stands for must be closed; at once where it already must. May be
     /// awaited, dropped and awaited again.
     pub(crate) async fn closed(&self) -> Reason {
-        loop {
-            let mut told = std::pin::pin!(self.slot.closed.notified());
-            // Listening begins before looking: what is said in between is heard.
-            told.as_mut().enable();
-            if let Some(reason) = self.slot.reason.get() {
-                return *reason;
-            }
-            told.await;
-        }
+        poll_fn(|context| self.poll_closed(context)).await
     }
 }
 
-impl Drop for Entry {
+impl<C: ?Sized> Drop for Slot<C> {
     fn drop(&mut self) {
         self.places.shard(self.id).remove(&self.id);
         self.places.open.fetch_sub(1, Ordering::Relaxed);

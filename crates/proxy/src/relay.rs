@@ -3,6 +3,8 @@
 //! Both directions share one task and are polled in turn, so that neither starves the other. A direction holds a buffer
 //! only while it has bytes: a connection that says nothing costs none.
 
+pub(crate) mod turn;
+
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -16,8 +18,8 @@ use telemetry::Progress;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// Bytes of the buffer of one direction.
-const BUFFER: usize = 16 * 1024;
+/// Bytes of the buffer of one direction: a frame of a turn, and so, with its head, a record of TLS.
+const BUFFER: usize = turn::MAX_FRAME;
 
 /// How many buffers a thread keeps for the next.
 const SPARE_BUFFERS: usize = 64;

@@ -168,6 +168,7 @@ fn share(
         denials: Arc::default(),
         tokens: Arc::default(),
         authorizers: inbound::Authorizers::default(),
+        names: Arc::default(),
         telemetry,
         standing: Arc::new(Standing::new()),
         ending: Ending::starting(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::Config;
+use crate::dns::Names;
 use crate::inbound::{Apps, Authorizers, Denials, Open};
 use crate::locals::Locals;
 use crate::registry::Registry;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) tokens: Arc<jwt::Memory>,
     /// External authorizers: how they are reached, and how they do.
     pub(crate) authorizers: Authorizers,
+    /// What names outside the cluster stand for.
+    pub(crate) names: Arc<Names>,
     /// Where events go.
     pub(crate) telemetry: telemetry::Telemetry,
     /// How far its end has come.

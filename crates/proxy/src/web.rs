@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meshward_http::pages::{self, Pages};
+use meshward_http::pages::{self, Guard, Pages};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
@@ -22,7 +22,9 @@ pub(crate) fn start(
     tasks: &mut JoinSet<Result<(), String>>,
     from: Stage,
 ) -> Result<(), String> {
+    let guard = Arc::new(Guard::new(shared.config.metrics_allow.clone()));
     for address in &shared.config.metrics {
+        let guard = Arc::clone(&guard);
         let listener = shared
             .sockets
             .listener(Purpose::Metrics, *address, bind)
@@ -32,7 +34,7 @@ pub(crate) fn start(
         tasks.spawn(async move {
             begin.await;
             tokio::select! {
-                () = pages::answer(listener, shared) => Ok(()),
+                () = pages::answer(listener, shared, guard) => Ok(()),
                 // Whoever asks from now on is to reach the other one. The task stays, as all do.
                 () = handed_over => std::future::pending().await,
             }

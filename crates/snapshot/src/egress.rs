@@ -1,5 +1,7 @@
 //! What lies outside the cluster and is registered all the same, and what of the registry a namespace knows.
 
+use std::collections::BTreeMap;
+
 use model::{Cidr, Host};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,26 @@ pub struct External {
     pub addresses: Vec<Cidr>,
     /// Client namespaces that know it; empty for all.
     pub export_to: Vec<String>,
+    /// Names whose addresses are endpoints, besides those that the Service lists: with DNS and DNS_ROUND_ROBIN.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NamedEndpoint>,
+}
+
+/// An endpoint that is known by name: the proxy finds its addresses.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedEndpoint {
+    /// The name.
+    pub host: Host,
+    /// Service port -> port there.
+    pub ports: BTreeMap<u16, u16>,
+}
+
+impl External {
+    /// Whether it says nothing of where its hosts are: the address is the client's choice (R37).
+    pub fn is_unlisted(&self) -> bool {
+        self.resolution == Resolution::None && self.addresses.is_empty()
+    }
 }
 
 /// `resolution`.
@@ -25,6 +47,19 @@ pub enum Resolution {
     None,
     /// To one of the endpoints.
     Static,
+    /// To one of the endpoints, or of the addresses of [`External::names`].
+    Dns,
+    /// The same, to the first address of each name alone.
+    DnsRoundRobin,
+    /// To one of the addresses of the very name that the client says: of a host with a wildcard.
+    DynamicDns,
+}
+
+impl Resolution {
+    /// Whether the proxy has to find addresses by name.
+    pub fn asks_names(self) -> bool {
+        matches!(self, Self::Dns | Self::DnsRoundRobin | Self::DynamicDns)
+    }
 }
 
 /// What the workloads of a namespace know of the registry, by Sidecar objects (semantics 7.5).

@@ -4,6 +4,7 @@
 //! it needs. Building is linear in the resources. An address that two resources claim goes to the one that
 //! demands more of the caller: a mesh pod before a plain one.
 
+mod asker;
 mod authentication;
 mod demand;
 mod external;
@@ -23,6 +24,7 @@ use crate::{Address, Mesh, Provider, Resource, ResourceName, Resources, Service,
 
 use demand::{Known, Seen};
 
+pub use asker::{Asker, Claim};
 pub use authentication::Authentication;
 pub use demand::Lacks;
 pub use names::Answer;

@@ -17,12 +17,14 @@ mod set;
 mod telemetry;
 mod workload;
 
-pub use egress::{External, Import, Resolution, Scope};
-pub use index::{Answer, Authentication, Destination, Index, IndexError, Lacks, ServiceTarget, Transport};
+pub use egress::{External, Import, NamedEndpoint, Resolution, Scope};
+pub use index::{
+    Answer, Asker, Authentication, Claim, Destination, Index, IndexError, Lacks, ServiceTarget, Transport,
+};
 pub use mesh::{Bundle, Egress, Mesh, MeshTls, PathNormalization, TLS12_SUITES, TlsVersion, XfccMode};
 pub use provider::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind};
 pub use resources::{Address, Delta, Resource, ResourceName};
-pub use service::{ClientTls, Endpoint, Service, ServicePort};
+pub use service::{ClientNames, ClientTls, Endpoint, Service, ServicePort};
 pub use set::Resources;
 pub use telemetry::{Tag, Telemetry, TraceProvider, Tracing, WHOLE};
 pub use workload::{Inbound, InboundPort, Workload};

@@ -72,8 +72,12 @@ impl Mesh {
 
     /// What happens to traffic of the namespace that leaves the registry.
     pub fn egress_of(&self, namespace: &str) -> Egress {
-        let own = self.scope(namespace).and_then(|scope| scope.egress);
-        own.unwrap_or(self.egress)
+        self.egress_in(self.scope(namespace))
+    }
+
+    /// What happens to traffic that leaves the registry, of those of whom a Sidecar says this.
+    pub fn egress_in(&self, scope: Option<&Scope>) -> Egress {
+        scope.and_then(|scope| scope.egress).unwrap_or(self.egress)
     }
 
     /// How paths are normalised, for [`policy::path::normalize`].

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use model::{Host, Protocol, ServiceName, SpiffeId, WorkloadId, WorkloadUid};
 use serde::{Deserialize, Serialize};
@@ -64,21 +65,36 @@ impl ServicePort {
     pub fn tls_for(&self, client_namespace: &str) -> Option<ClientTls> {
         self.tls_by_namespace
             .get(client_namespace)
-            .copied()
-            .unwrap_or(self.tls)
+            .unwrap_or(&self.tls)
+            .clone()
     }
 }
 
-/// `DestinationRule.trafficPolicy.tls.mode` (semantics 1.6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// `DestinationRule.trafficPolicy.tls` (semantics 1.6).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ClientTls {
     /// Plaintext (CM-07).
     Disable,
     /// The workload's certificate, always (CM-06).
     IstioMutual,
+    /// The same with names of the rule's own.
+    Named(Arc<ClientNames>),
     /// TLS settings that cannot be acted on yet: refuse to connect, never fall back to plaintext (GW-44, R1).
     Unsupported,
+}
+
+/// Names that a DestinationRule with `mode: ISTIO_MUTUAL` gives in place of those that follow from the Service (CM-16).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientNames {
+    /// `sni`; `None` leaves `outbound_.PORT_._.HOST`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<Arc<str>>,
+    /// `subjectAltNames`: those of them that a certificate of a mesh can carry. `None` where the rule gives none: the Service's
+    /// identities are expected. Empty where none of the given can be: nobody is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Arc<[SpiffeId]>>,
 }
 
 /// One address that answers for a Service.

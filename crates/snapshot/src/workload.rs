@@ -7,8 +7,8 @@ use policy::PolicyId;
 use policy::path::Dialects;
 use serde::{Deserialize, Serialize};
 
-use crate::Telemetry;
 use crate::service::{is_not, takes_mtls};
+use crate::{Scope, Telemetry};
 
 /// One pod.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -75,11 +75,15 @@ pub struct Inbound {
     /// (semantics 4.1). A name that has no [`jwt::AuthenticationSpec`] beside it denies.
     #[serde(default)]
     pub authentications: Vec<PolicyId>,
-    /// `<namespace>/<name>` of the PeerAuthentication that decides, for explanations.
+    /// The object that decides, for explanations: `<namespace>/<name>` of a PeerAuthentication, or
+    /// `Guardrail/<namespace>/<name>` where its floor does.
     pub mtls_decided_by: Option<String>,
     /// How the workload reads paths, by workload port; decisions look at every reading.
     #[serde(default, skip_serializing_if = "is_default")]
     pub path_dialects: Dialects,
+    /// What it knows of the registry, where a Sidecar is for it and not for its whole namespace (semantics 7.5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// What is told of its traffic.
     #[serde(default, skip_serializing_if = "Telemetry::is_default")]
     pub telemetry: Telemetry,

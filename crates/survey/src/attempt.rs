@@ -56,6 +56,8 @@ pub(crate) enum Target {
     Pod6(Place),
     /// Every address of the control plane and certificate authority, at the ports that they have and those that Istio's have.
     Control,
+    /// Where every part has its pages of metrics and health.
+    Pages,
     /// The loopback address of the attacker's own pod.
     Loopback,
 }
@@ -65,7 +67,7 @@ impl Target {
     pub(crate) fn place(self) -> Option<Place> {
         match self {
             Self::Service(place) | Self::Pod(place) | Self::Pod6(place) => Some(place),
-            Self::Control | Self::Loopback => None,
+            Self::Control | Self::Pages | Self::Loopback => None,
         }
     }
 }
@@ -85,6 +87,8 @@ pub(crate) enum Means {
     Raw(u8),
     /// A request to each of these ports.
     Ports(&'static [u16]),
+    /// A request for that page.
+    Page(&'static str),
 }
 
 /// As whom it is sent.
@@ -142,7 +146,7 @@ pub(crate) struct Attempt {
     pub(crate) who: As,
     /// The words of a built-in program that is started in the victim before; none where empty.
     pub(crate) serve: &'static str,
-    /// Objects that are in force meanwhile, under both profiles.
+    /// Objects that are in force meanwhile, under both profiles; `$outside` stands for the address of the server outside.
     pub(crate) config: &'static [&'static str],
     /// And under the secure profile alone.
     pub(crate) secure: &'static [&'static str],

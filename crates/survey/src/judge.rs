@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use model::Profile;
 use serde_json::Value;
 
-use crate::attempt::{Attempt, Means, Place, Sign, Target, legacy};
+use crate::attempt::{Attempt, Means, OUTSIDE, Place, Sign, Target, legacy};
 use crate::mesh::{Kept, Mesh, Pod, field};
 use crate::row::{Evidence, Row};
 use crate::witness::Witnesses;
@@ -19,6 +19,8 @@ const COUNTER: Duration = Duration::from_millis(1500);
 const DROP_LINE: Duration = Duration::from_secs(9);
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(50);
+/// What stands for the address of the server outside, in objects.
+const OUTSIDE_ADDRESS: &str = "$outside";
 /// How much of a packet is shown.
 const SHOWN: usize = 160;
 
@@ -32,6 +34,8 @@ pub(crate) struct Judge<'a> {
     log: Kept,
     /// The control plane's addresses.
     control: Vec<String>,
+    /// Addresses of pages, of all parts.
+    pages: Vec<String>,
     /// What was applied beside the world's own.
     config: String,
     /// What was said of it where not all of it came into force.
@@ -66,6 +70,9 @@ impl<'a> Judge<'a> {
         let listed = ports.as_array().into_iter().flatten();
         let parts = listed.filter(|port| matches!(field(port, &["part"]), "ca" | "control"));
         let control = parts.map(|port| field(port, &["address"]).to_owned()).collect();
+        let listed = ports.as_array().into_iter().flatten();
+        let pages = listed.filter(|port| field(port, &["purpose"]).starts_with("metrics"));
+        let pages = pages.map(|port| field(port, &["address"]).to_owned()).collect();
         Ok(Self {
             pods: mesh.pods()?,
             witnesses: Witnesses::new(mesh),
@@ -76,6 +83,7 @@ impl<'a> Judge<'a> {
             mesh,
             profile,
             control,
+            pages,
         })
     }
 
@@ -180,6 +188,10 @@ impl<'a> Judge<'a> {
             .copied()
             .collect::<Vec<_>>()
             .join("\n---\n");
+        let wanted = match wanted.contains(OUTSIDE_ADDRESS) {
+            true => wanted.replace(OUTSIDE_ADDRESS, &self.pod(OUTSIDE)?.ip),
+            false => wanted,
+        };
         if wanted == self.config {
             return Ok(());
         }
@@ -216,7 +228,7 @@ impl<'a> Judge<'a> {
             Target::Pod(place) => Target::Pod(place.twin()),
             Target::Pod6(place) => Target::Pod6(place.twin()),
             // Somebody who does answer at one of the ports.
-            Target::Control => Target::Pod(legacy("httpbin")),
+            Target::Control | Target::Pages => Target::Pod(legacy("httpbin")),
             Target::Loopback => Target::Loopback,
         };
         self.carry_out(way, way.from.twin(), to, &format!("tw-{}.", way.id))
@@ -320,6 +332,7 @@ impl<'a> Judge<'a> {
             Target::Pod(place) => vec![self.pod(place)?.ip],
             Target::Pod6(place) => vec![format!("[{}]", self.pod(place)?.ip6)],
             Target::Loopback => vec!["127.0.0.1".to_owned()],
+            Target::Pages => return Ok(self.pages.clone()),
             Target::Control => {
                 let hosts = self.control.iter().filter_map(|address| address.rsplit_once(':'));
                 let mut hosts: Vec<_> = hosts.map(|(host, _)| host.to_owned()).collect();
@@ -333,6 +346,8 @@ impl<'a> Judge<'a> {
                 std::slice::from_ref(port)
             }
             Means::Ports(ports) => ports,
+            // The twin's server has pages of its own.
+            Means::Page(_) => &[8080],
             Means::Raw(_) => return Ok(hosts),
         };
         let pairs = hosts
@@ -444,6 +459,11 @@ fn words(way: &Attempt, address: &str, token: &str) -> Vec<String> {
             );
             put(&["tcp", "--wait", "1", "--send", &text]);
         }
+        Means::Page(path) => {
+            let text =
+                format!("GET {path}?{token} HTTP/1.1\\r\\n{own_host}\\r\\nConnection: close\\r\\n\\r\\n");
+            put(&["tcp", "--wait", "1", "--send", &text]);
+        }
         Means::Tcp(_, text) => put(&["tcp", "--wait", "1", "--send", &format!("{text}{token}\\r\\n")]),
         Means::Listen(_) => put(&["tcp", "--read-first", "--wait", "1", "--send", token]),
         Means::Udp(_) => put(&["udp", "--wait", "0.3", "--send", token]),
@@ -504,6 +524,9 @@ fn expectation(way: &Attempt, lets: bool) -> String {
 /// Why nothing is logged where nothing need be.
 fn unlogged(way: &Attempt) -> Option<&'static str> {
     match (way.to, way.means) {
+        (Target::Pages, _) => {
+            Some("no proxy stands between: the part itself resets the connection, and says so in its own log")
+        }
         (Target::Control | Target::Loopback, _) => Some(
             "no proxy stands between: what listens there wants TLS and an identity before it says anything, pages of metrics have nothing of it, and elsewhere nothing listens",
         ),

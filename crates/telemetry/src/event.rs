@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use model::{Reason, SpiffeId};
+use model::{Reason, SpiffeId, Text};
 use serde::Serialize;
 
 use crate::redact;
 
-/// What a proxy saw of one request or one connection, from accept to its end.
+/// What a proxy saw of one request or one connection, from accept to its end. What all events of a connection have in
+/// common they share, and short texts are held in place: [`Event`] and [`HttpEvent`] are all that one is made of, mostly.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
@@ -36,7 +37,7 @@ pub struct Event {
     pub wire: Wire,
     /// SNI, where TLS was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sni: Option<Box<str>>,
+    pub sni: Option<Arc<str>>,
     /// The request, for HTTP.
     #[serde(flatten)]
     pub http: Option<Box<HttpEvent>>,
@@ -125,6 +126,13 @@ impl Event {
                 *path = redacted.into();
             }
         }
+    }
+
+    /// A copy without them.
+    pub(crate) fn redacted(&self) -> Self {
+        let mut copy = self.clone();
+        copy.redact();
+        copy
     }
 
     /// Whether it was refused by a rule or a floor, in the sense of `logs --denied`.
@@ -225,9 +233,9 @@ pub struct Peer {
 #[serde(rename_all = "camelCase")]
 pub struct PolicyRef {
     /// Its namespace.
-    pub namespace: Box<str>,
+    pub namespace: Text,
     /// Its name.
-    pub name: Box<str>,
+    pub name: Text,
     /// The index of the rule, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<usize>,
@@ -249,14 +257,14 @@ pub struct ExtAuthz {
 #[serde(rename_all = "camelCase")]
 pub struct HttpEvent {
     /// The method.
-    pub method: Box<str>,
+    pub method: Text,
     /// `:authority` or Host, as sent.
-    pub authority: Box<str>,
+    pub authority: Text,
     /// Path and query as they arrived.
-    pub path: Box<str>,
+    pub path: Text,
     /// The path as normalised, where that differs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub path_normalized: Option<Box<str>>,
+    pub path_normalized: Option<Text>,
     /// `HTTP/1.1`, `HTTP/2`.
     pub version: &'static str,
     /// The status that the caller received; 0 where there was none.
@@ -271,10 +279,10 @@ pub struct HttpEvent {
     #[serde(skip_serializing_if = "is_zero")]
     pub response_messages: u64,
     /// `x-request-id`.
-    pub request_id: Box<str>,
+    pub request_id: Text,
     /// `user-agent`.
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub user_agent: Box<str>,
+    pub user_agent: Text,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]

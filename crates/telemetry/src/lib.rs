@@ -23,4 +23,4 @@ pub use sink::{
     Attached, FLUSH, LOG_BACKLOG, LOG_QUEUE, LogTarget, SPAN_QUEUE, Subscription, Telemetry, TelemetryOptions,
 };
 pub use trace::{Finished, Span, SpanKind, SpanOwner, TraceContext};
-pub use traffic::{Flow, Progress};
+pub use traffic::{Flow, Known, Progress};

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::board;
 use crate::event::{Event, Reporter};
-use crate::traffic::{Flow, Progress, Traffic};
+use crate::traffic::{Flow, Known, Progress, Traffic};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Text(&'static str);
@@ -141,12 +141,13 @@ impl Metrics {
         self.traffic.opened(event, progress)
     }
 
-    /// Counts an event; `flow` is its connection's, where it was told to be open.
-    pub(crate) fn record(&self, event: &Event, flow: Option<Flow>) {
+    /// Counts an event; `flow` is its connection's, where it was told to be open, and `known` what others of its
+    /// connection were counted in.
+    pub(crate) fn record(&self, event: &Event, flow: Option<Flow>, known: Option<&Known>) {
         self.decided(event);
         match flow {
             Some(flow) => self.traffic.closed(event, flow),
-            None => self.traffic.record(event),
+            None => self.traffic.record(event, known),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::render::{self, Format};
 use crate::trace::{Finished, Span};
-use crate::traffic::{Flow, Progress};
+use crate::traffic::{Flow, Known, Progress};
 
 /// How many events may wait for the log writer. Past it they are counted as lost, never waited for.
 pub const LOG_QUEUE: usize = 8192;
@@ -70,6 +70,8 @@ pub struct Attached {
     pub flow: Option<Flow>,
     /// The span that it completes.
     pub span: Option<Box<Span>>,
+    /// What other events of its connection were counted in.
+    pub known: Option<Arc<Known>>,
 }
 
 /// What the log's writer is sent.
@@ -134,11 +136,11 @@ impl Telemetry {
 
     /// Takes an event. Never blocks.
     pub fn emit(&self, event: Event) {
-        self.take(event, Attached::default());
+        self.take(Arc::new(event), Attached::default());
     }
 
-    /// Takes an event with what belongs to it.
-    pub fn emit_with(&self, event: Event, attached: Attached) {
+    /// Takes an event with what belongs to it. It is kept as it is: an event of which nobody else holds a share is not copied.
+    pub fn emit_with(&self, event: Arc<Event>, attached: Attached) {
         self.take(event, attached);
     }
 
@@ -153,26 +155,34 @@ impl Telemetry {
         self.0.metrics.opened(event, progress)
     }
 
-    fn take(&self, mut event: Event, attached: Attached) {
-        event.redact();
+    fn take(&self, mut event: Arc<Event>, attached: Attached) {
+        match Arc::get_mut(&mut event) {
+            Some(event) => event.redact(),
+            None => event = Arc::new(event.redacted()),
+        }
         if let Some(span) = attached.span
             && self.0.spans.try_send(span.finish(&event)).is_err()
         {
             self.spans_lost(1);
         }
-        self.0.metrics.record(&event, attached.flow);
+        let known = attached.known.as_deref();
+        self.0.metrics.record(&event, attached.flow, known);
         if event.unlogged && !event.denied() {
             return;
         }
-        let event = Arc::new(event);
+        let mut oldest = None;
         if let Ok(mut backlog) = self.0.backlog.lock() {
             if backlog.len() >= LOG_BACKLOG {
-                backlog.pop_front();
+                oldest = backlog.pop_front();
             }
             backlog.push_back(Arc::clone(&event));
             // Sent under the lock, so that a subscriber sees each event once: in the backlog or live.
-            let _ = self.0.live.send(Arc::clone(&event));
+            if self.0.live.receiver_count() > 0 {
+                let _ = self.0.live.send(Arc::clone(&event));
+            }
         }
+        // Nobody waits for what is given back.
+        drop(oldest);
         if let Some(queue) = &self.0.queue
             && queue.try_send(Entry::Event(event)).is_err()
         {

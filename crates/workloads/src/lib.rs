@@ -1,12 +1,13 @@
 //! Programs that answer for well-known container images on a machine without a registry: httpbin,
 //! Istio's echo application, the TCP echo server, an external authorizer, an idle process, a probe that speaks from inside a pod,
-//! steady loads that are counted at both ends, garbage, and a witness that tells what comes to a pod.
+//! steady loads that are counted at both ends, garbage, a DNS server, and a witness that tells what comes to a pod.
 //!
 //! They stand for other people's software, so they share no code with the proxy and speak plainly.
 
 #![warn(missing_docs)]
 
 mod collector;
+mod dns;
 mod echo;
 mod ext_authz;
 mod garbage;
@@ -26,6 +27,7 @@ pub const PROGRAMS: &[&str] = &[
     "tcp-echo",
     "ext-authz",
     "collector",
+    "dns",
     "idle",
     "probe",
     "record",
@@ -48,6 +50,7 @@ pub fn run(program: &str, args: Vec<String>) -> i32 {
             "tcp-echo" => tcp_echo::run(&args).await,
             "ext-authz" => ext_authz::run(&args).await,
             "collector" => collector::run(&args).await,
+            "dns" => dns::run(&args).await,
             "idle" => idle().await,
             "traffic" => traffic::run(&args).await,
             "probe" => probe::run(&args).await,

@@ -13,7 +13,8 @@ pub(super) fn not_demanded(
     object: &Object,
     body: &RequestAuthentication,
 ) -> Option<Problem> {
-    if body.jwt_rules.is_empty() || !body.target_refs.is_empty() {
+    let demands = |rule: &api::JwtRule| rule.presence == "REQUIRED";
+    if body.jwt_rules.is_empty() || !body.target_refs.is_empty() || body.jwt_rules.iter().any(demands) {
         return None;
     }
     let root = &world.mesh().root_namespace;
@@ -31,7 +32,7 @@ pub(super) fn not_demanded(
     }
     let message = "a token that is there is verified, and a request without one passes: no AuthorizationPolicy for the same workloads asks for it (P56)";
     let problem = Problem::new(Severity::Warning, code::TOKEN_NOT_DEMANDED, message).remedy(
-        "add a DENY policy with `notRequestPrincipals: [\"*\"]`, or an ALLOW policy with `requestPrincipals`",
+        "add a DENY policy with `notRequestPrincipals: [\"*\"]`, an ALLOW policy with `requestPrincipals`, or `presence: REQUIRED` to the rule",
     );
     Some(object.problem(problem, "spec.jwtRules"))
 }

@@ -89,6 +89,14 @@ impl<'n> At<'n> {
             .remedy(remedy);
     }
 
+    /// An error here that does not show what stands here.
+    pub(super) fn refuse_secret(&self, report: &mut Report<'_>, why: &str, remedy: &str) {
+        report
+            .error("MW0230", self.node.span, format!("`{}`: {why}", self.path))
+            .path(&self.path)
+            .remedy(remedy);
+    }
+
     /// An error here that leaves the object as it is, by its own code.
     pub(super) fn refuse_part(&self, report: &mut Report<'_>, why: &str, remedy: &str) {
         report

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::capture;
 use crate::report::Report;
 use crate::yaml::Node;
 
@@ -118,7 +119,12 @@ pub(super) fn workload(kind: &str, spec: &Node, report: &mut Report<'_>) {
 
 /// The pods of a workload.
 pub(super) fn template(spec: &Node, report: &mut Report<'_>) {
-    if let Some(pods) = spec.child("template").and_then(|t| t.child("spec")) {
+    let template = spec.child("template");
+    if let Some(template) = template {
+        let (metadata, pods) = (template.child("metadata"), template.child("spec"));
+        capture::pod(metadata, pods, "spec.template.metadata", report);
+    }
+    if let Some(pods) = template.and_then(|t| t.child("spec")) {
         pod(pods, "spec.template.spec", report);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use super::at::At;
 use super::{providers, tls, traffic};
-use crate::forms::{Verdict, addresses, durations, hosts, names};
+use crate::forms::{Verdict, addresses, certificates, durations, hosts, names};
 use crate::report::Report;
 use crate::yaml::Node;
 
@@ -49,6 +49,7 @@ pub(crate) fn config(root: &Node, path: &str, report: &mut Report<'_>) {
     for alias in at.list("trustDomainAliases") {
         alias.demand(report, hosts::trust_domain(alias.own()), of_a_domain);
     }
+    roots(&at, report);
     curves(&at, report);
     providers::providers(&at, report);
     if let Some(policy) = at.get("defaultTrafficPolicy") {
@@ -61,6 +62,17 @@ pub(crate) fn config(root: &Node, path: &str, report: &mut Report<'_>) {
     }
     if let Some(retries) = at.get("defaultInboundHttpRetryPolicy") {
         inbound_retries(&retries, report);
+    }
+    if let Some(mode) = at
+        .get("outboundTrafficPolicy")
+        .and_then(|policy| policy.get("mode"))
+        && mode.own() == "ALLOW_ANY_DYNAMIC_DNS"
+    {
+        mode.warn(
+            report,
+            "the mode is not acted on: `REGISTRY_ONLY` is in force in its place",
+            "write `REGISTRY_ONLY`, and a ServiceEntry for what is called outside",
+        );
     }
     for (parent, key) in [("outboundTrafficPolicy", "tls"), ("ca", "tlsSettings")] {
         if let Some(settings) = at.get(parent).and_then(|parent| parent.get(key)) {
@@ -92,6 +104,56 @@ fn timeouts(at: &At<'_>, report: &mut Report<'_>) {
             Ok(())
         });
         timeout.demand(report, verdict, "write for example `5s`, or `0s` for no bound");
+    }
+}
+
+/// `caCertificates`: what holds no roots must not look as if it did.
+fn roots(at: &At<'_>, report: &mut Report<'_>) {
+    for entry in at.list("caCertificates") {
+        let (pem, url) = (entry.text("pem"), entry.text("spiffeBundleUrl"));
+        if pem.is_empty() && url.is_empty() {
+            entry.refuse(
+                report,
+                "it holds no roots",
+                "add them under `pem`, or say where they are under `spiffeBundleUrl`",
+            );
+        }
+        if let Some(at) = entry.get("pem").filter(|_| !pem.is_empty())
+            && let Err(why) = certificates::roots(pem)
+        {
+            let remedy = "write each root whole, from `-----BEGIN CERTIFICATE-----` to its `END`";
+            at.refuse_secret(report, &why, remedy);
+        }
+        if let Some(at) = entry.get("spiffeBundleUrl").filter(|_| !url.is_empty()) {
+            let host = url
+                .strip_prefix("https://")
+                .map(|rest| rest.split('/').next().unwrap_or_default());
+            if host.is_none_or(str::is_empty) {
+                at.refuse(report, "it is not fetched by https", "write `https://HOST/PATH`");
+            }
+            if entry.count("trustDomains") == 0 {
+                at.warn(
+                    report,
+                    "whoever answers there vouches for this mesh's own workloads",
+                    "name under `trustDomains` whose roots they are",
+                );
+            }
+        }
+        if entry.count("certSigners") > 0 {
+            entry.near("certSigners").warn(
+                report,
+                "signers of Kubernetes sign nothing here; the roots count for all of their trust domains",
+                "leave it out",
+            );
+        }
+        for domain in entry.list("trustDomains") {
+            let verdict = hosts::trust_domain(domain.own());
+            domain.demand(
+                report,
+                verdict,
+                "use letters, digits, `-` and `.`, as `cluster.local`",
+            );
+        }
     }
 }
 
@@ -144,6 +206,11 @@ fn inbound_retries(retries: &At<'_>, report: &mut Report<'_>) {
             );
         }
     }
+}
+
+/// A ProxyConfig that stands by itself, in an annotation.
+pub(crate) fn proxy_config(root: &Node, path: &str, report: &mut Report<'_>) {
+    proxy(&At::new(root, path), report);
 }
 
 /// `defaultConfig`.

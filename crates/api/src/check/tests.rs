@@ -126,6 +126,23 @@ fn destination_rules() {
 }
 
 #[test]
+fn the_bytes_of_a_direct_response_are_base64() {
+    let answer = |bytes: &str| {
+        format!("{{hosts: [a.b], http: [{{directResponse: {{status: 200, body: {{bytes: '{bytes}'}}}}}}]}}")
+    };
+    for bytes in ["aGVsbG8=", "aGVsbG8", "_-8", "_-8=", "aGVsbG8hIQ==", ""] {
+        assert_eq!(found("VirtualService", &answer(bytes)), "", "{bytes}");
+    }
+    for bytes in ["hello!", "aGVsb", "aGVsbG8==", "aGVs=bG8", "====", "a b="] {
+        assert_eq!(
+            found("VirtualService", &answer(bytes)),
+            "!http[0].directResponse.body.bytes",
+            "{bytes}"
+        );
+    }
+}
+
+#[test]
 fn virtual_services() {
     let to = "route: [{destination: {host: a}}]";
     let route = |more: &str| format!("{{hosts: [a.b], http: [{{{to}, {more}}}]}}");

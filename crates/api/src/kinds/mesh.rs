@@ -71,6 +71,7 @@ pub enum OutboundMode {
     RegistryOnly,
     #[default]
     AllowAny,
+    AllowAnyDynamicDns,
 }
 
 /// `pathNormalization.normalization`.

@@ -6,6 +6,7 @@ mod tests;
 use serde_json::Value;
 
 use crate::kinds::{self, ConfigMap, MeshConfig, Meta};
+use crate::known::KnownKind;
 use crate::problem::{Severity, Span};
 use crate::report::{Report, join};
 use crate::yaml::{self, Node};
@@ -57,6 +58,68 @@ pub(super) fn read(
             None
         }
     }
+}
+
+/// A mesh configuration in the file of Istio's installer: judged as one, and in force nowhere.
+pub(super) fn of_installer(root: &Node, report: &mut Report<'_>) {
+    let spec = root.child("spec");
+    let places = [
+        ("spec.meshConfig", spec.and_then(|spec| spec.child("meshConfig"))),
+        (
+            "spec.values.meshConfig",
+            spec.and_then(|spec| spec.child("values")?.child("meshConfig")),
+        ),
+    ];
+    for (path, tree) in places {
+        let Some(tree) = tree.filter(|tree| !tree.is_null()) else {
+            continue;
+        };
+        schema::walk_mesh(tree, path, report);
+        check::mesh_config(tree, path, report);
+        report
+            .warning(
+                "MW0116",
+                root.span_at(path),
+                format!("`{path}` is checked, and not in force: nothing here reads an IstioOperator"),
+            )
+            .path(path)
+            .remedy("write it under `mesh` of the ConfigMap `istio` in `istio-system`");
+    }
+}
+
+/// On a pod, or the template of one: the configuration of its own proxy, as YAML.
+const PROXY_CONFIG: &str = "proxy.istio.io/config";
+
+/// A proxy's configuration in an annotation: judged as Istio's injection does, and not acted on.
+pub(super) fn of_proxy(known: &KnownKind, root: &Node, report: &mut Report<'_>) {
+    let (place, metadata) = match (known.group, known.kind) {
+        ("", "Pod") => ("metadata", root.child("metadata")),
+        ("apps", _) | ("batch", "Job") => (
+            "spec.template.metadata",
+            root.child("spec")
+                .and_then(|spec| spec.child("template")?.child("metadata")),
+        ),
+        _ => return,
+    };
+    let annotations = metadata.and_then(|metadata| metadata.child("annotations"));
+    let Some((key, value)) = annotations.and_then(|annotations| annotations.entry(PROXY_CONFIG)) else {
+        return;
+    };
+    let path = join(&format!("{place}.annotations"), PROXY_CONFIG);
+    if let Some(tree) = value
+        .text()
+        .and_then(|text| tree(text, value.span, &path, report))
+    {
+        schema::walk_proxy(&tree, &path, report);
+        check::proxy_config(&tree, &path, report);
+    }
+    report
+        .info(
+            "MW0117",
+            key.span,
+            format!("`{PROXY_CONFIG}` is checked, and not acted on: there is no proxy beside the pod"),
+        )
+        .path(path);
 }
 
 /// The tree of a text inside of the file, each node with its place in the file. Where the text is not written line by

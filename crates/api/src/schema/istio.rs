@@ -5,6 +5,7 @@ mod entries;
 mod extensions;
 mod gateways;
 mod mesh;
+mod operator;
 mod providers;
 mod proxy;
 mod routes;
@@ -14,6 +15,7 @@ mod traffic;
 
 use super::Field;
 pub(super) use mesh::{MESH_CONFIG, MESH_NETWORKS};
+pub(super) use proxy::PROXY_CONFIG;
 
 /// The fields of a kind besides `apiVersion`, `kind` and `metadata`.
 pub(super) fn of(group: &str, kind: &str) -> Option<&'static [Field]> {
@@ -33,6 +35,7 @@ pub(super) fn of(group: &str, kind: &str) -> Option<&'static [Field]> {
         ("networking.istio.io", "ProxyConfig") => Some(telemetry::PROXY_CONFIG),
         ("extensions.istio.io", "WasmPlugin") => Some(extensions::WASM_PLUGIN),
         ("extensions.istio.io", "TrafficExtension") => Some(extensions::TRAFFIC_EXTENSION),
+        ("install.istio.io", "IstioOperator") => Some(operator::ISTIO_OPERATOR),
         ("telemetry.istio.io", "Telemetry") => Some(telemetry::TELEMETRY),
         _ => None,
     }

@@ -18,6 +18,7 @@ fn config(dir: &Path) -> Config {
         token_audience: String::new(),
         root_out: PathBuf::new(),
         metrics: Vec::new(),
+        metrics_allow: Vec::new(),
         socket: None,
         holders: Vec::new(),
     }

@@ -63,7 +63,13 @@ fn render(found: &Effective, colour: bool) -> String {
 fn transport(found: &Effective) -> Table {
     let mut head = Table::bare();
     let by = match &found.mtls_decided_by {
-        Some(name) => format!(" by PeerAuthentication {name}{}", place(&found.mtls_at)),
+        Some(name) => {
+            let (kind, name) = match name.strip_prefix("Guardrail/") {
+                Some(name) => ("Guardrail", name),
+                None => ("PeerAuthentication", name.as_str()),
+            };
+            format!(" by {kind} {name}{}", place(&found.mtls_at))
+        }
         None => " by default".to_owned(),
     };
     let mode = found.mtls.as_deref().unwrap_or_default();

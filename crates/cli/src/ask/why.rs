@@ -153,11 +153,12 @@ fn rule(by: &RefusedBy) -> String {
         (file, 0) => format!(" at {file}"),
         (file, line) => format!(" at {file}:{line}"),
     };
-    clean(&format!(
-        "AuthorizationPolicy {}/{}{number}{at}",
-        by.namespace, by.name
-    ))
-    .into_owned()
+    let id = policy::PolicyId {
+        namespace: by.namespace.clone(),
+        name: by.name.clone(),
+    };
+    let (kind, name) = id.object();
+    clean(&format!("{kind} {}/{name}{number}{at}", by.namespace)).into_owned()
 }
 
 fn text<'v>(peer: &'v Value, field: &str) -> &'v str {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use admin::Failure;
-use admin::verbs::{NodeState, ObjectState, ProblemLine, Proxy, Status as Answer};
+use admin::verbs::{NodeState, ObjectState, ProblemLine, Proxy, RevocationList, Status as Answer};
 
 use crate::args::{Status, Wide};
 use crate::inspect::staleness;
@@ -12,6 +12,7 @@ use crate::objects::outcome::word;
 use crate::out::{Done, Out, Stop};
 use crate::table::{Cell, Mood, Table};
 use crate::text::clean;
+use crate::text::time;
 
 /// How long the control plane may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -71,8 +72,40 @@ fn render(status: &Answer, wide: bool, colour: bool) -> String {
     section(nodes(&status.nodes));
     section(objects(&status.objects, wide));
     section(problems(&status.problems));
+    section(revocation_lists(&status.revocation_lists));
     section(list(&status.not_acted_on));
     out
+}
+
+/// The lists that certificates are judged by, and how long they still count.
+fn revocation_lists(lists: &[RevocationList]) -> Table {
+    let mut table = Table::new(["REVOCATION LIST OF", "NEXT UPDATE", "STATE"]);
+    for list in lists {
+        let left = match list.left_s {
+            ..=0 => Cell::new(
+                "expired: nothing that its issuer has signed is believed",
+                Mood::Bad,
+            ),
+            left if list.due => Cell::new(format!("a new one is due, {} left", span(left)), Mood::Warning),
+            left => Cell::new(format!("in force, {} left", span(left)), Mood::Good),
+        };
+        table.row(vec![
+            list.issuer.as_str().into(),
+            time(list.next_update).into(),
+            left,
+        ]);
+    }
+    table
+}
+
+/// Seconds in the largest unit of which there are two.
+fn span(seconds: i64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "min")];
+    let fit = units.iter().find(|(unit, _)| seconds >= 2 * unit);
+    fit.map_or_else(
+        || format!("{seconds} s"),
+        |(unit, name)| format!("{} {name}", seconds / unit),
+    )
 }
 
 fn nodes(nodes: &[NodeState]) -> Table {
@@ -177,6 +210,31 @@ mod tests {
 
     use super::*;
     use crate::pods::ps::tests::{state, status};
+
+    #[test]
+    fn a_revocation_list_says_how_long_it_counts() {
+        let of = |left_s, due| RevocationList {
+            issuer: "O=a".to_owned(),
+            next_update: 1_767_225_600,
+            left_s,
+            due,
+        };
+        let lists = [
+            of(-1, true),
+            of(0, true),
+            of(119, true),
+            of(7_200, true),
+            of(172_800, false),
+        ];
+        let wanted = "REVOCATION LIST OF  NEXT UPDATE           STATE
+O=a                 2026-01-01T00:00:00Z  expired: nothing that its issuer has signed is believed
+O=a                 2026-01-01T00:00:00Z  expired: nothing that its issuer has signed is believed
+O=a                 2026-01-01T00:00:00Z  a new one is due, 119 s left
+O=a                 2026-01-01T00:00:00Z  a new one is due, 2 h left
+O=a                 2026-01-01T00:00:00Z  in force, 2 d left
+";
+        assert_eq!(revocation_lists(&lists).render(false), wanted);
+    }
 
     #[test]
     fn every_object_says_where_it_stands() {

@@ -216,6 +216,7 @@ pub(crate) mod tests {
             objects: Vec::new(),
             problems: Vec::new(),
             not_acted_on: Vec::new(),
+            revocation_lists: Vec::new(),
         }
     }
 

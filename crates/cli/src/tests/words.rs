@@ -78,12 +78,15 @@ fn up_and_its_defaults() {
         json: false,
         leaf_lifetime_s: 0,
         jwks_allow: Vec::new(),
+        dns_upstreams: Vec::new(),
+        metrics_allow: Vec::new(),
         cacerts: None,
         quiet: false,
     };
     assert_eq!(up, wanted);
     let line = "up --name two -R --nodes 3 --profile istio --detach --wait 1m30s --local-tls --log-format text \
-                --image a/b=run --leaf-lifetime 10s --jwks-allow 127.0.0.0/8 --cacerts c -o json -q x";
+                --image a/b=run --leaf-lifetime 10s --jwks-allow 127.0.0.0/8 --dns-upstream 192.0.2.53 --dns-upstream [::1]:5353 --metrics-allow 10.77.0.0/16 \
+                --cacerts c -o json -q x";
     let Ok(Command::Up(up)) = read(line) else {
         panic!("not up");
     };
@@ -101,6 +104,8 @@ fn up_and_its_defaults() {
         json: true,
         leaf_lifetime_s: 10,
         jwks_allow: vec!["127.0.0.0/8".parse().unwrap()],
+        dns_upstreams: vec!["192.0.2.53:53".parse().unwrap(), "[::1]:5353".parse().unwrap()],
+        metrics_allow: vec!["10.77.0.0/16".parse().unwrap()],
         cacerts: Some("c".into()),
         quiet: true,
     };

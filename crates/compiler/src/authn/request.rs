@@ -275,11 +275,6 @@ fn unusable(body: &RequestAuthentication) -> Option<String> {
     if rules.any(|rule| !rule.jwks.is_empty() && !rule.jwks_uri.is_empty()) {
         return Some("a rule has both `jwks` and `jwksUri`".to_owned());
     }
-    let mut rules = body.jwt_rules.iter();
-    if rules.any(|rule| rule.presence == "REQUIRED") {
-        let why = "`presence: REQUIRED` is not acted on by this version; a DENY policy with `notRequestPrincipals: [\"*\"]` demands a token";
-        return Some(why.to_owned());
-    }
     reserved(body)
 }
 
@@ -350,7 +345,7 @@ fn rule(written: &JwtRule, (allow_hmac, allow_missing_exp): (bool, bool)) -> Rul
         forward_original_token,
         timeout: _,
         space_delimited_claims,
-        presence: _,
+        presence,
         line,
     } = written.clone();
     let location = |header: api::JwtHeader| HeaderLocation {
@@ -372,6 +367,7 @@ fn rule(written: &JwtRule, (allow_hmac, allow_missing_exp): (bool, bool)) -> Rul
         output_claim_to_headers: output_claim_to_headers.into_iter().map(output).collect(),
         forward_original_token,
         space_delimited_claims,
+        required: presence == "REQUIRED",
         allow_hmac,
         allow_missing_exp,
         line,

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use api::{EntryEndpoint, EntryPort, Resolution, ServiceEntry};
+use api::{EntryPort, Resolution, ServiceEntry};
 use model::{Cidr, Host, Protocol, ServiceName, WorkloadUid, canonical_ip};
-use snapshot::{Endpoint, External, Service, ServicePort};
+use snapshot::{Endpoint, External, NamedEndpoint, Service, ServicePort};
 
 use super::Ground;
 use super::endpoints::{is_local, of_pod};
-use crate::report::Report;
-use crate::view::Of;
+use crate::report::{Report, tell_nothing_selected_of};
+use crate::view::{Of, covers};
 
 type Written<'a> = Of<'a, ServiceEntry>;
 
@@ -33,7 +33,7 @@ pub(super) fn hosts(of: Written<'_>) -> Vec<Host> {
 
 /// What of an entry addresses are chosen for: where it leads to endpoints and is given none.
 pub(super) fn to_allocate(of: Written<'_>) -> impl Iterator<Item = ServiceName> {
-    let allocated = of.body.resolution == Resolution::Static && of.body.addresses.is_empty();
+    let allocated = leads_to_endpoints(of.body.resolution) && of.body.addresses.is_empty();
     let hosts = if allocated { hosts(of) } else { Vec::new() };
     hosts
         .into_iter()
@@ -41,34 +41,32 @@ pub(super) fn to_allocate(of: Written<'_>) -> impl Iterator<Item = ServiceName> 
         .map(move |host| name_of(of, &host))
 }
 
+/// Whether traffic goes to endpoints, and not on to where the client says.
+fn leads_to_endpoints(resolution: Resolution) -> bool {
+    !matches!(resolution, Resolution::None | Resolution::DynamicDns)
+}
+
 /// Why an entry has no effect: where, what, and what would help. What is not acted on stays out of the registry, so that a mesh that
 /// is closed to the rest stays closed.
 fn why_not(entry: &ServiceEntry) -> Option<(&'static str, &'static str, &'static str)> {
-    if entry.workload_selector.is_some() {
-        return Some((
-            "spec.workloadSelector",
-            "a `workloadSelector` in a ServiceEntry is not acted on by this version",
-            "list `endpoints`, or write a Service",
-        ));
-    }
     match entry.resolution {
-        Resolution::None if entry.addresses.is_empty() => Some((
-            "spec.addresses",
-            "without addresses whoever names the host could reach any address (R37)",
-            "list the `addresses` that clients dial",
-        )),
-        Resolution::None => None,
-        Resolution::Static if entry.endpoints.is_empty() => Some((
+        _ if entry
+            .workload_selector
+            .as_ref()
+            .is_some_and(|s| s.labels.is_empty()) =>
+        {
+            Some((
+                "spec.workloadSelector",
+                "a `workloadSelector` without labels would take every pod of the namespace",
+                "write `labels`",
+            ))
+        }
+        Resolution::Static if entry.endpoints.is_empty() && entry.workload_selector.is_none() => Some((
             "spec.endpoints",
             "there are no endpoints to go to",
-            "list `endpoints`",
+            "list `endpoints`, or select workloads",
         )),
-        Resolution::Static => None,
-        Resolution::Dns | Resolution::DnsRoundRobin | Resolution::DynamicDns => Some((
-            "spec.resolution",
-            "names are not resolved by proxies in this version",
-            "write `resolution: STATIC` with endpoints, or NONE with `addresses`",
-        )),
+        _ => None,
     }
 }
 
@@ -81,11 +79,11 @@ impl Ground<'_, '_> {
                 report.unheeded(of.object, path, why, remedy);
                 continue;
             }
-            let Some(endpoints) = self.entry_endpoints(*of, listed, report) else {
+            let Some((endpoints, names)) = self.entry_endpoints(*of, listed, report) else {
                 continue;
             };
             for host in hosts(*of) {
-                let service = self.entry(*of, host, &endpoints, report);
+                let service = self.entry(*of, host, (&endpoints, &names), report);
                 // Oldest first: the older of two that declare one host in a namespace stays.
                 out.entry(service.name.clone()).or_insert(service);
             }
@@ -93,7 +91,13 @@ impl Ground<'_, '_> {
         out.into_values().collect()
     }
 
-    fn entry(&self, of: Written<'_>, host: Host, endpoints: &[Endpoint], report: &mut Report) -> Service {
+    fn entry(
+        &self,
+        of: Written<'_>,
+        host: Host,
+        (endpoints, names): (&[Endpoint], &[NamedEndpoint]),
+        report: &mut Report,
+    ) -> Service {
         let name = name_of(of, &host);
         self.ruling.applies(&name, &host, report);
         let addresses: Vec<Cidr> = of
@@ -131,7 +135,19 @@ impl Ground<'_, '_> {
             external: Some(External {
                 resolution: match of.body.resolution {
                     Resolution::None => snapshot::Resolution::None,
-                    _ => snapshot::Resolution::Static,
+                    Resolution::Static => snapshot::Resolution::Static,
+                    Resolution::Dns => snapshot::Resolution::Dns,
+                    Resolution::DnsRoundRobin => snapshot::Resolution::DnsRoundRobin,
+                    Resolution::DynamicDns => snapshot::Resolution::DynamicDns,
+                },
+                names: match (of.body.resolution, endpoints) {
+                    // Without endpoints it is its own host that is asked about.
+                    (Resolution::Dns | Resolution::DnsRoundRobin, [])
+                        if names.is_empty() && of.body.workload_selector.is_none() =>
+                    {
+                        vec![named(of.body, host.clone(), &BTreeMap::new())]
+                    }
+                    _ => names.to_vec(),
                 },
                 addresses,
                 export_to: match of.body.export_to.iter().any(|to| to == "*") {
@@ -158,37 +174,67 @@ impl Ground<'_, '_> {
         ports.collect()
     }
 
-    /// An address of a pod is that pod, with its identity; any other is a plain endpoint.
+    /// What it leads to: endpoints, and names of some. An address of a pod is that pod, with its identity; any other is a plain
+    /// endpoint. `None` closes it: something that is written is no endpoint.
     fn entry_endpoints(
         &self,
         of: Written<'_>,
         listed: &mut BTreeSet<IpAddr>,
         report: &mut Report,
-    ) -> Option<Vec<Endpoint>> {
-        if of.body.resolution != Resolution::Static {
-            return Some(Vec::new());
+    ) -> Option<(Vec<Endpoint>, Vec<NamedEndpoint>)> {
+        let (mut out, mut names) = (Vec::new(), Vec::new());
+        if !leads_to_endpoints(of.body.resolution) {
+            return Some((out, names));
         }
-        let mut out = Vec::new();
         for (index, endpoint) in of.body.endpoints.iter().enumerate() {
-            let address = endpoint.address.parse().ok().map(canonical_ip);
-            let Some(address) = address.filter(|address| !is_local(*address)) else {
-                let path = format!("spec.endpoints[{index}].address");
-                let why = "an endpoint is no address of the network";
-                report.unheeded(of.object, &path, why, "write an IP address");
-                return None;
-            };
-            listed.insert(address);
-            out.push(self.entry_endpoint(of, endpoint, address));
+            match endpoint.address.parse::<IpAddr>().map(canonical_ip) {
+                Ok(address) if !is_local(address) => {
+                    listed.insert(address);
+                    out.push(self.entry_endpoint(of, address, &endpoint.ports));
+                }
+                Err(_) if of.body.resolution != Resolution::Static && is_name(&endpoint.address) => {
+                    let host = endpoint.address.parse().ok();
+                    names.extend(host.map(|host| named(of.body, host, &endpoint.ports)));
+                }
+                _ => {
+                    let path = format!("spec.endpoints[{index}].address");
+                    let why = format!("`{}` is no address of the network", endpoint.address);
+                    report.unheeded(of.object, &path, &why, "write an address of the network");
+                    return None;
+                }
+            }
         }
-        Some(out)
+        if let Some(selector) = &of.body.workload_selector {
+            out.extend(self.entry_selected(of, &selector.labels, report));
+        }
+        Some((out, names))
     }
 
-    fn entry_endpoint(&self, of: Written<'_>, endpoint: &EntryEndpoint, address: IpAddr) -> Endpoint {
-        let target = |port: &EntryPort| {
-            let own = endpoint.ports.get(&port.name).copied();
-            (port.number, own.or(port.target_port).unwrap_or(port.number))
-        };
-        let ports: BTreeMap<u16, u16> = of.body.ports.iter().map(target).collect();
+    /// Pods of the entry's namespace that it selects.
+    fn entry_selected(
+        &self,
+        of: Written<'_>,
+        labels: &BTreeMap<String, String>,
+        report: &mut Report,
+    ) -> Vec<Endpoint> {
+        let here = self
+            .own
+            .pods
+            .iter()
+            .zip(&self.own.modes)
+            .filter(|(pod, _)| pod.live);
+        let selected = here.filter(|(pod, _)| covers(labels, pod.labels()) && !pod.addresses.is_empty());
+        let ports = port_numbers(of.body, &BTreeMap::new());
+        let mut out: Vec<_> = selected
+            .map(|(pod, modes)| of_pod(Some(modes), pod, ports.clone(), pod.ready, None))
+            .collect();
+        tell_nothing_selected_of(self.view, of.object, "spec.workloadSelector", labels, report);
+        out.sort_by(|a, b| a.uid.cmp(&b.uid));
+        out
+    }
+
+    fn entry_endpoint(&self, of: Written<'_>, address: IpAddr, own: &BTreeMap<String, u16>) -> Endpoint {
+        let ports = port_numbers(of.body, own);
         let pod = (self.at)(address).and_then(|there| Some((there, there.pod()?)));
         match pod {
             Some((there, pod)) => Endpoint {
@@ -216,6 +262,27 @@ impl Ground<'_, '_> {
             },
         }
     }
+}
+
+/// Service port -> port there: the endpoint's own of that name, else the port's target, else its number.
+fn port_numbers(entry: &ServiceEntry, own: &BTreeMap<String, u16>) -> BTreeMap<u16, u16> {
+    let target = |port: &EntryPort| {
+        let own = own.get(&port.name).copied();
+        (port.number, own.or(port.target_port).unwrap_or(port.number))
+    };
+    entry.ports.iter().map(target).collect()
+}
+
+fn named(entry: &ServiceEntry, host: Host, own: &BTreeMap<String, u16>) -> NamedEndpoint {
+    NamedEndpoint {
+        host,
+        ports: port_numbers(entry, own),
+    }
+}
+
+/// Whether an endpoint's address is a name that can be asked about.
+fn is_name(address: &str) -> bool {
+    !address.contains(['*', '/', ':']) && address.parse::<Host>().is_ok()
 }
 
 /// What the port says it speaks; else what its name does.

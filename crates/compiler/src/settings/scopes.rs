@@ -5,19 +5,30 @@ use std::collections::BTreeMap;
 use api::{OutboundMode, Problem, Severity, Sidecar};
 use snapshot::{Egress, Import, Scope};
 
-use crate::report::{Report, code};
-use crate::view::{Of, View};
+use crate::pods::PodFacts;
+use crate::report::{Report, code, tell_nothing_selected_of};
+use crate::view::{Of, View, covers};
 
-/// By namespace; the root namespace's stands for all that have none of their own, under the empty name.
-pub(super) fn scopes(view: &View<'_>, report: &mut Report) -> BTreeMap<String, Scope> {
-    let mut scopes = BTreeMap::new();
+/// What Sidecars say.
+#[derive(Debug, Default)]
+pub(crate) struct Scopes<'a> {
+    /// By namespace; the root namespace's stands for all that have none of their own, under the empty name.
+    pub(crate) by_namespace: BTreeMap<String, Scope>,
+    /// Those that are for some workloads of their namespace, oldest first.
+    selective: Vec<(Of<'a, Sidecar>, Scope)>,
+}
+
+pub(crate) fn scopes<'a>(view: &View<'a>, report: &mut Report) -> Scopes<'a> {
+    let mut scopes = Scopes::default();
     let mut used: BTreeMap<&str, Of<'_, Sidecar>> = BTreeMap::new();
     for of in &view.sidecars {
-        let selector = of.body.workload_selector.as_ref();
-        if selector.is_some_and(|selector| !selector.labels.is_empty()) {
-            let why = "a `workloadSelector` in a Sidecar is not acted on by this version";
-            let remedy = "write it for the whole namespace";
-            report.unheeded(of.object, "spec.workloadSelector", why, remedy);
+        let scope = Scope {
+            egress: egress(*of, report),
+            imports: imports(*of, report),
+        };
+        if let Some(labels) = labels(*of) {
+            tell_nothing_selected_of(view, of.object, "spec.workloadSelector", labels, report);
+            scopes.selective.push((*of, scope));
             continue;
         }
         // Oldest first.
@@ -26,23 +37,58 @@ pub(super) fn scopes(view: &View<'_>, report: &mut Report) -> BTreeMap<String, S
             continue;
         }
         used.insert(of.namespace(), *of);
-        let scope = Scope {
-            egress: egress(*of, report),
-            imports: imports(*of, report),
-        };
+        let all = &mut scopes.by_namespace;
         if of.namespace() == view.root_namespace() {
-            scopes.insert(String::new(), scope.clone());
+            all.insert(String::new(), scope.clone());
         }
-        scopes.insert(of.namespace().to_owned(), scope);
+        all.insert(of.namespace().to_owned(), scope);
     }
     scopes
+}
+
+/// Which workloads it is for; `None` for all of its namespace.
+fn labels<'a>(of: Of<'a, Sidecar>) -> Option<&'a BTreeMap<String, String>> {
+    let selector = of.body.workload_selector.as_ref();
+    selector
+        .map(|selector| &selector.labels)
+        .filter(|l| !l.is_empty())
+}
+
+impl Scopes<'_> {
+    /// What a pod knows, where a Sidecar is for it and not for its whole namespace: the oldest that is.
+    pub(crate) fn of(&self, pod: &PodFacts, report: &mut Report) -> Option<Scope> {
+        let mut found: Option<&(Of<'_, Sidecar>, Scope)> = None;
+        for each in &self.selective {
+            let of = each.0;
+            let selects = labels(of).is_some_and(|labels| covers(labels, pod.labels()));
+            if of.namespace() != pod.namespace() || !selects {
+                continue;
+            }
+            match found {
+                Some((older, _)) => {
+                    report.shadowed(
+                        of.object,
+                        older.object,
+                        "metadata.name",
+                        "for some of its workloads",
+                    );
+                }
+                None => {
+                    report.applies(of.object, pod.place());
+                    found = Some(each);
+                }
+            }
+        }
+        found.map(|(_, scope)| scope.clone())
+    }
 }
 
 fn egress(of: Of<'_, Sidecar>, report: &mut Report) -> Option<Egress> {
     let policy = of.body.outbound_traffic_policy?;
     Some(match policy.mode {
         Some(OutboundMode::AllowAny) => Egress::AllowAny,
-        Some(OutboundMode::RegistryOnly) => Egress::RegistryOnly,
+        // Of the mesh configuration alone: the schema of a Sidecar has no such mode.
+        Some(OutboundMode::RegistryOnly | OutboundMode::AllowAnyDynamicDns) => Egress::RegistryOnly,
         None => {
             // R31: upstream decodes it so; it is said, so that it is no surprise.
             let message = "`outboundTrafficPolicy` without a mode is REGISTRY_ONLY";

@@ -1,6 +1,6 @@
 //! What clients are told: auto-mTLS facts and DestinationRules, CM-01 to CM-17.
 
-use snapshot::{ClientTls, Transport};
+use snapshot::{ClientNames, ClientTls, Transport};
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn transports(compiled: &Compiled, client: &str) -> Vec<Transport> {
     let port = &service.ports[0];
     let auto = compiled.mesh().auto_mtls;
     let each = service.endpoints.iter();
-    each.map(|e| Transport::select(auto, port.tls_for(client), e.accepts_mtls(e.ports[&80])))
+    each.map(|e| Transport::select(auto, port.tls_for(client).as_ref(), e.accepts_mtls(e.ports[&80])))
         .collect()
 }
 
@@ -78,15 +78,27 @@ fn cm_06_to_08_rules() {
         .peer("n/p", "mtls: {mode: STRICT}")
         .pod("n/a", "web");
     check("CM-07", strict, &[Transport::Plaintext]);
-    let refused = Transport::select(true, Some(ClientTls::Unsupported), true);
+    let refused = Transport::select(true, Some(&ClientTls::Unsupported), true);
     let compiled = check("CM-08", with("tls: {mode: SIMPLE}").pod("n/a", "web"), &[refused]);
     told(&compiled, "MW0501", "connections to the host are refused");
-    let named = check(
-        "CM-16",
-        with("tls: {mode: ISTIO_MUTUAL, subjectAltNames: [x]}").pod("n/a", "web"),
-        &[refused],
+    let names = "tls: {mode: ISTIO_MUTUAL, sni: other, subjectAltNames: [x, \"spiffe://d/ns/n/sa/b\"]}";
+    let named = check("CM-16", with(names).pod("n/a", "web"), &[Transport::Mutual]);
+    told(&named, "MW0508", "no certificate of a mesh carries the name `x`");
+    let expected = ClientNames {
+        sni: Some("other".into()),
+        expected: Some(["spiffe://d/ns/n/sa/b".parse().unwrap()].into()),
+    };
+    assert_eq!(tls(&named, "c"), Some(ClientTls::Named(expected.into())));
+    let nobody = "tls: {mode: ISTIO_MUTUAL, subjectAltNames: [x]}";
+    let nobody = check("CM-16", with(nobody).pod("n/a", "web"), &[Transport::Mutual]);
+    let Some(ClientTls::Named(names)) = tls(&nobody, "c") else {
+        panic!("no names");
+    };
+    assert_eq!(
+        names.expected.as_deref(),
+        Some([].as_slice()),
+        "nobody is accepted"
     );
-    told(&named, "MW0501", "accepted, not in force");
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn a_change_costs_what_it_touches_however_large_the_mesh() {
         // Of the policy, the nodes of the four pods; of the endpoint, its own.
         assert!(nodes <= PODS, "{name}: {nodes} nodes are told");
         assert!(
-            large.4 <= nodes * 60,
+            large.4 <= nodes * 80,
             "{name}: {} resources are put together",
             large.4
         );

@@ -61,20 +61,89 @@ fn an_entry_with_endpoints_gets_addresses_and_a_mesh_pod_keeps_its_identity() {
 }
 
 #[test]
-fn r_37_what_would_open_more_than_it_names_is_not_in_force() {
-    for (spec, why) in [
-        (OUT.to_owned(), "without addresses"),
-        (format!("{OUT}, resolution: DNS"), "not resolved"),
+fn r_37_an_entry_without_addresses_lists_none_and_so_has_to_be_proven() {
+    let compiled = entry(secure(), "a/ext", OUT).compile();
+    let service = compiled.service("a/ext.example.com");
+    assert!(service.external.as_ref().unwrap().is_unlisted());
+    assert!(
+        service.vips.is_empty(),
+        "no address is chosen for what is where it is"
+    );
+    assert!(compiled.effect("ServiceEntry/a/ext").in_force);
+}
+
+#[test]
+fn names_are_endpoints_with_dns() {
+    for (spec, names) in [
+        ("resolution: DNS", vec![("ext.example.com", 80)]),
+        ("resolution: DNS_ROUND_ROBIN", vec![("ext.example.com", 80)]),
         (
-            format!("{OUT}, resolution: STATIC, workloadSelector: {{labels: {{a: b}}}}"),
-            "workloadSelector",
+            "resolution: DNS, endpoints: [{address: one.example.org, ports: {http: 8080}}, {address: 192.0.2.7}]",
+            vec![("one.example.org", 8080)],
+        ),
+    ] {
+        let compiled = entry(secure(), "a/ext", &format!("{OUT}, {spec}")).compile();
+        let service = compiled.service("a/ext.example.com");
+        let external = service.external.clone().unwrap();
+        assert!(external.resolution.asks_names(), "{spec}");
+        let found = external
+            .names
+            .iter()
+            .map(|named| (named.host.as_str(), named.ports[&80]));
+        assert_eq!(found.collect::<Vec<_>>(), names, "{spec}");
+        assert_eq!(
+            service.endpoints.len(),
+            usize::from(spec.contains("192.0.2.7")),
+            "{spec}"
+        );
+        assert_eq!(service.vips.len(), 2, "clients are told of these: {spec}");
+        assert!(
+            compiled.plain_services.is_empty(),
+            "a pod outside the mesh dials it as it is"
+        );
+    }
+    let wild =
+        "hosts: ['*.example.com'], ports: [{number: 443, name: tls, protocol: TLS}], resolution: DYNAMIC_DNS";
+    let compiled = entry(secure(), "a/wild", wild).compile();
+    let service = compiled.service("a/*.example.com");
+    assert_eq!(service.external.unwrap().resolution, Resolution::DynamicDns);
+    assert!(service.vips.is_empty());
+}
+
+#[test]
+fn an_entry_selects_pods_of_its_namespace() {
+    let scene = secure()
+        .pod("a/web", "web")
+        .pod("a/other", "other")
+        .pod("b/also", "web");
+    let selects = "resolution: STATIC, location: MESH_INTERNAL, workloadSelector: {labels: {app: web}}";
+    let compiled = entry(scene, "a/ext", &format!("{OUT}, {selects}")).compile();
+    let service = compiled.service("a/ext.example.com");
+    let [endpoint] = service.endpoints.as_slice() else {
+        panic!("{:?}", service.endpoints);
+    };
+    assert_eq!(endpoint.addresses[0].to_string(), "10.77.0.2");
+    assert_eq!(endpoint.ports, [(80, 80), (90, 90)].into());
+    assert_eq!(service.identities, [endpoint.identity.clone().unwrap()]);
+    assert!(compiled.effect("ServiceEntry/a/ext").in_force);
+    let nothing = entry(secure(), "a/ext", &format!("{OUT}, {selects}")).compile();
+    told(&nothing, "IST0127", "app=web");
+}
+
+#[test]
+fn what_leads_nowhere_is_not_in_force() {
+    for (spec, why) in [
+        ("resolution: STATIC", "no endpoints"),
+        (
+            "resolution: STATIC, endpoints: [{address: 127.0.0.1}]",
+            "no address of the network",
         ),
         (
-            format!("{OUT}, resolution: STATIC, endpoints: [{{address: 127.0.0.1}}]"),
+            "resolution: DNS, endpoints: [{address: 169.254.169.254}]",
             "no address of the network",
         ),
     ] {
-        let compiled = entry(secure(), "a/ext", &spec).compile();
+        let compiled = entry(secure(), "a/ext", &format!("{OUT}, {spec}")).compile();
         let effect = compiled.effect("ServiceEntry/a/ext");
         assert!(!effect.in_force, "{spec}");
         told(&compiled, "MW0501", why);
@@ -143,14 +212,29 @@ fn r_31_a_policy_without_a_mode_is_said() {
 }
 
 #[test]
-fn a_sidecar_for_some_workloads_is_not_in_force() {
+fn a_sidecar_for_some_workloads_is_theirs_alone() {
     let compiled = istio()
+        .pod("a/x", "x")
+        .pod("a/y", "y")
+        .pod("b/w", "x")
         .object(
             "Sidecar",
             "a/some",
-            "spec: {workloadSelector: {labels: {app: x}}, egress: [{hosts: ['./*']}]}",
+            "spec: {workloadSelector: {labels: {app: x}}, outboundTrafficPolicy: {mode: REGISTRY_ONLY}, egress: [{hosts: ['./*']}]}",
         )
+        .object("Sidecar", "a/younger", "spec: {workloadSelector: {labels: {app: x}}, egress: [{hosts: ['*/*']}]}")
+        .object("Sidecar", "a/nobody", "spec: {workloadSelector: {labels: {app: z}}, egress: [{hosts: ['*/*']}]}")
         .compile();
-    assert!(!compiled.effect("Sidecar/a/some").in_force);
-    assert_eq!(compiled.mesh().scope("a"), None);
+    let scope = |pod: &str| compiled.workload(pod).inbound.unwrap().scope;
+    let own = scope("x");
+    assert_eq!(compiled.mesh().scope("a"), None, "it is not for the namespace");
+    assert_eq!(scope("y"), None);
+    let effect = compiled.effect("Sidecar/a/some");
+    assert!(effect.in_force);
+    assert_eq!(effect.targets, ["a/x"]);
+    assert_eq!(compiled.effect("Sidecar/a/younger").shadowed_by.len(), 1);
+    told(&compiled, "IST0127", "app=z");
+    let own = own.unwrap();
+    assert_eq!(own.egress, Some(Egress::RegistryOnly));
+    assert!(own.knows_all_of("a") && !own.knows_all_of("b"));
 }

@@ -78,6 +78,9 @@ fn p_19_its_floor_holds_in_both_profiles() {
         assert_eq!(compiled.mtls("a"), "STRICT");
         assert_eq!(compiled.mtls("b"), "STRICT");
         assert_eq!(compiled.mtls("web"), free);
+        let by = |name: &str| compiled.workload(name).inbound.unwrap().mtls_decided_by;
+        assert_eq!(by("a").as_deref(), Some("Guardrail/istio-system/base"));
+        assert_eq!(by("web").as_deref(), Some("shop/weak"));
         told(
             &compiled,
             "MW0503",

@@ -299,9 +299,16 @@ fn plaintext_keys_are_taken_and_told() {
 }
 
 #[test]
-fn a_demand_that_cannot_be_met_refuses_instead_of_being_dropped() {
-    let rule = format!("jwtRules: [{{issuer: i, {KEYS}, presence: REQUIRED}}]");
-    let compiled = istio().request("n/ra", &rule).pod("n/web", "web").compile();
-    assert!(spec(&compiled, "n", "ra").invalid.is_some());
-    told(&compiled, "MW0511", "`presence: REQUIRED`");
+fn presence_says_whether_a_request_must_have_a_token() {
+    for (presence, required) in [
+        ("", false),
+        (", presence: OPTIONAL", false),
+        (", presence: REQUIRED", true),
+    ] {
+        let rule = format!("jwtRules: [{{issuer: i, {KEYS}{presence}}}]");
+        let compiled = istio().request("n/ra", &rule).pod("n/web", "web").compile();
+        let spec = spec(&compiled, "n", "ra");
+        assert!(spec.invalid.is_none(), "{presence}");
+        assert_eq!(spec.rules[0].required, required, "{presence}");
+    }
 }

@@ -16,6 +16,7 @@ use crate::inbound::{self, Guards};
 use crate::pods;
 use crate::report::Report;
 use crate::services::{Found, Ground, Member, Population, Services};
+use crate::settings::scopes::scopes;
 use crate::settings::telemetry::Telemetries;
 use crate::space::{Spaces, age};
 use crate::view::{Sky, View, mesh_config, root_namespace};
@@ -361,11 +362,13 @@ fn finish(
     );
     let requests = Requests::new(&view, &mut report);
     let telemetries = Telemetries::new(&view, &providers.tracers, &mut report);
+    let scopes = scopes(&view, &mut report);
     report.only_own(false);
     let guards = Guards {
         authz: &authz,
         requests: &requests,
         telemetries: &telemetries,
+        scopes: &scopes,
         deny_by_default: common.mesh.deny_by_default,
     };
     let inbounds = inbound::all(&view, population, members, guards, &mut report);

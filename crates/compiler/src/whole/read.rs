@@ -9,7 +9,8 @@ use snapshot::{Mesh, Resources, Service};
 use super::piece::Piece;
 use super::{Compilation, differing};
 use crate::report::Said;
-use crate::view::SYSTEM_NAMESPACE;
+use crate::settings::roots;
+use crate::view::{SYSTEM_NAMESPACE, mesh_config};
 use crate::{Compiled, Effect, PlainService, PodView};
 
 impl Compilation {
@@ -158,6 +159,12 @@ impl Compilation {
             let longest = all.entry(source.clone()).or_default();
             *longest = (*longest).max(*timeout);
         }
+        let config = self
+            .common
+            .as_ref()
+            .and_then(|common| common.mesh_config.as_ref());
+        let config = config.and_then(mesh_config);
+        all.extend(config.into_iter().flat_map(|config| roots::wanted(config.body)));
         all
     }
 

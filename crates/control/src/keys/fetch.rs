@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use meshward_http::{Body, HeaderValue, Request, Response, Uri, Version, header};
+use model::may_dial;
 use snapshot::{Answer, Index, Lacks};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -14,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use super::guard::may_dial;
+use super::bundle::Bundle;
 use crate::config::Fetching;
 
 /// What a source begins with whose keys the issuer's discovery document names.
@@ -65,6 +66,20 @@ impl Fetcher {
         jwt::Keys::parse(&text, self.strict)
             .map_err(|why| format!("what `{source}` answers is no key set: {why}"))?;
         Ok(text)
+    }
+
+    /// Fetches a SPIFFE bundle; by https alone, since who answers there makes identities believed.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub(super) async fn bundle(&self, url: &str, timeout: Duration) -> Result<Bundle, String> {
+        if !url.starts_with("https://") {
+            return Err(format!("`{}` is no address of https", shown(url)));
+        }
+        let timeout = timeout.min(MAX_TIMEOUT);
+        let fetched = tokio::time::timeout(timeout, self.get(url)).await;
+        let text = fetched.map_err(|_| format!("no answer within {} ms", timeout.as_millis()))??;
+        super::bundle::read(&text).map_err(|why| format!("what `{}` answers is no bundle: {why}", shown(url)))
     }
 
     async fn keys(&self, source: &str) -> Result<String, String> {

@@ -78,11 +78,12 @@ impl Plane {
         }
         let mut whole = self.whole.clone();
         whole.update(spaces);
-        let frozen = Frozen {
+        let mut frozen = Frozen {
             in_force,
             problems: Arc::new(problems),
             ..self.freeze()
         };
+        frozen.of_configuration = Arc::new(frozen.configuration_problems());
         let before = Arc::clone(&self.view.borrow());
         let after = Arc::new(View::new(frozen, whole));
         Done {

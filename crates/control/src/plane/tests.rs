@@ -26,6 +26,7 @@ fn plane(dir: &std::path::Path) -> Plane {
         token: dir.join("t"),
         token_keys: dir.join("k"),
         metrics: vec![],
+        metrics_allow: vec![],
         fetching: Fetching::default(),
     };
     let directory = Directory::open(&config.state).unwrap();

@@ -117,6 +117,7 @@ impl Bed {
             token: at("token"),
             token_keys: at("keys.json"),
             metrics: Vec::new(),
+            metrics_allow: Vec::new(),
             fetching: crate::Fetching::default(),
         };
         let mut bed = Self {
@@ -351,6 +352,25 @@ impl Proxy {
             snapshot::Resource::Jwks(jwks) => jwks.keys.clone(),
             _ => None,
         }
+    }
+
+    /// Waits until these trust domains have roots of their own.
+    pub(super) async fn until_bundles(&mut self, trust_domains: &[&str]) {
+        let of = |held: &Mutex<Resources>| -> Vec<String> {
+            match held.lock().unwrap().get(&ResourceName::mesh()).map(AsRef::as_ref) {
+                Some(snapshot::Resource::Mesh(mesh)) => {
+                    let bundles = mesh.tls.bundles.iter();
+                    bundles.map(|bundle| bundle.trust_domain.to_string()).collect()
+                }
+                _ => vec!["none yet".to_owned()],
+            }
+        };
+        let waited = tokio::time::timeout(SOON, async {
+            while of(&self.held) != trust_domains {
+                self.sets.recv().await.unwrap();
+            }
+        });
+        assert!(waited.await.is_ok(), "{:?}", of(&self.held));
     }
 
     /// Waits until it holds these keys of a source.

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use identity::{Clock as _, SystemClock};
 use meshward_http::pages::Pages;
 use telemetry::{Board, Counts, Spread};
 use tokio::sync::watch;
 use xds::server::{NodeStatus, Observe, Server};
 
+use super::lists::lists;
 use crate::layers::{Held, Key};
 use crate::view::View;
 
@@ -32,6 +34,8 @@ pub(crate) struct Meters {
     behind: Counts,
     faults: Counts,
     services: Counts,
+    lists_left: Counts,
+    lists_until: Counts,
     validated: Validated,
     events: Events,
 }
@@ -110,6 +114,14 @@ impl Meters {
             ),
             faults,
             services: board.counts("pilot_services", "Services that are known"),
+            lists_left: board.counts(
+                "meshward_crl_expiry_seconds",
+                "Seconds until a revocation list ends, and with it the trust in its issuer",
+            ),
+            lists_until: board.counts(
+                "meshward_crl_expiry_timestamp",
+                "When a revocation list ends, in seconds since 1970",
+            ),
             validated: Validated {
                 passed: board.counts("galley_validation_passed", "Objects that were found valid"),
                 failed: board.counts("galley_validation_failed", "Objects that were found invalid"),
@@ -156,6 +168,14 @@ impl Meters {
             .set(&[], number(view.frozen.nodes.iter().filter(behind).count()));
         let services = view.frozen.held().filter(|held| held.key.kind == "Service");
         self.services.set(&[], number(services.count()));
+        let now = i64::try_from(SystemClock.now().as_secs()).unwrap_or(i64::MAX);
+        for list in lists(&view, now) {
+            let issuer = [("issuer", list.issuer.as_str())];
+            self.lists_left
+                .set(&issuer, u64::try_from(list.left_s).unwrap_or(0));
+            self.lists_until
+                .set(&issuer, u64::try_from(list.next_update).unwrap_or(0));
+        }
         self.board.text()
     }
 

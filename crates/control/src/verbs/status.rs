@@ -6,22 +6,25 @@ use admin::Failure;
 use admin::verbs::{NodeState, ObjectState, Status};
 use api::{Class, ObjectRef, Severity};
 use compiler::Effect;
+use identity::{Clock as _, SystemClock};
 use model::Profile;
 use serde_json::Value;
 use snapshot::{Egress, Mesh, PathNormalization, TlsVersion, XfccMode};
 use xds::server::NodeStatus;
 
+use super::lists::lists;
 use super::{Desk, encode};
 use crate::layers::Held;
-use crate::standing::{standing, verdict};
+use crate::standing::{is_unheeded, standing, verdict};
 use crate::view::{NOT_ACTED_ON, View};
 
 pub(super) fn status(desk: &Desk) -> Result<Value, Failure> {
     let said = desk.server.nodes().borrow().clone();
-    encode(&compute(&desk.view(), &said))
+    let now = i64::try_from(SystemClock.now().as_secs()).unwrap_or(i64::MAX);
+    encode(&compute(&desk.view(), &said, now))
 }
 
-fn compute(view: &View, said: &BTreeMap<String, NodeStatus>) -> Status {
+fn compute(view: &View, said: &BTreeMap<String, NodeStatus>, now: i64) -> Status {
     let found = view.whole.problems();
     let spoken_of: BTreeSet<&ObjectRef> = found
         .iter()
@@ -40,6 +43,7 @@ fn compute(view: &View, said: &BTreeMap<String, NodeStatus>) -> Status {
         effects.contains_key(&reference)
             || held.object.refused(view.frozen.profile).is_some()
             || spoken_of.contains(&reference)
+            || held.problems.iter().any(is_unheeded)
     };
     Status {
         profile: view.frozen.profile.to_string(),
@@ -62,6 +66,7 @@ fn compute(view: &View, said: &BTreeMap<String, NodeStatus>) -> Status {
             .map(|problem| view.line(problem))
             .collect(),
         not_acted_on: not_acted_on(&held),
+        revocation_lists: lists(view, now),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use model::split_authority;
 
+use super::line::control;
 use crate::Fault;
 use crate::limits::{MAX_FIELDS, MAX_TARGET};
 
@@ -43,6 +44,43 @@ pub(crate) const METHODS: &[&str] = &[
     "UNLOCK",
     "UNSUBSCRIBE",
 ];
+
+/// Bytes that may be somewhere, one bit each.
+struct Bytes([u64; 4]);
+
+/// RFC 9110, 5.6.2.
+const TOKEN: Bytes = Bytes::alphanumeric_and(b"!#$%&'*+-.^_`|~");
+/// Of an authority, besides what else is demanded of it.
+const HOST: Bytes = Bytes::alphanumeric_and(b"-._~%!$&'()*+,;=:[]");
+
+impl Bytes {
+    #[expect(
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        reason = "done while compiling, where an index out of bounds is an error"
+    )]
+    const fn alphanumeric_and(more: &[u8]) -> Self {
+        let mut bits = [0_u64; 4];
+        let mut byte = 0_u8;
+        while byte < 128 {
+            if byte.is_ascii_alphanumeric() {
+                bits[(byte >> 6) as usize] |= 1 << (byte & 63);
+            }
+            byte += 1;
+        }
+        let mut at = 0;
+        while at < more.len() {
+            bits[(more[at] >> 6) as usize] |= 1 << (more[at] & 63);
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        let word = self.0.get(usize::from(byte >> 6));
+        word.is_some_and(|word| word >> (byte & 63) & 1 == 1)
+    }
+}
 
 /// What a head says about the bytes that follow it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +144,7 @@ pub(super) fn trailer(line: &[u8]) -> Result<(), Fault> {
 
 /// Whether a value is an authority whose host can be one.
 pub(crate) fn valid_host(value: &[u8]) -> bool {
-    let plausible = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
+    let plausible = |b: &u8| HOST.has(*b);
     let text = std::str::from_utf8(value).unwrap_or_default();
     value.iter().all(plausible) && split_authority(text).is_some()
 }
@@ -118,11 +156,18 @@ impl<'a> Iterator for Lines<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         let rest = self.0.take()?;
-        let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
-            return Some(rest);
-        };
-        self.0 = rest.get(end + 2..);
-        rest.get(..end)
+        let mut at = 0;
+        loop {
+            let Some(more) = control(rest.get(at..).unwrap_or_default(), b'\t') else {
+                return Some(rest);
+            };
+            at += more;
+            if rest.get(at..at + 2) == Some(b"\r\n") {
+                self.0 = rest.get(at + 2..);
+                return rest.get(..at);
+            }
+            at += 1;
+        }
     }
 }
 
@@ -182,14 +227,15 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(Fault::Folding);
     }
-    let colon = line.iter().position(|b| *b == b':').ok_or(Fault::FieldName)?;
-    let (name, rest) = line.split_at(colon);
-    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    if name.is_empty() || !name.iter().all(token) {
+    let end = line.iter().position(|b| !TOKEN.has(*b));
+    let (name, rest) = line.split_at(end.ok_or(Fault::FieldName)?);
+    let Some((b':', value)) = rest.split_first() else {
+        return Err(Fault::FieldName);
+    };
+    if name.is_empty() {
         return Err(Fault::FieldName);
     }
-    let value = rest.get(1..).unwrap_or_default();
-    if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+    if control(value, b'\t').is_some() {
         return Err(Fault::FieldValue);
     }
     Ok((name, value.trim_ascii()))

@@ -32,7 +32,7 @@ impl Store {
         }
         let id = facts.id.clone();
         let current = Current {
-            peer: PeerIdentity::local(id.clone(), leaf),
+            peer: PeerIdentity::local(id.clone(), leaf, facts.not_after),
             certified: Arc::new(pki::certified(chain, key)?),
             facts,
             root: None,

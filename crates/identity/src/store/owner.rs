@@ -406,7 +406,7 @@ async fn issue(
             .verify_identity(leaf, intermediates, now, Purpose::Client)
             .map_err(|e| IssueError::Answer(format!("its chain: {e}")))?;
     }
-    let peer = PeerIdentity::local(id, leaf);
+    let peer = PeerIdentity::local(id, leaf, facts.not_after);
     let certified = request.certify(chain).map_err(IssueError::Answer)?;
     Ok(Current {
         peer,

@@ -1,5 +1,7 @@
 //! The owner under virtual time.
 
+mod standing;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 

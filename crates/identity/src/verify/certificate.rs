@@ -14,8 +14,8 @@ use x509_parser::prelude::{
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::constraints;
 use super::path::Purpose;
+use super::{constraints, strict};
 use crate::error::PeerProblem;
 
 /// The longest serial number, bytes (RFC 5280 section 4.1.2.2).
@@ -27,16 +27,18 @@ const RSA: Oid<'static> = oid!(1.2.840.113549.1.1.1);
 const EC: Oid<'static> = oid!(1.2.840.10045.2.1);
 const ED25519: Oid<'static> = oid!(1.3.101.112);
 const CURVES: [Oid<'static>; 3] = [oid!(1.2.840.10045.3.1.7), oid!(1.3.132.0.34), oid!(1.3.132.0.35)];
-/// The extensions that may be critical in a root: key usage, basic constraints, name constraints, alternative names,
-/// extended key usage, distribution points.
-const KNOWN: [Oid<'static>; 6] = [
+/// The extensions that may be critical: key usage, basic constraints, name constraints, alternative names, extended key
+/// usage. What else is critical has not been acted on (RFC 5280 section 4.2).
+const KNOWN: [Oid<'static>; 5] = [
     oid!(2.5.29.15),
     oid!(2.5.29.19),
-    oid!(2.5.29.30),
+    NAME_CONSTRAINTS,
     oid!(2.5.29.17),
     oid!(2.5.29.37),
-    oid!(2.5.29.31),
 ];
+const NAME_CONSTRAINTS: Oid<'static> = oid!(2.5.29.30);
+/// Extensions whose values are acted on: those above and the two key identifiers.
+const KEY_IDS: [Oid<'static>; 2] = [oid!(2.5.29.14), oid!(2.5.29.35)];
 
 fn because(why: &str) -> PeerProblem {
     PeerProblem::Other(why.to_owned())
@@ -156,11 +158,6 @@ impl<'a> Cert<'a> {
                 Err(PeerProblem::Malformed)
             };
         }
-        let unknown = |e: &&x509_parser::prelude::X509Extension<'_>| e.critical && !KNOWN.contains(&e.oid);
-        if let Some(extension) = cert.x509.extensions().iter().find(unknown) {
-            let why = format!("its critical extension {} is not known", extension.oid);
-            return Err(PeerProblem::Other(why));
-        }
         if !cert
             .x509
             .basic_constraints()
@@ -194,6 +191,16 @@ impl<'a> Cert<'a> {
             if let ParsedExtension::ParseError { .. } = extension.parsed_extension() {
                 return Err(PeerProblem::Malformed);
             }
+            let acted_on = KNOWN.contains(&extension.oid);
+            if extension.critical && !acted_on {
+                let why = format!("its critical extension {} is not known", extension.oid);
+                return Err(PeerProblem::Other(why));
+            }
+            let whole = !(acted_on || KEY_IDS.contains(&extension.oid)) || strict::is_der(extension.value);
+            let bound = extension.oid != NAME_CONSTRAINTS || strict::is_constraints(extension.value);
+            if !whole || !bound {
+                return Err(PeerProblem::Malformed);
+            }
         }
         if !strong(cert.x509.public_key()) {
             return Err(because("its key is of a kind or size that is not taken"));
@@ -201,21 +208,20 @@ impl<'a> Cert<'a> {
         for name in cert.names() {
             constraints::well_formed(name)?;
         }
-        cert.authority_key_id()?;
         Ok(cert)
     }
 
     /// What is asked of certificates that others have issued: not of roots, which are believed as they are.
     fn fit(&self) -> Result<(), PeerProblem> {
+        if !strict::is_certificate(self.signed.message) {
+            return Err(PeerProblem::Malformed);
+        }
         let serial = self.x509.raw_serial();
         let positive = serial.first().is_some_and(|b| *b < 0x80) && serial.iter().any(|b| *b != 0);
         if !positive || serial.len() > MAX_SERIAL {
             return Err(because(
                 "its serial number is not a positive one of at most 20 bytes",
             ));
-        }
-        if self.x509.issuer().iter_rdn().next().is_none() {
-            return Err(because("an issuer without a name"));
         }
         let names = self.x509.subject_alternative_name().ok().flatten();
         if names.is_some_and(|n| n.value.general_names.is_empty()) {
@@ -356,15 +362,19 @@ impl<'a> Cert<'a> {
         }
     }
 
-    /// Whether `issuer` signed this one, and both speak of the same key.
-    pub(super) fn is_by(&self, issuer: &Cert<'_>) -> Result<(), PeerProblem> {
+    /// Whether this one and `issuer` speak of the same key. No signature is looked at.
+    pub(super) fn agrees_with(&self, issuer: &Cert<'_>) -> Result<(), PeerProblem> {
         match (self.authority_key_id()?, issuer.key_id()) {
-            (None, None) => {}
-            (Some(named), Some(id)) if named == id => {}
-            (Some(_), Some(_)) => return Err(PeerProblem::UnknownIssuer),
-            (None, Some(_)) => return Err(because("no authority key identifier")),
-            (Some(_), None) => return Err(because("its issuer has no subject key identifier")),
+            (None, None) => Ok(()),
+            (Some(named), Some(id)) if named == id => Ok(()),
+            (Some(_), Some(_)) => Err(PeerProblem::UnknownIssuer),
+            (None, Some(_)) => Err(because("no authority key identifier")),
+            (Some(_), None) => Err(because("its issuer has no subject key identifier")),
         }
+    }
+
+    /// Whether `issuer` signed this one.
+    pub(super) fn is_by(&self, issuer: &Cert<'_>) -> Result<(), PeerProblem> {
         // A CA of the same name whose key did not sign this is another CA.
         self.signed.is_by(issuer.key()).map_err(|e| match e {
             webpki::Error::InvalidSignatureForPublicKey => PeerProblem::UnknownIssuer,

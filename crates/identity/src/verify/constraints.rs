@@ -117,6 +117,11 @@ pub(super) fn admit(
     if subject.iter_rdn().next().is_some() {
         admit_one(constraints, &GeneralName::DirectoryName(subject.clone()), budget)?;
     }
+    // Mailboxes stand in subjects as well (RFC 5280 section 4.2.1.10).
+    for mailbox in subject.iter_email() {
+        let text = mailbox.as_str().map_err(|_| violation())?;
+        admit_one(constraints, &GeneralName::RFC822Name(text), budget)?;
+    }
     for name in cert.names() {
         admit_one(constraints, name, budget)?;
     }
@@ -153,17 +158,20 @@ fn same_form(a: &GeneralName<'_>, b: &GeneralName<'_>) -> bool {
 /// as soon as one of the names that it stands for does.
 fn covers(base: &GeneralName<'_>, name: &GeneralName<'_>, excluded: bool) -> Option<bool> {
     match (base, name) {
-        (GeneralName::DNSName(base), GeneralName::DNSName(name)) => Some(dns(base, name, excluded)),
+        (GeneralName::DNSName(base), GeneralName::DNSName(name)) => dns(base, name, excluded),
         (GeneralName::IPAddress(base), GeneralName::IPAddress(name)) => Some(ip(base, name)),
         (GeneralName::RFC822Name(base), GeneralName::RFC822Name(name)) => mailbox(base, name),
         (GeneralName::URI(base), GeneralName::URI(name)) => uri_host(name).map(|host| host_in(base, host)),
-        (GeneralName::DirectoryName(base), GeneralName::DirectoryName(name)) => Some(directory(base, name)),
+        (GeneralName::DirectoryName(base), GeneralName::DirectoryName(name)) => directory(base, name),
         _ => None,
     }
 }
 
-/// `base` and everything below it.
-fn dns(base: &str, name: &str, excluded: bool) -> bool {
+/// `base` and everything below it. What is no host, and no wildcard in place of a first label, cannot be compared.
+fn dns(base: &str, name: &str, excluded: bool) -> Option<bool> {
+    if !is_host(name.strip_prefix("*.").unwrap_or(name)) {
+        return None;
+    }
     let (base, name) = (base.to_ascii_lowercase(), name.to_ascii_lowercase());
     let below = |name: &str, base: &str| {
         base.is_empty()
@@ -172,10 +180,10 @@ fn dns(base: &str, name: &str, excluded: bool) -> bool {
                 .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
     if below(&name, &base) {
-        return true;
+        return Some(true);
     }
     // `*.a` stands for `b.a`, so that it must not pass where `b.a` may not.
-    excluded && name.strip_prefix("*.").is_some_and(|parent| below(&base, parent))
+    Some(excluded && name.strip_prefix("*.").is_some_and(|parent| below(&base, parent)))
 }
 
 fn ip(base: &[u8], name: &[u8]) -> bool {
@@ -206,41 +214,88 @@ fn host_in(base: &str, host: &str) -> bool {
     }
 }
 
-/// The host of a URI with an authority; of a SPIFFE id the trust domain.
+/// The host of a URI with an authority; of a SPIFFE id the trust domain. An address is no host that a constraint could
+/// name, and neither is what is percent-encoded (RFC 5280 section 4.2.1.10).
 fn uri_host(uri: &str) -> Option<&str> {
-    let (_, rest) = uri.split_once("://")?;
+    let (scheme, rest) = uri.split_once("://")?;
+    if !scheme
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+    {
+        return None;
+    }
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-    is_host(host).then_some(host)
+    let is_address = host
+        .rsplit('.')
+        .next()
+        .is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    (is_host(host) && !is_address).then_some(host)
 }
 
 /// Whether the names of `base` are the first ones of `name`. Text is compared without regard to case, to the kind of
-/// string and to how many spaces there are (RFC 5280 section 7.1).
-fn directory(base: &X509Name<'_>, name: &X509Name<'_>) -> bool {
+/// string and to how many spaces there are (RFC 5280 section 7.1). Letters beyond ASCII have many spellings, and some kinds
+/// of string are read in many ways: that such a text is another one cannot be said.
+fn directory(base: &X509Name<'_>, name: &X509Name<'_>) -> Option<bool> {
     let mut names = name.iter_rdn();
-    base.iter_rdn().all(|wanted| {
-        names
-            .next()
-            .is_some_and(|found| attributes(wanted) == attributes(found))
-    })
+    let mut sure = true;
+    for wanted in base.iter_rdn() {
+        let Some(found) = names.next() else {
+            return Some(false);
+        };
+        let (wanted, found) = (Attributes::of(wanted), Attributes::of(found));
+        if wanted.types != found.types {
+            return Some(false);
+        }
+        if wanted.texts != found.texts {
+            if wanted.plain && found.plain {
+                return Some(false);
+            }
+            sure = false;
+        }
+    }
+    sure.then_some(true)
 }
 
-fn attributes(rdn: &x509_parser::x509::RelativeDistinguishedName<'_>) -> BTreeSet<(String, Vec<u8>)> {
-    rdn.iter()
-        .map(|attribute| {
+/// Whether two names are one, as far as that can be said; of those that have been written by one CA.
+pub(super) fn same_name(one: &X509Name<'_>, other: &X509Name<'_>) -> bool {
+    one.iter_rdn().count() == other.iter_rdn().count() && directory(one, other).unwrap_or(true)
+}
+
+/// The attributes of a relative name, in the form in which they are compared.
+struct Attributes {
+    types: BTreeSet<String>,
+    texts: BTreeSet<(String, Vec<u8>)>,
+    /// Whether all texts are printable ASCII in kinds of string that have one reading.
+    plain: bool,
+}
+
+impl Attributes {
+    fn of(rdn: &x509_parser::x509::RelativeDistinguishedName<'_>) -> Self {
+        let mut all = Self {
+            types: BTreeSet::new(),
+            texts: BTreeSet::new(),
+            plain: true,
+        };
+        for attribute in rdn.iter() {
+            let kind = attribute.attr_type().to_id_string();
             let value = match attribute.as_str() {
-                Ok(text) => text
-                    .split_whitespace()
-                    .collect::<Vec<_>>()
-                    .join(" ")
-                    .to_lowercase()
-                    .into_bytes(),
-                Err(_) => attribute.as_slice().to_vec(),
+                Ok(text) => {
+                    all.plain &= text.bytes().all(|b| (0x20..0x7f).contains(&b));
+                    let words: Vec<_> = text.split_whitespace().collect();
+                    words.join(" ").to_lowercase().into_bytes()
+                }
+                Err(_) => {
+                    all.plain = false;
+                    attribute.as_slice().to_vec()
+                }
             };
-            (attribute.attr_type().to_id_string(), value)
-        })
-        .collect()
+            all.types.insert(kind.clone());
+            all.texts.insert((kind, value));
+        }
+        all
+    }
 }
 
 #[cfg(test)]
@@ -257,14 +312,64 @@ mod tests {
         assert_eq!(covers(".td", "spiffe://a.td/x"), Some(true));
         assert_eq!(covers(".td", "spiffe://td/x"), Some(false));
         assert_eq!(covers("td", "urn:td"), None);
+        // Whatever is no name of a host is neither inside nor outside.
+        for uri in [
+            "spiffe://10.0.0.1/x",
+            "spiffe://[::1]/x",
+            "spiffe://td./x",
+            "spiffe://t%64/x",
+            "spiffe:///td",
+            "spiffe:/a://td/x",
+            "mailto:a?b=://td",
+            "spiffe://td\\@evil/x",
+        ] {
+            let host = covers("td", uri);
+            assert!(host.is_none() || host == Some(false), "{uri}: {host:?}");
+        }
+        assert_eq!(covers("td", "spiffe://10.0.0.1/x"), None);
+        assert_eq!(covers("td", "spiffe:/a://td/x"), None);
+        assert_eq!(
+            covers("TD", "spiffe://td:443/x"),
+            Some(true),
+            "a port is not of the host"
+        );
+        assert_eq!(covers("td", "spiffe://u:p@td/x"), Some(true), "nor is who asks");
+        assert_eq!(covers("", "spiffe://td/x"), Some(true), "an empty one holds all");
+    }
+
+    #[test]
+    fn a_name_that_is_no_host_is_within_no_bounds_of_hosts() {
+        for name in [
+            "evil.example.",
+            "a*.evil.example",
+            "*.*.example",
+            ".evil.example",
+            "a..b",
+            "*",
+        ] {
+            assert_eq!(dns("evil.example", name, true), None, "{name}");
+        }
+        let constraints = |permitted: bool| {
+            let list = vec![x509_parser::prelude::GeneralSubtree {
+                base: GeneralName::DNSName("evil.example"),
+            }];
+            NameConstraints {
+                permitted_subtrees: permitted.then(|| list.clone()),
+                excluded_subtrees: (!permitted).then_some(list),
+            }
+        };
+        for permitted in [true, false] {
+            let dotted = GeneralName::DNSName("evil.example.");
+            assert!(admit_one(&constraints(permitted), &dotted, &mut Budget::default()).is_err());
+        }
     }
 
     #[test]
     fn a_wildcard_never_slips_past_an_exclusion() {
-        assert!(dns("foo.example.com", "*.example.com", true));
-        assert!(!dns("foo.example.com", "*.example.com", false));
-        assert!(dns("example.com", "*.example.com", false));
-        assert!(!dns("example.com", "badexample.com", true));
+        assert_eq!(dns("foo.example.com", "*.example.com", true), Some(true));
+        assert_eq!(dns("foo.example.com", "*.example.com", false), Some(false));
+        assert_eq!(dns("example.com", "*.example.com", false), Some(true));
+        assert_eq!(dns("example.com", "badexample.com", true), Some(false));
     }
 
     #[test]

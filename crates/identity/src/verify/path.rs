@@ -21,7 +21,7 @@ const MAX_INTERMEDIATES: usize = 6;
 /// The longest path, self-issued certificates counted.
 const MAX_LENGTH: usize = 12;
 /// The most certificates that a peer may send beside its own.
-const MAX_SENT: usize = 16;
+pub(super) const MAX_SENT: usize = 16;
 /// The most signatures that are verified for one peer.
 const MAX_SIGNATURES: usize = 64;
 /// The most revocation lists.
@@ -47,6 +47,8 @@ pub struct Anchors {
 #[derive(Debug)]
 struct Root {
     subject: Vec<u8>,
+    /// Its last second.
+    end: i64,
     der: CertificateDer<'static>,
 }
 
@@ -88,6 +90,7 @@ impl Anchors {
                     }
                     usable.push(Root {
                         subject: root.subject().to_vec(),
+                        end: root.x509.validity().not_after.timestamp(),
                         der: der.clone(),
                     });
                 }
@@ -125,6 +128,19 @@ impl Anchors {
         Self::new(roots, lists)
     }
 
+    /// Whether all of a text in PEM can be used, each root and each list of it, where [`Self::from_pem`] leaves out what
+    /// cannot.
+    ///
+    /// # Errors
+    /// What cannot be used, and why.
+    pub fn check(text: &str) -> Result<(), RootsError> {
+        Self::from_pem(&[text.to_owned()])?;
+        for (at, der) in pki::certificates(text).map_err(RootsError)?.iter().enumerate() {
+            Cert::root(der).map_err(|why| RootsError(format!("certificate {}: {why}", at + 1)))?;
+        }
+        Ok(())
+    }
+
     /// Allows so many intermediates in a path, self-issued ones not counted; 6 by default.
     #[must_use]
     pub fn with_max_intermediates(mut self, most: usize) -> Self {
@@ -135,6 +151,12 @@ impl Anchors {
     /// Whether nobody is believed.
     pub fn is_empty(&self) -> bool {
         self.roots.is_empty()
+    }
+
+    /// The last seconds of all roots and revocation lists, Unix seconds.
+    pub(super) fn ends(&self) -> impl Iterator<Item = i64> {
+        let roots = self.roots.iter().map(|root| root.end);
+        roots.chain(self.lists.iter().map(List::end))
     }
 
     /// How the revocation lists stand.
@@ -243,6 +265,7 @@ impl Anchors {
             anchors: self,
             intermediates: &intermediates,
             now,
+            purpose,
             signatures: MAX_SIGNATURES,
             names: constraints::Budget::default(),
             problem: None,
@@ -270,6 +293,7 @@ struct Search<'s, 'c> {
     anchors: &'s Anchors,
     intermediates: &'s [Cert<'c>],
     now: i64,
+    purpose: Purpose,
     signatures: usize,
     names: constraints::Budget,
     /// Why the first way that came near a root was none.
@@ -298,6 +322,10 @@ impl<'s, 'c> Search<'s, 'c> {
                 .iter()
                 .any(|c| c.subject() == next.subject() && c.key() == next.key());
             if turns_back {
+                continue;
+            }
+            if let Err(problem) = head.agrees_with(next) {
+                self.note(problem);
                 continue;
             }
             self.spend()?;
@@ -333,9 +361,11 @@ impl<'s, 'c> Search<'s, 'c> {
         let (Some(head), Some((_, cas))) = (path.last(), path.split_first()) else {
             return Err(PeerProblem::UnknownIssuer);
         };
+        head.agrees_with(root)?;
         self.spend()?;
         head.is_by(root)?;
         root.in_time(self.now)?;
+        root.serves(self.purpose)?;
         let counted = cas.iter().filter(|c| !c.self_issued()).count();
         if counted > self.anchors.max_intermediates {
             return Err(PeerProblem::Other("the path is too long".to_owned()));

@@ -3,12 +3,17 @@
 //! A list binds those whose issuer it is of. While there is a list of an issuer and it is past its end or not signed by
 //! that issuer, nothing that the issuer has signed is believed: a list that somebody keeps back must not help him.
 
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
 use rustls::pki_types::CertificateRevocationListDer;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::asn1_rs::{Oid, oid};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, ParsedExtension};
+use x509_parser::x509::X509Name;
 
 use super::certificate::{Cert, Signed};
+use super::constraints;
 use crate::error::PeerProblem;
 
 /// `cRLNumber`, which must not be critical (RFC 5280 section 5.2.3).
@@ -27,6 +32,8 @@ pub(super) struct List {
     next_update: i64,
     /// The key of the root that signed it, where a root did.
     signer: Option<Vec<u8>>,
+    /// The key of the intermediate that was first seen to have signed it: a long list is not hashed for each handshake.
+    seen: OnceLock<Vec<u8>>,
     name: String,
 }
 
@@ -35,6 +42,8 @@ pub(super) struct List {
 pub struct ListStatus {
     /// Who issued it.
     pub issuer: String,
+    /// When it was made, Unix seconds.
+    pub this_update: i64,
     /// Until when it counts, Unix seconds. From then on nothing that this issuer has signed is believed.
     pub next_update: i64,
 }
@@ -59,6 +68,10 @@ impl List {
         {
             return Err("an extension is critical that must not be".to_owned());
         }
+        let mut seen = BTreeSet::new();
+        if !parsed.extensions().iter().all(|e| seen.insert(e.oid.as_bytes())) {
+            return Err("an extension stands in it twice".to_owned());
+        }
         let key_id = parsed
             .extensions()
             .iter()
@@ -76,6 +89,7 @@ impl List {
             this_update: parsed.last_update().timestamp(),
             next_update: next_update.timestamp(),
             signer: None,
+            seen: OnceLock::new(),
             revoked,
             der,
         })
@@ -96,34 +110,56 @@ impl List {
             && self.this_update > other.this_update
     }
 
+    /// The last second in which it counts, Unix seconds.
+    pub(super) fn end(&self) -> i64 {
+        self.next_update.saturating_sub(1)
+    }
+
     pub(super) fn status(&self) -> ListStatus {
         ListStatus {
             issuer: self.name.clone(),
+            this_update: self.this_update,
             next_update: self.next_update,
         }
     }
 
-    /// Whether this issuer signed it.
+    /// Whether this issuer signed it, however its name is written in it.
     pub(super) fn is_by(&self, issuer: &Cert<'_>) -> bool {
-        self.is_named_by(issuer) && self.is_signed_by(issuer)
+        (self.is_named_by(issuer) || self.is_named_like(issuer)) && self.is_signed_by(issuer)
     }
 
-    /// Whether it is of this issuer, by the names alone.
+    /// Whether its issuer's name is this one's.
     fn is_named_by(&self, issuer: &Cert<'_>) -> bool {
         self.issuer == issuer.subject()
-            && match (&self.key_id, issuer.key_id()) {
-                (Some(named), Some(id)) => named == id,
-                _ => true,
-            }
+    }
+
+    /// Whether it says that another key signed it.
+    fn names_another_key(&self, issuer: &Cert<'_>) -> bool {
+        matches!((&self.key_id, issuer.key_id()), (Some(named), Some(id)) if named != id)
+    }
+
+    /// Whether its issuer's name is this one's in another writing: another kind of string, or case.
+    fn is_named_like(&self, issuer: &Cert<'_>) -> bool {
+        self.issuer != issuer.subject()
+            && X509Name::from_der(&self.issuer)
+                .is_ok_and(|(_, name)| constraints::same_name(&name, issuer.x509.subject()))
     }
 
     fn is_signed_by(&self, issuer: &Cert<'_>) -> bool {
-        Signed::read(&self.der).is_some_and(|s| s.is_by(issuer.key()).is_ok())
+        if self.seen.get().is_some_and(|key| key == issuer.key()) {
+            return true;
+        }
+        let signed = Signed::read(&self.der).is_some_and(|s| s.is_by(issuer.key()).is_ok());
+        if signed {
+            let _ = self.seen.set(issuer.key().to_vec());
+        }
+        signed
     }
 
     /// Whether `cert`, which `issuer` signed, may still be believed at `now`, Unix seconds.
     pub(super) fn check(&self, cert: &Cert<'_>, issuer: &Cert<'_>, now: i64) -> Result<(), PeerProblem> {
-        if !self.is_named_by(issuer) {
+        let named = self.is_named_by(issuer);
+        if !named && !self.is_named_like(issuer) {
             return Ok(());
         }
         let unusable = |why: &str| Err(PeerProblem::RevocationList(why.to_owned()));
@@ -132,7 +168,8 @@ impl List {
             Some(signer) if signer != issuer.key() => return Ok(()),
             Some(_) => {}
             None if self.is_signed_by(issuer) => {}
-            None => return unusable("is not signed by it"),
+            None if named && !self.names_another_key(issuer) => return unusable("is not signed by it"),
+            None => return Ok(()),
         }
         if issuer.key_usage().is_some_and(|u| !u.crl_sign()) {
             return unusable("is signed by a key whose usage has no cRLSign");

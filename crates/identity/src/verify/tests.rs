@@ -1,5 +1,10 @@
 //! Paths made for the purpose: who is believed, and why not.
 
+mod forged;
+mod hostile;
+mod lists;
+mod memory;
+
 use std::time::Duration;
 
 use rcgen::{
@@ -90,6 +95,23 @@ fn list(issuer: &Ca, revoked: &[u64], until: i64) -> CertificateRevocationListDe
 }
 
 fn list_of(issuer: &Ca, revoked: &[u64], from: i64, until: i64) -> CertificateRevocationListDer<'static> {
+    list_within(issuer, revoked, from, until)
+}
+
+fn list_from(
+    issuer: &rcgen::Issuer<'_, &KeyPair>,
+    revoked: &[u64],
+    until: i64,
+) -> CertificateRevocationListDer<'static> {
+    list_within(issuer, revoked, -60, until)
+}
+
+fn list_within(
+    issuer: &rcgen::Issuer<'_, impl rcgen::SigningKey>,
+    revoked: &[u64],
+    from: i64,
+    until: i64,
+) -> CertificateRevocationListDer<'static> {
     let revoked_certs = revoked
         .iter()
         .map(|serial| RevokedCertParams {

@@ -35,15 +35,18 @@ fn named(subject: &str) -> String {
 fn jw_21_to_23_parameters_are_read_where_the_rule_names_them_and_nothing_else_then() {
     for strict in MODES {
         let a = compile(&[from_params("i1", &["token", "secondary_token"])], strict);
-        for path in ["/?token=", "/a?x=1&secondary_token="] {
+        for (row, path, who) in [
+            ("JW-21", "/?token=", "sub-1"),
+            ("JW-22", "/a?x=1&secondary_token=", "sub-1"),
+            ("JW-23", "/?token_value=", "-"),
+            ("JW-23", "/?Token=", "-"),
+            ("JW-23", "/?access_token=", "-"),
+        ] {
             assert_eq!(
                 subject(&a, &get(&format!("{path}{}", good("i1")))),
-                "sub-1",
-                "{path}"
+                who,
+                "{row} {path}"
             );
-        }
-        for path in ["/?token_value=", "/?Token=", "/?access_token="] {
-            assert_eq!(subject(&a, &get(&format!("{path}{}", good("i1")))), "-", "{path}");
         }
         assert_eq!(
             subject(&a, &bearing("garbage")),

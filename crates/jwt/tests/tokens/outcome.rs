@@ -9,7 +9,7 @@ use policy::Invalid;
 use serde_json::json;
 
 use crate::world::{
-    NOW, RSA, Request, ask, bearing, claims, compile, expired, get, good, id, no_keys, rule, spec,
+    NOW, RSA, Request, answer, ask, bearing, claims, compile, expired, get, good, id, no_keys, rule, spec,
 };
 
 const MODES: [bool; 2] = [false, true];
@@ -101,6 +101,69 @@ fn jw_12_the_token_goes_on_where_the_rule_says_so() {
             edits(&a, &get(&format!("/?access_token={}", good("i1")))).path,
             None
         );
+    }
+}
+
+/// `presence: REQUIRED`: every such rule has a good token of its own, whatever the other rules have.
+#[test]
+fn s4_2_a_rule_may_demand_its_token() {
+    let missing = (401, "Jwt is missing");
+    let demanding = |issuer: &str, header: &str| RuleSpec {
+        from_headers: vec![HeaderLocation {
+            name: header.to_owned(),
+            prefix: String::new(),
+        }],
+        required: true,
+        ..rule(issuer)
+    };
+    for strict in MODES {
+        let one = compile(
+            &[RuleSpec {
+                required: true,
+                ..rule("i1")
+            }],
+            strict,
+        );
+        assert_eq!(answer(&one, &get("/")), missing);
+        assert_eq!(answer(&one, &bearing(&good("i1"))), (200, ""));
+        assert_eq!(answer(&one, &bearing(&good("i2"))).0, 401);
+        assert_eq!(answer(&one, &get("/").with("x-other", &good("i1"))), missing);
+        // Who has shown none is told of no error (RFC 6750, 3.1).
+        let refused = ask(&one, &get("/")).unwrap_err();
+        assert_eq!(
+            (refused.reason(), refused.issuer.as_deref()),
+            (Reason::JwtMissing, Some("i1"))
+        );
+        let challenge = refused.www_authenticate("http", &get("/"));
+        assert_eq!(
+            challenge.as_deref(),
+            Some("Bearer realm=\"http://server.foo:8080/\"")
+        );
+        // A CORS preflight is asked for none, as without.
+        let preflight = Request {
+            method: "OPTIONS",
+            ..get("/")
+                .with("origin", "a")
+                .with("access-control-request-method", "GET")
+        };
+        assert_eq!(answer(&one, &preflight), (200, ""));
+
+        let both = compile(&[demanding("i1", "x-one"), demanding("i2", "x-two")], strict);
+        let two = get("/").with("x-one", &good("i1")).with("x-two", &good("i2"));
+        assert_eq!(answer(&both, &two), (200, ""));
+        assert_eq!(answer(&both, &get("/").with("x-one", &good("i1"))), missing);
+        assert_eq!(answer(&both, &get("/").with("x-two", &good("i2"))), missing);
+        let swapped = get("/").with("x-one", &good("i2")).with("x-two", &good("i1"));
+        assert_eq!(answer(&both, &swapped).0, 401);
+
+        // A token that another rule takes does not stand in for it.
+        let mixed = compile(&[rule("i1"), demanding("i2", "x-two")], strict);
+        assert_eq!(answer(&mixed, &bearing(&good("i1"))), missing);
+        assert_eq!(answer(&mixed, &get("/").with("x-two", &good("i2"))), (200, ""));
+        let bad = get("/")
+            .with("x-two", &good("i2"))
+            .with("authorization", &format!("Bearer {}", expired("i1")));
+        assert_eq!(answer(&mixed, &bad), (401, "Jwt is expired"));
     }
 }
 

@@ -97,10 +97,18 @@ fn jw_18_to_20_o_18_without_keys_every_token_fails_and_a_missing_one_passes() {
             (&failed, "connection refused"),
         ] {
             let a = Authenticator::compile(&[spec("ra", &[remote.clone()])], &[], jwks, strict);
-            assert_eq!(answer(&a, &bearing(&good("i1"))), refused(Fault::Verification));
-            assert_eq!(answer(&a, &bearing(&expired("i1"))), refused(Fault::Expired));
+            assert_eq!(
+                answer(&a, &bearing(&good("i1"))),
+                refused(Fault::Verification),
+                "JW-18"
+            );
+            assert_eq!(
+                answer(&a, &bearing(&expired("i1"))),
+                refused(Fault::Expired),
+                "JW-19"
+            );
             assert_eq!(answer(&a, &bearing("garbage")), refused(Fault::Format));
-            assert_eq!(answer(&a, &get("/")), (200, ""));
+            assert_eq!(answer(&a, &get("/")), (200, ""), "JW-20");
             let [problem] = a.problems() else {
                 panic!("{:?}", a.problems());
             };

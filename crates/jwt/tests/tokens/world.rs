@@ -180,6 +180,7 @@ pub(crate) fn with_keys(issuer: &str, keys: &[Value]) -> RuleSpec {
         output_claim_to_headers: Vec::new(),
         forward_original_token: false,
         space_delimited_claims: Vec::new(),
+        required: false,
         allow_hmac: false,
         allow_missing_exp: false,
         line: 7,

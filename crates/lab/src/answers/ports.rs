@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use admin::verbs::Port;
 use capture::socket::capture_addresses;
+use model::Cidr;
 
 use crate::site::{
     CA_METRICS_PORT, CA_PORT, CONTROL_METRICS_PORT, CONTROL_PORT, METRICS_PORT, Site, hub_name,
@@ -33,7 +34,7 @@ const PAGES: Use = Use {
     transport: "tcp",
     purpose: "metrics and health, read-only, without TLS",
     reach: "nodes, the hub, pods outside the mesh",
-    authentication: "none: whoever reaches it may read",
+    authentication: "the address that it comes from",
 };
 const OUTBOUND: Use = Use {
     transport: "tcp",
@@ -60,6 +61,7 @@ const DNS_TCP: Use = Use {
 
 /// Every port.
 pub(super) fn ports(site: &Site) -> Vec<Port> {
+    let readers = readers(&site.readers);
     let port = |part: &str, netns: &str, address: SocketAddr, what: Use| Port {
         part: part.to_owned(),
         netns: netns.to_owned(),
@@ -67,7 +69,10 @@ pub(super) fn ports(site: &Site) -> Vec<Port> {
         address,
         purpose: what.purpose.to_owned(),
         reach: what.reach.to_owned(),
-        authentication: what.authentication.to_owned(),
+        authentication: match what.purpose == PAGES.purpose {
+            true => readers.clone(),
+            false => what.authentication.to_owned(),
+        },
     };
     let mut ports = Vec::new();
     let hub = hub_name(&site.mesh);
@@ -98,6 +103,18 @@ pub(super) fn ports(site: &Site) -> Vec<Port> {
         listens(pages.to_vec(), || PAGES);
     }
     ports
+}
+
+/// Who may read pages, in words.
+fn readers(networks: &[Cidr]) -> String {
+    if networks.iter().any(|network| network.len() == 0) {
+        return "none: whoever reaches it may read".to_owned();
+    }
+    let named: Vec<String> = networks.iter().map(ToString::to_string).collect();
+    format!(
+        "the address that it comes from: the part's own machine, or of {}; to others it is reset",
+        named.join(", ")
+    )
 }
 
 fn captured(port: u16) -> Vec<SocketAddr> {

@@ -96,19 +96,26 @@ async fn send(socket: &Path, report: &Report) -> Result<(), String> {
     }
 }
 
-/// Has every node give pods outside the mesh the cluster addresses that are current, for ever.
-pub(crate) async fn services(site: Arc<Site>, mut newest: watch::Receiver<Arc<Vec<Value>>>) {
+/// Has every node give pods outside the mesh the cluster addresses that are current, for ever. `served` are those that
+/// every node has.
+pub(crate) async fn services(
+    site: Arc<Site>,
+    mut newest: watch::Receiver<Arc<Vec<Value>>>,
+    served: watch::Sender<Arc<Vec<Value>>>,
+) {
     while newest.changed().await.is_ok() {
         let values = Arc::clone(&newest.borrow_and_update());
-        let site = Arc::clone(&site);
+        let (site, given) = (Arc::clone(&site), Arc::clone(&values));
         let setting = tokio::task::spawn_blocking(move || {
-            let table: Vec<ServiceDnat> = values.iter().filter_map(dnat).collect();
+            let table: Vec<ServiceDnat> = given.iter().filter_map(dnat).collect();
+            let mut everywhere = true;
             for node in &site.nodes {
                 let set = node
                     .netns
                     .run(|| capture::services::set(&table))
                     .and_then(|inner| inner);
                 if let Err(error) = set {
+                    everywhere = false;
                     tracing::error!(
                         node = node.name,
                         error = with_source(&error),
@@ -116,8 +123,11 @@ pub(crate) async fn services(site: Arc<Site>, mut newest: watch::Receiver<Arc<Ve
                     );
                 }
             }
+            everywhere
         });
-        let _ = setting.await;
+        if setting.await.unwrap_or(false) {
+            served.send_replace(values);
+        }
     }
 }
 

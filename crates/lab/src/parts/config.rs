@@ -48,6 +48,7 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
         socket: Some(run.ca_socket()),
         holders: holders(site),
         metrics: listen(CA_METRICS_PORT),
+        metrics_allow: site.readers.clone(),
     };
     put(&path(run, "ca"), &ca)?;
     let control = control::Config {
@@ -68,6 +69,7 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
             ..control::Fetching::default()
         },
         metrics: listen(CONTROL_METRICS_PORT),
+        metrics_allow: site.readers.clone(),
     };
     put(&path(run, "control"), &control)?;
     for node in &site.nodes {
@@ -91,7 +93,8 @@ pub(crate) fn write(site: &Site, up: &cli::Up, sources: Vec<control::Source>) ->
                 .into_iter()
                 .map(|ip| SocketAddr::from((ip, METRICS_PORT)))
                 .collect(),
-            dns_upstreams: Vec::new(),
+            metrics_allow: site.readers.clone(),
+            dns_upstreams: up.dns_upstreams.clone(),
             leaf_lifetime_s: up.leaf_lifetime_s,
             take_over: true,
             keeper: Some(run.up_socket()),

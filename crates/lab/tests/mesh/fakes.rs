@@ -114,6 +114,7 @@ impl Control {
             objects: Vec::new(),
             problems: Vec::new(),
             not_acted_on: Vec::new(),
+            revocation_lists: Vec::new(),
         }
     }
 }

@@ -46,6 +46,8 @@ pub(crate) fn parse(words: &[String]) -> cli::Up {
         json: false,
         leaf_lifetime_s: 0,
         jwks_allow: Vec::new(),
+        dns_upstreams: Vec::new(),
+        metrics_allow: Vec::new(),
         cacerts: None,
         quiet: false,
     }

@@ -148,9 +148,6 @@ fn not_applicable(case: &Value, config: &str) -> Option<&'static str> {
     if call["from"].is_string() {
         return Some("gateways are not acted on yet");
     }
-    if config.contains("subjectAltNames") {
-        return Some("subjectAltNames of a DestinationRule are not acted on yet");
-    }
     if config.contains("VirtualService") || config.contains("kind: Gateway") {
         return Some("VirtualService and Gateway are not acted on yet");
     }

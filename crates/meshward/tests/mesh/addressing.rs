@@ -69,6 +69,23 @@ fn o_01_to_o_05_on_real_sockets() {
         &["--read-first", "--wait", "4"],
     );
     row("a server that speaks first", "echoed", first);
+    // Who calls its own Service is judged like everybody, by its own identity; its own address never leaves the pod.
+    let name = pod["name"].as_str().unwrap();
+    let own = || mesh.curl("m", name, &["http://server.m:8000/"]);
+    let address = || mesh.curl("m", name, &[&format!("http://{ip}:8000/")]);
+    let said = own();
+    row("O-17 own Service", "200", said.code.to_string());
+    let proven = said.body.contains("URI=spiffe://cluster.local/ns/m/sa/server");
+    row("O-17 own Service with identity", "true", proven.to_string());
+    let said = address();
+    row("O-17 own address", "200", said.code.to_string());
+    let carried = said.body.contains("URI=spiffe://");
+    row("O-17 own address, carried", "false", carried.to_string());
+    mesh.apply(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: own, namespace: m}\nspec:\n  action: DENY\n  rules:\n  - from: [{source: {principals: [cluster.local/ns/m/sa/server]}}]\n",
+    );
+    row("O-17 own Service, denied", "403", own().code.to_string());
+    row("O-17 own address, denied", "200", address().code.to_string());
     // Out of the registry.
     row(
         "EG-01 unknown address",

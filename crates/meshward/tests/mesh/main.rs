@@ -17,6 +17,7 @@ mod garbage;
 mod host;
 mod live;
 mod modes;
+mod names;
 mod pki;
 mod policy;
 mod seen;

@@ -116,3 +116,34 @@ fn istios_own_samples_run_as_they_are() {
     );
     assert!(done.stdout.contains("hello world"), "{done:?}");
 }
+
+#[test]
+fn what_up_calls_ready_answers_to_pods_outside_the_mesh_at_once() {
+    if let Some(why) = unavailable() {
+        println!("{why}");
+        return;
+    }
+    const SERVICES: usize = 300;
+    let mut world = String::from(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: legacy}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: client, namespace: legacy, labels: {app: client}}\n\
+         spec: {containers: [{name: c, image: curlimages/curl}]}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: server, namespace: legacy, labels: {app: server}}\n\
+         spec: {containers: [{name: c, image: kennethreitz/httpbin, ports: [{containerPort: 8000}]}]}\n",
+    );
+    for number in 0..SERVICES {
+        world.push_str(&format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, namespace: legacy}}\n\
+             spec: {{selector: {{app: server}}, ports: [{{port: 80, targetPort: 8000}}]}}\n"
+        ));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("world.yaml");
+    std::fs::write(&file, world).unwrap();
+    let mesh = Mesh::start(program(), "outsiders", &[&file], &[]);
+    // The newest is what a table that is behind lacks.
+    for number in [SERVICES - 1, 0] {
+        let said = mesh.curl("legacy", "client", &[&format!("http://s{number}/get")]);
+        assert_eq!(said.code, 200, "s{number}: {said:?}");
+    }
+}

@@ -222,8 +222,14 @@ fn verdict(compat: Compat, specs: &[PolicySpec], request: &Request) -> Verdict {
     }
 }
 
+/// `PROPTEST_CASES`, else as many as find what is broken.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(2000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn index_and_reference_agree(specs in policies(), request in requests()) {

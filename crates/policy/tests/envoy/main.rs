@@ -1,7 +1,8 @@
 //! Decisions of a real Envoy, by the filters that Istio makes of AuthorizationPolicies, and ours by the policies themselves.
 //!
 //! `MESHWARD_ENVOY` names the program, else it is what `./test` installs; where there is none, this says so and passes.
-//! `MESHWARD_ENVOY_CASES` is how many sets of policies are tried, `MESHWARD_ENVOY_REQUESTS` with how many requests each.
+//! `MESHWARD_ENVOY_CASES` is how many sets of policies are tried, `MESHWARD_ENVOY_REQUESTS` with how many requests each, or
+//! connections; `MESHWARD_ENVOY_SEED` makes other ones.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -14,6 +15,8 @@
     reason = "tests may panic and report, and this one runs a program"
 )]
 
+mod connections;
+mod near;
 mod server;
 mod translate;
 #[path = "../conformance/yaml.rs"]
@@ -28,6 +31,7 @@ use serde_json::Value;
 use server::{Envoy, Filters, Ranges};
 use testkit::decisions::generate::{Choices, PEERS};
 use testkit::decisions::{Headers, Request, policy};
+use translate::On;
 
 /// A sequence of bytes that is the same each time (SplitMix64).
 struct Bytes(u64);
@@ -59,8 +63,16 @@ struct Case {
     requests: Vec<Request>,
 }
 
-const ADDRESSES: [&str; 2] = ["127.1.1.1", "127.2.0.1"];
-const NAMES: [&str; 2] = ["a.com", "b.com"];
+/// At the edges of the generator's blocks, once they are of a machine's own network.
+const ADDRESSES: [&str; 6] = [
+    "127.1.1.1",
+    "127.1.1.2",
+    "127.1.0.1",
+    "127.1.255.255",
+    "127.0.255.255",
+    "127.2.0.1",
+];
+const NAMES: [&str; 4] = ["a.com", "b.com", "xa.com", "a.comx"];
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name)
@@ -93,11 +105,16 @@ fn sendable(mut request: Request, bytes: &mut Bytes, ports: [u16; 2]) -> Request
     request.port = bytes.pick(&ports);
     request.source = bytes.pick(&ADDRESSES).parse().unwrap();
     request.destination = bytes.pick(&ADDRESSES).parse().unwrap();
-    request.remote = bytes
-        .pick(&["127.1.1.1", "127.2.0.1", "11.0.0.1", "fd00::1", "fd01::1"])
-        .parse()
-        .unwrap();
-    let names = [None, Some(NAMES[0].to_owned()), Some(NAMES[1].to_owned())];
+    let remote = [
+        "127.1.1.1",
+        "127.2.0.1",
+        "11.0.0.1",
+        "fd00::1",
+        "fd00::2",
+        "fd01::1",
+    ];
+    request.remote = bytes.pick(&remote).parse().unwrap();
+    let names = names();
     request.sni = request.peer.as_ref().and_then(|_| bytes.pick(&names));
     for (text, other) in [
         (&mut request.method, "PUT"),
@@ -111,20 +128,33 @@ fn sendable(mut request: Request, bytes: &mut Bytes, ports: [u16; 2]) -> Request
     request
 }
 
+/// What a handshake may ask for.
+fn names() -> Vec<Option<String>> {
+    let asked = NAMES.iter().map(|name| Some((*name).to_owned()));
+    std::iter::once(None).chain(asked).collect()
+}
+
+/// Which cases are made.
+fn seed() -> u64 {
+    u64::try_from(number("MESHWARD_ENVOY_SEED", 1)).unwrap()
+}
+
 fn generated(count: usize, requests: usize, ports: [u16; 2]) -> Vec<Case> {
-    let mut bytes = Bytes(1);
+    let mut bytes = Bytes(seed());
     let case = |at: usize| {
         let specs = here(&Choices(&bytes.take(600)).policies(), ports);
+        let patterns = near::Patterns::of(&specs);
         let request = |_| {
             let chosen = bytes.take(40);
-            sendable(Choices(&chosen).request(), &mut bytes, ports)
+            let request = sendable(Choices(&chosen).request(), &mut bytes, ports);
+            patterns.shift(request, &mut bytes)
         };
         Case {
             name: format!("generated {at}"),
             requests: (0..requests).map(request).collect(),
             filters: Filters {
-                deny: translate::of(&specs, &Action::Deny),
-                allow: translate::of(&specs, &Action::Allow),
+                deny: translate::of(&specs, &Action::Deny, On::Requests),
+                allow: translate::of(&specs, &Action::Allow, On::Requests),
             },
             specs,
             context: context(&Value::Null),
@@ -146,7 +176,7 @@ fn context(case: &Value) -> Context {
 }
 
 /// What Istio made of its policies: the case, the policies, and the filters' rules by action.
-fn goldens() -> Vec<(Value, Vec<PolicySpec>, Vec<Value>)> {
+fn goldens(protocol: &str) -> Vec<(Value, Vec<PolicySpec>, Vec<Value>)> {
     let Some(dir) = testkit::conformance::set("authz-goldens") else {
         return Vec::new();
     };
@@ -165,7 +195,7 @@ fn goldens() -> Vec<(Value, Vec<PolicySpec>, Vec<Value>)> {
         (case.clone(), specs.collect(), rules.collect())
     };
     let all = cases["cases"].as_array().unwrap().iter();
-    all.filter(|case| case["protocol"] == "http" && case["custom_builder"].is_null())
+    all.filter(|case| case["protocol"] == protocol && case["custom_builder"].is_null())
         .map(read)
         .collect()
 }
@@ -173,32 +203,52 @@ fn goldens() -> Vec<(Value, Vec<PolicySpec>, Vec<Value>)> {
 /// The translation of this test is Istio's, where Istio's is known.
 #[test]
 fn policies_are_translated_as_istio_does() {
-    let mut compared = 0;
     // The reader of the goldens takes the brackets off.
     let names = regex::Regex::new(r"-rule\[([0-9]+)\]").unwrap();
-    for (case, specs, rules) in goldens() {
-        if !case["trust_domain"].is_null() {
-            continue;
-        }
-        for action in [Action::Allow, Action::Deny, Action::Audit] {
-            let in_force: Vec<PolicySpec> = specs.iter().filter(|s| !s.dry_run).cloned().collect();
-            let Some(ours) = translate::of(&in_force, &action) else {
+    for (protocol, on) in [("http", On::Requests), ("tcp", On::Connections)] {
+        let mut compared = 0;
+        for (case, specs, rules) in goldens(protocol) {
+            if !case["trust_domain"].is_null() {
                 continue;
-            };
-            let ours: Value = serde_json::from_str(&names.replace_all(&ours.to_string(), "-rule$1")).unwrap();
-            let theirs = rules.iter().find(|rules| rules["action"] == ours["action"]);
-            assert_eq!(Some(&ours), theirs, "{}", case["id"]);
-            compared += 1;
+            }
+            for action in [Action::Allow, Action::Deny, Action::Audit] {
+                let in_force: Vec<PolicySpec> = specs.iter().filter(|s| !s.dry_run).cloned().collect();
+                let Some(ours) = translate::of(&in_force, &action, on) else {
+                    continue;
+                };
+                let ours: Value =
+                    serde_json::from_str(&names.replace_all(&ours.to_string(), "-rule$1")).unwrap();
+                let theirs = rules.iter().find(|rules| rules["action"] == ours["action"]);
+                assert_eq!(Some(sorted(&ours)), theirs.map(sorted), "{}", case["id"]);
+                compared += 1;
+            }
         }
+        println!("translation: {compared} {protocol} filters compared");
     }
-    println!("translation: {compared} filters compared");
+}
+
+/// With lists in one order: of what must all hold none is first.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Array(list) => {
+            let mut list: Vec<Value> = list.iter().map(sorted).collect();
+            list.sort_by_key(Value::to_string);
+            list.into()
+        }
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| (key.clone(), sorted(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
 }
 
 /// Istio's own filters, and requests of the words that they hold.
 fn from_goldens(requests: usize, ports: [u16; 2]) -> Vec<Case> {
     let mut bytes = Bytes(2);
     let mut cases = Vec::new();
-    for (case, specs, rules) in goldens() {
+    for (case, specs, rules) in goldens("http") {
         let local = |value: &Value| -> Value {
             let text = value.to_string().replace("\"destinationPort\":80,", "");
             let text = text.replace(
@@ -342,7 +392,7 @@ fn operators(ports: [u16; 2]) -> Vec<Case> {
             requests: (0..=255).filter(sent).map(request).collect(),
             filters: Filters {
                 deny: None,
-                allow: translate::of(&specs, &Action::Allow),
+                allow: translate::of(&specs, &Action::Allow, On::Requests),
             },
             specs,
             context: context(&Value::Null),
@@ -371,12 +421,15 @@ fn envoy_decides_as_we_do() {
     peers.dedup();
     let ranges = Ranges {
         peers,
-        names: vec![None, Some(NAMES[0].to_owned()), Some(NAMES[1].to_owned())],
-        addresses: ADDRESSES.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect(),
-        ports,
+        names: names(),
+        sources: ADDRESSES.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect(),
     };
     let filters: Vec<&Filters> = cases.iter().map(|case| &case.filters).collect();
-    let envoy = Envoy::start(&program, &ranges, &filters);
+    let deciding = |dir: &std::path::Path| {
+        let listener = |port: &u16| server::requests(*port, &filters, dir);
+        ports.iter().map(listener).collect()
+    };
+    let envoy = Envoy::start(&program, "requests", &ranges, deciding);
     let (asked, admitted, next) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let wrong = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {

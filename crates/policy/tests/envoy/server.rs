@@ -20,20 +20,19 @@ pub(crate) struct Filters {
     pub(crate) allow: Option<Value>,
 }
 
-/// A way to the listeners that decide.
+/// A way to the listeners that decide; the head says which of them, and by which address.
 #[derive(Clone, PartialEq, Debug)]
 struct Way {
     peer: Option<String>,
     sni: Option<String>,
     source: IpAddr,
-    destination: IpAddr,
-    port: u16,
 }
 
 #[derive(Debug)]
 pub(crate) struct Envoy {
     process: Child,
     front: u16,
+    admin: u16,
     ways: Vec<Way>,
     dir: PathBuf,
 }
@@ -64,64 +63,71 @@ pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     held.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// Everything that a request can vary in beyond its head.
+/// Many of them.
+pub(crate) fn many_free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("0.0.0.0:0").unwrap())
+        .collect();
+    held.iter()
+        .map(|listener| listener.local_addr().unwrap().port())
+        .collect()
+}
+
+/// Everything that a caller can vary in.
 #[derive(Debug)]
 pub(crate) struct Ranges {
     pub(crate) peers: Vec<String>,
     pub(crate) names: Vec<Option<String>>,
-    pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) ports: [u16; 2],
+    pub(crate) sources: Vec<IpAddr>,
 }
 
 impl Ranges {
     fn ways(&self) -> Vec<Way> {
         let mut ways = Vec::new();
-        for source in &self.addresses {
-            for destination in &self.addresses {
-                for port in self.ports {
-                    let plain = Way {
-                        peer: None,
-                        sni: None,
-                        source: *source,
-                        destination: *destination,
-                        port,
-                    };
-                    for peer in &self.peers {
-                        for sni in &self.names {
-                            ways.push(Way {
-                                peer: Some(peer.clone()),
-                                sni: sni.clone(),
-                                ..plain.clone()
-                            });
-                        }
-                    }
-                    ways.push(plain);
+        for source in &self.sources {
+            let plain = Way {
+                peer: None,
+                sni: None,
+                source: *source,
+            };
+            for peer in &self.peers {
+                for sni in &self.names {
+                    ways.push(Way {
+                        peer: Some(peer.clone()),
+                        sni: sni.clone(),
+                        ..plain.clone()
+                    });
                 }
             }
+            ways.push(plain);
         }
         ways
     }
 }
 
 impl Envoy {
-    /// Starts one, with all cases, and waits until it answers.
-    pub(crate) fn start(program: &Path, ranges: &Ranges, cases: &[&Filters]) -> Self {
-        let dir = std::env::temp_dir().join(format!("envoy-decisions-{}", std::process::id()));
+    /// Starts one and waits until it answers. `deciding` makes the listeners that decide, from the directory in which
+    /// certificates are.
+    pub(crate) fn start(
+        program: &Path,
+        name: &str,
+        ranges: &Ranges,
+        deciding: impl FnOnce(&Path) -> Vec<Value>,
+    ) -> Self {
+        let dir = std::env::temp_dir().join(format!("envoy-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         certificates(&dir, &ranges.peers);
-        let [front] = free_ports();
+        let [front, admin] = free_ports();
         let ways = ranges.ways();
-        let listeners: Vec<Value> = ranges
-            .ports
-            .iter()
-            .map(|port| deciding(*port, cases, &dir))
-            .collect();
         let clusters: Vec<Value> = (0..)
             .zip(&ways)
             .map(|(at, way)| cluster(at, way, ranges, &dir))
             .collect();
-        let listeners = [vec![passing(front, ways.len())], listeners].concat();
-        let config = json!({"static_resources": {"listeners": listeners, "clusters": clusters}});
+        let listeners = [vec![passing(front, ways.len())], deciding(&dir)].concat();
+        let config = json!({
+            "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
+            "static_resources": {"listeners": listeners, "clusters": clusters},
+        });
         fs::write(dir.join("envoy.json"), config.to_string()).unwrap();
         let log = File::create(dir.join("log")).unwrap();
         let process = Command::new(program)
@@ -141,6 +147,7 @@ impl Envoy {
         let mut envoy = Self {
             process,
             front,
+            admin,
             ways,
             dir,
         };
@@ -149,7 +156,7 @@ impl Envoy {
     }
 
     fn wait(&mut self) {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(300);
         while TcpStream::connect(("127.0.0.1", self.front)).is_err() {
             let ended = self.process.try_wait().unwrap();
             if ended.is_some() || Instant::now() > end {
@@ -166,6 +173,83 @@ impl Envoy {
             stream: None,
         }
     }
+
+    /// The counters whose names begin so, and their values.
+    pub(crate) fn counters(&self, prefix: &str) -> Vec<(String, u64)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).unwrap();
+        let head = format!("GET /stats?filter=^{prefix} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        let (head, mut rest) = said.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let mut lines = String::new();
+        // Chunks: a length, and what is so long.
+        while let Some((length, tail)) = rest.split_once("\r\n") {
+            let length = usize::from_str_radix(length, 16).unwrap();
+            lines.push_str(&tail[..length]);
+            rest = tail[length..].trim_start_matches("\r\n");
+        }
+        let counter = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            Some((name.to_owned(), value.trim().parse().ok()?))
+        };
+        lines.lines().filter_map(counter).collect()
+    }
+
+    /// The number of the way that a request takes.
+    fn way(&self, request: &Request) -> usize {
+        let way = Way {
+            peer: request.peer.as_ref().map(ToString::to_string),
+            sni: request.sni.clone(),
+            source: request.source,
+        };
+        let known = self.ways.iter().position(|known| *known == way);
+        known.unwrap_or_else(|| panic!("no way for {request:?}"))
+    }
+
+    fn connect(&self) -> BufReader<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.front)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
+        BufReader::new(stream)
+    }
+
+    /// Whether a connection gets to what answers.
+    pub(crate) fn reach(&self, request: &Request) -> bool {
+        let mut stream = self.connect();
+        let head = format!(
+            "CONNECT a.com:80 HTTP/1.1\r\nhost: a.com:80\r\nx-way: {}\r\n{}\r\n",
+            self.way(request),
+            destination(request)
+        );
+        stream.get_mut().write_all(head.as_bytes()).unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 200"), "{request:?}: {line}");
+        while line.trim_end() != "" {
+            line.clear();
+            stream.read_line(&mut line).unwrap();
+        }
+        // What comes first is what is decided at; fewer bytes could still become TLS (O-05).
+        if stream.get_mut().write_all(b"not a handshake").is_err() {
+            return false;
+        }
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(count) => count == 1,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("{request:?}: nothing comes")
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// The field by which the passing side knows where to go.
+fn destination(request: &Request) -> String {
+    let to = std::net::SocketAddr::new(request.destination, request.port);
+    format!("x-envoy-original-dst-host: {to}\r\n")
 }
 
 /// A connection that is kept alive.
@@ -178,18 +262,14 @@ pub(crate) struct Client<'a> {
 impl Client<'_> {
     /// The status of the answer.
     pub(crate) fn ask(&mut self, case: usize, request: &Request) -> u16 {
-        let way = Way {
-            peer: request.peer.as_ref().map(ToString::to_string),
-            sni: request.sni.clone(),
-            source: request.source,
-            destination: request.destination,
-            port: request.port,
-        };
-        let way = self.envoy.ways.iter().position(|known| *known == way);
-        let way = way.unwrap_or_else(|| panic!("no way for {request:?}"));
+        let way = self.envoy.way(request);
         let mut head = format!(
-            "{} {} HTTP/1.1\r\nhost: {}\r\nx-way: {way}\r\nx-case: {case}\r\nx-forwarded-for: {}\r\ncontent-length: 0\r\n",
-            request.method, request.path, request.authority, request.remote
+            "{} {} HTTP/1.1\r\nhost: {}\r\nx-way: {way}\r\nx-case: {case}\r\nx-forwarded-for: {}\r\ncontent-length: 0\r\n{}",
+            request.method,
+            request.path,
+            request.authority,
+            request.remote,
+            destination(request)
         );
         for (name, value) in &request.headers.0 {
             head += &format!("{name}: {value}\r\n");
@@ -197,12 +277,7 @@ impl Client<'_> {
         if let Some(claims) = &request.claims {
             head += &format!("x-claims: {}\r\n", STANDARD.encode(protobuf(&claims.0)));
         }
-        let connect = || {
-            let stream = TcpStream::connect(("127.0.0.1", self.envoy.front)).unwrap();
-            stream.set_nodelay(true).unwrap();
-            BufReader::new(stream)
-        };
-        let stream = self.stream.get_or_insert_with(connect);
+        let stream = self.stream.get_or_insert_with(|| self.envoy.connect());
         stream.get_mut().write_all((head + "\r\n").as_bytes()).unwrap();
         answer(stream)
     }
@@ -313,21 +388,33 @@ fn tls(dir: &Path, at: usize) -> Value {
     })
 }
 
-/// Takes requests from the test and passes them on as they are.
+/// Takes requests from the test and passes them on as they are, and what comes through CONNECT as bytes.
 fn passing(port: u16, ways: usize) -> Value {
-    let route = |at: usize| {
+    let way = |at: usize| json!([{"name": "x-way", "string_match": {"exact": at.to_string()}}]);
+    let request = |at: usize| {
         json!({
-            "match": {"prefix": "/", "headers": [{"name": "x-way", "string_match": {"exact": at.to_string()}}]},
+            "match": {"prefix": "/", "headers": way(at)},
             "route": {"cluster": format!("way-{at}"), "timeout": "0s"},
         })
     };
-    let routes: Vec<Value> = (0..ways).map(route).collect();
-    let chain = json!({"filters": [manager(&routes, Vec::new())]});
-    listener(port, &[chain], false)
+    let bytes = |at: usize| {
+        json!({
+            "match": {"connect_matcher": {}, "headers": way(at)},
+            "route": {
+                "cluster": format!("way-{at}"),
+                "timeout": "0s",
+                "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
+            },
+        })
+    };
+    let routes: Vec<Value> = (0..ways).map(request).chain((0..ways).map(bytes)).collect();
+    let mut manager = manager(&routes, Vec::new());
+    manager["typed_config"]["upgrade_configs"] = json!([{"upgrade_type": "CONNECT"}]);
+    listener(port, &[json!({"filters": [manager]})], false)
 }
 
 /// Decides by the route of each case, with mutual TLS or without.
-fn deciding(port: u16, cases: &[&Filters], dir: &Path) -> Value {
+pub(crate) fn requests(port: u16, cases: &[&Filters], dir: &Path) -> Value {
     let route = |(at, filters): (usize, &&Filters)| {
         let of = |rules: &Option<Value>| {
             let rbac = rules.as_ref().map(|rules| json!({"rules": rules}));
@@ -365,10 +452,27 @@ fn deciding(port: u16, cases: &[&Filters], dir: &Path) -> Value {
             }],
         },
     });
-    let filters = manager(&routes, vec![claims, rbac("deny"), rbac("allow")]);
+    chains(
+        port,
+        &[manager(&routes, vec![claims, rbac("deny"), rbac("allow")])],
+        dir,
+    )
+}
+
+/// Decides connections by network filters, and answers what is sent.
+pub(crate) fn connections(port: u16, filters: &[Value], dir: &Path) -> Value {
+    let echo = json!({
+        "name": "echo",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo"},
+    });
+    chains(port, &[filters, &[echo]].concat(), dir)
+}
+
+/// With mutual TLS or without.
+fn chains(port: u16, filters: &[Value], dir: &Path) -> Value {
     let mutual = json!({
         "filter_chain_match": {"transport_protocol": "tls"},
-        "filters": [filters],
+        "filters": filters,
         "transport_socket": {
             "name": "tls",
             "typed_config": {
@@ -378,7 +482,7 @@ fn deciding(port: u16, cases: &[&Filters], dir: &Path) -> Value {
             },
         },
     });
-    let plain = json!({"filter_chain_match": {"transport_protocol": "raw_buffer"}, "filters": [filters]});
+    let plain = json!({"filter_chain_match": {"transport_protocol": "raw_buffer"}, "filters": filters});
     listener(port, &[mutual, plain], true)
 }
 
@@ -415,17 +519,13 @@ fn manager(routes: &[Value], filters: Vec<Value>) -> Value {
 }
 
 fn cluster(at: usize, way: &Way, ranges: &Ranges, dir: &Path) -> Value {
-    let address = |ip: IpAddr, port: u16| json!({"address": ip, "port_value": port});
     let mut cluster = json!({
         "name": format!("way-{at}"),
-        "connect_timeout": "5s",
-        "upstream_bind_config": {"source_address": address(way.source, 0)},
-        "load_assignment": {
-            "cluster_name": format!("way-{at}"),
-            "endpoints": [{"lb_endpoints": [
-                {"endpoint": {"address": {"socket_address": address(way.destination, way.port)}}}
-            ]}],
-        },
+        "connect_timeout": "60s",
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "original_dst_lb_config": {"use_http_header": true},
+        "upstream_bind_config": {"source_address": {"address": way.source, "port_value": 0}},
     });
     if let Some(peer) = &way.peer {
         let certificate = ranges.peers.iter().position(|known| known == peer).unwrap() + 1;

@@ -3,22 +3,59 @@
 use policy::{Action, ConditionSpec, OperationSpec, PolicySpec, RuleSpec, SourceSpec};
 use serde_json::{Map, Value, json};
 
+/// What a filter judges.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum On {
+    Requests,
+    /// Where fields of requests are not there (semantics 2.11).
+    Connections,
+}
+
 /// The `rules` of the filter for the policies of one action.
-pub(crate) fn rules(specs: &[&PolicySpec], action: &str) -> Value {
+fn rules(specs: &[&PolicySpec], action: &str, on: On) -> Value {
     let mut policies = Map::new();
     for spec in specs {
         for (index, rule) in spec.rules.iter().enumerate() {
+            let without = without_requests(rule);
+            let rule = match on {
+                On::Requests => rule,
+                On::Connections if action == "ALLOW" && without != *rule => continue,
+                On::Connections => &without,
+            };
             let name = format!("ns[{}]-policy[{}]-rule[{index}]", spec.id.namespace, spec.id.name);
             policies.insert(name, of_rule(rule, &spec.id.namespace));
         }
     }
-    match action {
-        "ALLOW" => json!({"policies": policies}),
-        action => json!({"action": action, "policies": policies}),
+    let mut rules = match action {
+        "ALLOW" => json!({}),
+        action => json!({"action": action}),
+    };
+    if !policies.is_empty() {
+        rules["policies"] = policies.into();
     }
+    rules
 }
 
-pub(crate) fn of(specs: &[PolicySpec], action: &Action) -> Option<Value> {
+/// The rule without what only a request has.
+fn without_requests(rule: &RuleSpec) -> RuleSpec {
+    let mut rule = rule.clone();
+    for source in &mut rule.from {
+        source.request_principals.clear();
+        source.not_request_principals.clear();
+    }
+    for operation in &mut rule.to {
+        *operation = OperationSpec {
+            ports: operation.ports.clone(),
+            not_ports: operation.not_ports.clone(),
+            ..OperationSpec::default()
+        };
+    }
+    rule.when
+        .retain(|condition| !condition.key.starts_with("request."));
+    rule
+}
+
+pub(crate) fn of(specs: &[PolicySpec], action: &Action, on: On) -> Option<Value> {
     let of: Vec<&PolicySpec> = specs.iter().filter(|spec| spec.action == *action).collect();
     let name = match action {
         Action::Allow => "ALLOW",
@@ -26,7 +63,7 @@ pub(crate) fn of(specs: &[PolicySpec], action: &Action) -> Option<Value> {
         Action::Audit => "LOG",
         Action::Custom { .. } | Action::Ceiling => return None,
     };
-    (!of.is_empty()).then(|| rules(&of, name))
+    (!of.is_empty()).then(|| rules(&of, name, on))
 }
 
 /// Whether nodes are permissions or principals: the words differ.
@@ -72,6 +109,12 @@ impl Side {
 fn of_rule(rule: &RuleSpec, namespace: &str) -> Value {
     let (mut permissions, mut principals) = (Vec::new(), Vec::new());
     for condition in &rule.when {
+        if let Some(key) = condition.key.strip_prefix("experimental.") {
+            permissions.extend(condition.values.iter().map(|value| metadata(key, value)));
+            let not = condition.not_values.iter();
+            permissions.extend(not.map(|value| Side::Permission.not(&metadata(key, value))));
+            continue;
+        }
         let (side, node) = condition_node(condition, namespace);
         let out = match side {
             Side::Permission => &mut permissions,
@@ -250,6 +293,16 @@ fn trust_domain(value: &str) -> Value {
         }
         _ => json!({"prefix": format!("spiffe://{value}/")}),
     })
+}
+
+/// What a filter of Envoy's left about a connection; one value, or none.
+fn metadata(key: &str, value: &str) -> Value {
+    let (filter, name) = key.split_once('[').unwrap();
+    json!({"metadata": {
+        "filter": filter,
+        "path": [{"key": name.trim_end_matches(']')}],
+        "value": {"stringMatch": text(value, "")},
+    }})
 }
 
 fn claim(name: &str, value: &Value) -> Value {

@@ -77,11 +77,19 @@ impl Forward {
     }
 }
 
-/// Answers a question of a workload in `namespace`, as cluster DNS does. Without an index there is no answer yet; with
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking<'a> {
+    pub(super) namespace: &'a str,
+    /// Whether a proxy stands before it.
+    pub(super) meshed: bool,
+}
+
+/// Answers a question of a workload, as cluster DNS does. Without an index there is no answer yet; with
 /// `upstreams`, names that are not the cluster's are somebody else's to answer.
 pub(super) fn answer(
     query: &[u8],
-    namespace: &str,
+    asking: Asking<'_>,
     index: Option<&Index>,
     transport: Transport,
     upstreams: bool,
@@ -118,7 +126,8 @@ pub(super) fn answer(
     let lacks = Lacks::default();
     let zone = Zone {
         index,
-        namespace,
+        namespace: asking.namespace,
+        meshed: asking.meshed,
         lacks: &lacks,
     };
     let found = zone.look_up(question, &mut reply);
@@ -211,6 +220,7 @@ enum Found {
 struct Zone<'a> {
     index: &'a Index,
     namespace: &'a str,
+    meshed: bool,
     lacks: &'a Lacks,
 }
 
@@ -229,7 +239,7 @@ impl Zone<'_> {
         match question.query_type() {
             RecordType::A => self.addresses(name, text, false, reply),
             RecordType::AAAA => self.addresses(name, text, true, reply),
-            kind => match self.index.resolve(&text, self.namespace, false, self.lacks) {
+            kind => match self.resolve(&text, false) {
                 Answer::Cname(target) if kind == RecordType::CNAME => {
                     let Some(target) = absolute(target.as_str()) else {
                         return Found::NoData;
@@ -244,10 +254,18 @@ impl Zone<'_> {
         }
     }
 
+    fn resolve(&self, text: &str, v6: bool) -> Answer {
+        if self.meshed {
+            self.index.resolve(text, self.namespace, v6, self.lacks)
+        } else {
+            self.index.resolve_plain(text, self.namespace, v6, self.lacks)
+        }
+    }
+
     fn addresses(&self, name: &Name, text: String, v6: bool, reply: &mut Message) -> Found {
         let (mut name, mut text) = (name.clone(), text);
         for _ in 0..MAX_ALIASES {
-            match self.index.resolve(&text, self.namespace, v6, self.lacks) {
+            match self.resolve(&text, v6) {
                 Answer::Addresses(found) => {
                     for address in found.into_iter().take(MAX_RECORDS) {
                         reply.add_answer(record(&name, RData::from(address)));

@@ -1,12 +1,13 @@
 //! What is known of a connection or a request, and what the newest snapshot says of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use jwt::{Claims, Memory, Rejection};
 use meshward_http::{HeaderMap, Request, header};
-use model::{MtlsMode, Reason, SpiffeId, WorkloadUid};
+use model::{MtlsMode, Reason, SpiffeId, Text, WorkloadUid};
 use policy::path::Mode;
 use policy::{Denial, Facts, HeaderLookup, HttpFacts, Permit, PolicySet, authorize, authorize_with};
 use snapshot::{Index, PathNormalization};
@@ -17,9 +18,18 @@ use super::external::Answers;
 use super::token::{self, Parts, Proof};
 use super::{Callee, Caller};
 
-/// Everything about a connection that a decision looks at, kept for the next one.
+/// Everything that a decision looks at but for the request itself, kept for the next one. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
+    /// Shared by all requests of a connection.
+    ends: Arc<Ends>,
+    /// What external authorizers have said of it.
+    answers: Option<Arc<Answers>>,
+}
+
+/// Who is called, and all that is known of who calls.
+#[derive(Debug)]
+struct Ends {
     uid: WorkloadUid,
     peer: Option<SpiffeId>,
     source: SocketAddr,
@@ -27,17 +37,15 @@ pub(super) struct Subject {
     sni: Option<Arc<str>>,
     /// Whether it came by a tunnel, which has mutual TLS of its own.
     tunnelled: bool,
-    /// What external authorizers have said of it.
-    answers: Option<Arc<Answers>>,
 }
 
 /// And about a request.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
-    pub(super) method: Box<str>,
-    pub(super) authority: Box<str>,
+    pub(super) method: Text,
+    pub(super) authority: Text,
     /// Path and query, normalised.
-    pub(super) path: Box<str>,
+    pub(super) path: Text,
     pub(super) headers: HeaderMap,
     /// What its tokens prove; `None` before they were looked at.
     pub(super) proof: Option<Proof>,
@@ -87,20 +95,23 @@ impl Refusal {
         match self {
             Self::Floor(reason) => *reason,
             Self::Policy(denial) => denial.reason,
-            Self::Token(rejection) => token::reason(rejection),
+            Self::Token(rejection) => rejection.reason(),
         }
     }
 }
 
 impl Subject {
     pub(super) fn new(caller: &Caller, callee: &Callee) -> Self {
-        Self {
+        let ends = Ends {
             uid: callee.local.uid.clone(),
             peer: caller.peer.as_ref().map(|peer| peer.id().clone()),
             source: caller.address,
             to: callee.address,
             sni: caller.sni.clone(),
             tunnelled: caller.wire == Wire::Hbone,
+        };
+        Self {
+            ends: Arc::new(ends),
             answers: None,
         }
     }
@@ -112,7 +123,9 @@ impl Subject {
 
     /// Whether external authorizers may have to be asked about a request: where not, nobody needs to look.
     pub(super) fn asks(&self, index: &Index) -> bool {
-        index.policies(&self.uid).is_some_and(|policies| policies.asks())
+        index
+            .policies(&self.ends.uid)
+            .is_some_and(|policies| policies.asks())
     }
 
     /// Which external authorizers must be asked before it is decided.
@@ -148,14 +161,14 @@ impl Subject {
     ) -> Result<T, Refusal> {
         self.floor(index)?;
         let policies = index
-            .policies(&self.uid)
+            .policies(&self.ends.uid)
             .ok_or(Refusal::Floor(Reason::NotReady))?;
         let proof = asked.and_then(|asked| Some((asked, asked.proof.as_ref()?)));
         let claims = match proof {
-            Some((asked, proof)) => proof.claims(index, &self.uid, &asked.parts())?,
+            Some((asked, proof)) => proof.claims(index, &self.ends.uid, &asked.parts())?,
             None => None,
         };
-        let remote = remote_ip(index, self.source, asked);
+        let remote = remote_ip(index, self.ends.source, asked);
         Ok(self.with_facts(remote, asked, claims.as_ref(), |facts| ask(facts, policies)))
     }
 
@@ -174,12 +187,12 @@ impl Subject {
     ) -> T {
         let headers = asked.map(|a| Lines(&a.headers));
         look(&Facts {
-            peer: self.peer.as_ref(),
-            source_ip: self.source.ip(),
+            peer: self.ends.peer.as_ref(),
+            source_ip: self.ends.source.ip(),
             remote_ip,
-            destination_ip: self.to.ip(),
-            destination_port: self.to.port(),
-            sni: self.sni.as_deref(),
+            destination_ip: self.ends.to.ip(),
+            destination_port: self.ends.to.port(),
+            sni: self.ends.sni.as_deref(),
             http: asked.zip(headers.as_ref()).map(|(asked, headers)| HttpFacts {
                 method: &asked.method,
                 authority: &asked.authority,
@@ -194,9 +207,9 @@ impl Subject {
     pub(super) fn decided(&self, index: &Index, asked: Option<&Arc<Asked>>) -> Option<Decided> {
         Some(Decided {
             subject: self.clone(),
-            remote: remote_ip(index, self.source, asked.map(AsRef::as_ref)),
+            remote: remote_ip(index, self.ends.source, asked.map(AsRef::as_ref)),
             asked: asked.cloned(),
-            policies: Arc::clone(index.policies(&self.uid)?),
+            policies: Arc::clone(index.policies(&self.ends.uid)?),
         })
     }
 
@@ -212,7 +225,7 @@ impl Subject {
     ) -> Result<Asked, Refusal> {
         self.floor(index)?;
         let parts = Parts::of(request);
-        let (proof, changed) = Proof::of(index, &self.uid, &parts, memory)?;
+        let (proof, changed) = Proof::of(index, &self.ends.uid, &parts, memory)?;
         let (path, headers) = changed.unwrap_or_else(|| (parts.path.into(), parts.headers.clone()));
         Ok(Asked {
             method: parts.method.into(),
@@ -226,19 +239,19 @@ impl Subject {
     /// Whether the snapshot asks of the request's tokens what was asked of them when it arrived.
     pub(super) fn stands(&self, index: &Index, asked: &Asked) -> bool {
         let proof = asked.proof.as_ref();
-        proof.is_some_and(|proof| proof.stands(index, &self.uid))
+        proof.is_some_and(|proof| proof.stands(index, &self.ends.uid))
     }
 
     /// What has to hold before anything is looked at.
     fn floor(&self, index: &Index) -> Result<(), Refusal> {
         let gone = || Refusal::Floor(Reason::NotReady);
-        let workload = index.workload(&self.uid).ok_or_else(gone)?;
+        let workload = index.workload(&self.ends.uid).ok_or_else(gone)?;
         let inbound = workload.inbound.as_ref().ok_or_else(gone)?;
-        let (mode, _) = inbound.port(self.to.port());
-        if self.peer.is_none() && mode == MtlsMode::Strict {
+        let (mode, _) = inbound.port(self.ends.to.port());
+        if self.ends.peer.is_none() && mode == MtlsMode::Strict {
             return Err(Refusal::Floor(Reason::PlaintextRefused));
         }
-        if self.peer.is_some() && mode == MtlsMode::Disable && !self.tunnelled {
+        if self.ends.peer.is_some() && mode == MtlsMode::Disable && !self.ends.tunnelled {
             // Mutual TLS is not terminated there: over the wire its bytes would be no protocol (MT-10). Tunnels always have it,
             // and DISABLE means nothing to them (semantics 1.8).
             return Err(Refusal::Floor(Reason::NoFilterChain));
@@ -308,7 +321,7 @@ pub(super) fn reads_alike(one: &Index, other: &Index) -> bool {
 ///
 /// # Errors
 /// Why it is refused.
-pub(super) fn normalize(index: &Index, path: &str) -> Result<String, String> {
+pub(super) fn normalize<'p>(index: &Index, path: &'p str) -> Result<Cow<'p, str>, String> {
     let mesh = index.mesh();
     if mesh.strict_paths {
         policy::path::strict_check(path.as_bytes()).map_err(|e| e.to_string())?;
@@ -319,6 +332,5 @@ pub(super) fn normalize(index: &Index, path: &str) -> Result<String, String> {
         PathNormalization::MergeSlashes => Mode::MergeSlashes,
         PathNormalization::DecodeAndMergeSlashes => Mode::DecodeAndMergeSlashes,
     };
-    let normal = policy::path::normalize(path.as_bytes(), mode).map_err(|e| e.to_string())?;
-    Ok(normal.into_owned())
+    policy::path::normalize(path.as_bytes(), mode).map_err(|e| e.to_string())
 }

@@ -1,10 +1,10 @@
 //! A request and its response, from the decision to the last byte of the answer.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, pending};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use meshward_http::grpc::{Messages, Tally};
 use meshward_http::{Body, BodyEnd, HeaderMap, HeaderValue, Response, StatusCode, Tap, Upgrade, header};
@@ -44,14 +44,12 @@ impl From<Response> for Answered {
     }
 }
 
-type Closed = Pin<Box<dyn Future<Output = Reason> + Send>>;
-
 /// One request under way. However it is dropped, its event is left.
 pub(super) struct Exchange {
     pub(super) record: Record,
     /// What external authorizers have said that concerns the response.
     pub(super) outcome: Outcome,
-    entry: Option<Arc<Entry>>,
+    entry: Option<Entry>,
     /// Its part of what its workload may have under way.
     _share: Share,
     grpc: bool,
@@ -73,18 +71,18 @@ impl Exchange {
 
     /// From now on it ends when the entry says so.
     pub(super) fn registered(&mut self, entry: Entry) {
-        self.entry = Some(Arc::new(entry));
+        self.entry = Some(entry);
     }
 
     /// Returns when it must not go on.
-    pub(super) fn closed(&self) -> Closed {
+    pub(super) fn closed(&self) -> impl Future<Output = Reason> + Send + use<> {
         let entry = self.entry.clone();
-        Box::pin(async move {
+        async move {
             match entry {
                 Some(entry) => entry.closed().await,
-                None => std::future::pending().await,
+                None => pending().await,
             }
-        })
+        }
     }
 
     /// Answers in the application's place.
@@ -160,12 +158,10 @@ impl Exchange {
                 switched: Some(self),
             };
         }
-        let closed = self.closed();
         let messages = self.grpc.then(Messages::default);
         let passing = |exchange| Passing {
             exchange,
             returning,
-            closed,
             stopped: None,
             sent: 0,
             messages,
@@ -175,7 +171,7 @@ impl Exchange {
 
     /// Carries the bytes of a connection that has stopped being HTTP.
     pub(super) async fn relay(mut self, ours: Upgrade, theirs: Upgrade) {
-        let mut closed = self.closed();
+        let mut closed = pin!(self.closed());
         let ours = tokio::select! {
             biased;
             reason = &mut closed => return self.record.ended(Some(reason), 0),
@@ -207,7 +203,6 @@ impl Exchange {
 struct Passing {
     exchange: Exchange,
     returning: Returning,
-    closed: Closed,
     stopped: Option<Reason>,
     sent: u64,
     /// Of gRPC, the messages to the caller.
@@ -217,8 +212,10 @@ struct Passing {
 impl Tap for Passing {
     fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.stopped.is_none() {
-            let reason = std::task::ready!(self.closed.as_mut().poll(context));
-            self.stopped = Some(reason);
+            let Some(entry) = &self.exchange.entry else {
+                return Poll::Pending;
+            };
+            self.stopped = Some(ready!(entry.poll_closed(context)));
         }
         Poll::Ready(())
     }
@@ -276,7 +273,7 @@ impl Tap for Passing {
 pub(super) struct Coming {
     received: Arc<AtomicU64>,
     messages: Option<Tally>,
-    closed: Closed,
+    entry: Option<Entry>,
     stopped: bool,
 }
 
@@ -285,7 +282,7 @@ impl Coming {
         Self {
             received: exchange.record.received(),
             messages: exchange.grpc.then(|| Tally::new(exchange.record.messages())),
-            closed: exchange.closed(),
+            entry: exchange.entry.clone(),
             stopped: false,
         }
     }
@@ -293,7 +290,8 @@ impl Coming {
 
 impl Tap for Coming {
     fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.stopped = self.stopped || self.closed.as_mut().poll(context).is_ready();
+        let mut entry = self.entry.iter();
+        self.stopped = self.stopped || entry.any(|entry| entry.poll_closed(context).is_ready());
         if self.stopped {
             Poll::Ready(())
         } else {
@@ -373,5 +371,5 @@ fn said(grpc: bool, status: StatusCode, text: &str, body: &[u8]) -> Response {
 }
 
 fn grpc_status_of(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(&headers::GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }

@@ -1,15 +1,16 @@
 //! Requests: each decided by the newest snapshot, and cut off when a later one no longer admits it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use meshward_http::{
-    Abort, Fault, Handler, Protocol as Read, Request, Response, ServeError, ServeOptions, Upgrade, Version,
-    header, take_upgrade, version_of,
+    Abort, Fault, Handler, HeaderName, HeaderValue, Protocol as Read, Request, Response, ServeError,
+    ServeOptions, Upgrade, Version, header, take_upgrade, version_of,
 };
-use model::{Protocol, Reason};
+use model::{Protocol, Reason, Text};
 use snapshot::Index;
-use telemetry::{HttpEvent, SpanKind};
+use telemetry::{HttpEvent, Known, SpanKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::app::{self, Lease, Returning};
@@ -52,7 +53,9 @@ impl Connection {
         let drain = self.shared.ending.reached(Stage::Draining);
         let options = ServeOptions { http10: self.http10 };
         let handler = Arc::new(Requests {
-            connection: self,
+            ends: Ends::new(self.caller, self.callee),
+            shared: self.shared,
+            restored: self.restored,
             asked: AtomicBool::new(false),
         });
         let served = meshward_http::serve(stream, read, options, Arc::clone(&handler), drain).await;
@@ -60,7 +63,7 @@ impl Connection {
             return record.discard();
         }
         match served {
-            Ok(()) if handler.connection.shared.ending.stage() != Stage::Running => {
+            Ok(()) if handler.shared.ending.stage() != Stage::Running => {
                 record.refuse(Reason::Draining);
             }
             Ok(()) => record.gone("closed before a request"),
@@ -71,27 +74,54 @@ impl Connection {
 }
 
 struct Requests {
-    connection: Connection,
+    shared: Arc<Shared>,
+    ends: Ends,
+    restored: Option<Version>,
     asked: AtomicBool,
+}
+
+/// Both ends of a connection, and what follows from them for all of its requests.
+pub(super) struct Ends {
+    caller: Caller,
+    callee: Callee,
+    subject: Subject,
+    /// What the application is told of the caller.
+    xfcc: Option<HeaderValue>,
+    /// What its requests were counted in.
+    known: Arc<Known>,
+}
+
+impl Ends {
+    pub(super) fn new(caller: Caller, callee: Callee) -> Self {
+        Self {
+            subject: Subject::new(&caller, &callee),
+            xfcc: xfcc::of(caller.peer.as_ref(), callee.local.identity.as_ref()),
+            known: Arc::default(),
+            caller,
+            callee,
+        }
+    }
+
+    fn record(&self, shared: &Shared, http: HttpEvent) -> Record {
+        Record::request(shared, &self.caller, &self.callee, &self.known, http)
+    }
 }
 
 impl Handler for Requests {
     async fn request(&self, request: Request) -> Result<Response, Abort> {
         self.asked.store(true, Ordering::Relaxed);
-        let at = &self.connection;
         let upgrade = request.extensions().get::<Upgrade>().cloned();
-        let answered = self::request(&at.shared, &at.caller, &at.callee, at.restored, request).await?;
+        let answered = self::request(&self.shared, &self.ends, self.restored, request).await?;
         Ok(switched(answered, upgrade))
     }
 
     fn refused(&self, fault: Fault) {
         self.asked.store(true, Ordering::Relaxed);
-        let at = &self.connection;
         let http = HttpEvent {
             code: fault.status().as_u16(),
             ..HttpEvent::default()
         };
-        Record::request(&at.shared, &at.caller, &at.callee, http).fault(fault);
+        self.ends.record(&self.shared, http).fault(fault);
     }
 }
 
@@ -135,13 +165,13 @@ pub(super) async fn looped(
 /// Decides one request, and carries it to the application.
 pub(super) async fn request(
     shared: &Arc<Shared>,
-    caller: &Caller,
-    callee: &Callee,
+    ends: &Ends,
     restored: Option<Version>,
     request: Request,
 ) -> Result<Answered, Abort> {
+    let (caller, callee) = (&ends.caller, &ends.callee);
     let grpc = headers::is_grpc(request.headers());
-    let record = Record::request(shared, caller, callee, describe(&request));
+    let record = ends.record(shared, describe(&request));
     let Some(share) = shared.requests.share(callee.local.mark) else {
         return Ok(exchange::refuse(record, grpc, 503, CROWDED, Reason::LimitReached).into());
     };
@@ -154,7 +184,7 @@ pub(super) async fn request(
         let text = "the proxy has no certificate yet";
         return Ok(exchange.answer(503, text, Reason::NotReady).into());
     }
-    let prepared = match prepare(&index, caller, callee, request, &mut exchange) {
+    let prepared = match prepare(&index, ends, request, &mut exchange) {
         Ok(prepared) => prepared,
         Err(reason) => {
             let (status, text) = match reason {
@@ -210,15 +240,21 @@ pub(super) async fn request(
         };
         *request.uri_mut() = uri;
     }
-    let coming = Coming::of(&mut exchange);
-    let request = request.map(|body| body.tapped(coming));
-    let version = version(callee, restored, &request);
+    // What has no body is over: nothing of it is left to be counted, or cut off.
+    let request = match request.body().is_over() {
+        true => request,
+        false => {
+            let coming = Coming::of(&mut exchange);
+            request.map(|body| body.tapped(coming))
+        }
+    };
     let upgrade = request.headers().contains_key(header::UPGRADE);
+    let version = version(callee, restored, &request, upgrade);
     let closed = exchange.closed();
     let sent = tokio::select! {
         biased;
         reason = closed => return Ok(exchange.answer(403, DENIED, reason).into()),
-        sent = send(shared, callee, version, request) => sent,
+        sent = send(shared, callee, version, upgrade, request) => sent,
     };
     match sent {
         Ok((response, lease)) => Ok(exchange.respond(
@@ -297,8 +333,7 @@ fn admit(
 /// Makes the request the one that is decided and that the application gets: path, fields, identity.
 fn prepare(
     index: &Index,
-    caller: &Caller,
-    callee: &Callee,
+    ends: &Ends,
     mut request: Request,
     exchange: &mut Exchange,
 ) -> Result<(Subject, Request), Reason> {
@@ -310,7 +345,7 @@ fn prepare(
     }
     let received = request.uri().path_and_query().map_or("/", |p| p.as_str());
     let path = if received == "*" {
-        received.to_owned()
+        Cow::Borrowed(received)
     } else {
         match decide::normalize(index, received) {
             Ok(path) => path,
@@ -321,22 +356,18 @@ fn prepare(
         }
     };
     if path != received {
-        exchange
-            .record
-            .http(|http| http.path_normalized = Some(path.as_str().into()));
-        *request.uri_mut() = path.parse().map_err(|_| Reason::PathRefused)?;
+        let uri = path.parse().map_err(|_| Reason::PathRefused);
+        let path = Text::from(path);
+        exchange.record.http(|http| http.path_normalized = Some(path));
+        *request.uri_mut() = uri?;
     }
     let upgrade = asks == Asks::WebSocket;
     let map = request.headers_mut();
-    xfcc::apply(
-        map,
-        mesh.xfcc,
-        caller.peer.as_ref(),
-        callee.local.identity.as_ref(),
-    );
+    xfcc::apply(map, mesh.xfcc, ends.xfcc.as_ref());
     fields::silence(map, mesh.strict_hosts);
     let id = headers::incoming(map, upgrade, mesh.strict_hosts);
-    exchange.record.http(|http| http.request_id = id.into());
+    exchange.record.http(|http| http.request_id = id);
+    let callee = &ends.callee;
     let workload = index.workload(&callee.local.uid);
     let inbound = workload.and_then(|workload| workload.inbound.as_ref());
     if let Some(tracing) = inbound.and_then(|inbound| inbound.telemetry.tracing.as_ref()) {
@@ -349,32 +380,33 @@ fn prepare(
         exchange.record.traced(span);
     }
     // What is decided is what the application gets, and nothing that only the caller says.
-    Ok((Subject::new(caller, callee), request))
+    Ok((ends.subject.clone(), request))
 }
 
 /// Which HTTP the application speaks: what its port declares, else what its caller's application does.
-fn version(callee: &Callee, restored: Option<Version>, request: &Request) -> Version {
+fn version(callee: &Callee, restored: Option<Version>, request: &Request, upgrade: bool) -> Version {
     let declared = callee
         .workload
         .inbound
         .as_ref()
         .map_or(Protocol::Auto, |i| i.port(callee.address.port()).1);
     match declared {
-        _ if request.headers().contains_key(header::UPGRADE) => Version::Http1,
+        _ if upgrade => Version::Http1,
         Protocol::Http2 | Protocol::Grpc => Version::Http2,
         _ => restored.unwrap_or_else(|| version_of(request)),
     }
 }
 
-/// Sends a request to the application. A kept connection that closed before a byte left is no answer: once more.
+/// Sends a request to the application, `alone` over a connection of its own. A kept connection that closed before a byte left is
+/// no answer: once more.
 async fn send(
     shared: &Arc<Shared>,
     callee: &Callee,
     version: Version,
+    alone: bool,
     request: Request,
 ) -> Result<(Response, Lease), app::Failure> {
     let limit = app::patience(shared);
-    let alone = request.headers().contains_key(header::UPGRADE);
     let mut request = headers::versioned(request, version);
     let mut fresh = alone;
     loop {
@@ -399,17 +431,17 @@ async fn send(
 }
 
 fn describe(request: &Request) -> HttpEvent {
-    let text = |name: &str| {
+    let text = |name: &HeaderName| {
         let value = request.headers().get(name).and_then(|v| v.to_str().ok());
-        Box::from(value.unwrap_or_default())
+        Text::from(value.unwrap_or_default())
     };
     HttpEvent {
         method: request.method().as_str().into(),
-        authority: text("host"),
+        authority: text(&header::HOST),
         path: request.uri().path_and_query().map_or("/", |p| p.as_str()).into(),
         version: version_of(request).as_str(),
-        request_id: text("x-request-id"),
-        user_agent: text("user-agent"),
+        request_id: text(&headers::REQUEST_ID),
+        user_agent: text(&header::USER_AGENT),
         ..HttpEvent::default()
     }
 }

@@ -10,8 +10,8 @@ use model::{Reason, SpiffeId};
 use policy::{Denial, ExternalAnswer, Permit, PolicyId};
 use snapshot::{Index, Workload};
 use telemetry::{
-    Attached, Decision, Event, EventKind, ExtAuthz, HttpEvent, Peer, PolicyRef, Progress, Reporter, Span,
-    Telemetry,
+    Attached, Decision, Event, EventKind, ExtAuthz, HttpEvent, Known, Peer, PolicyRef, Progress, Reporter,
+    Span, Telemetry,
 };
 
 use super::decide::Refusal;
@@ -22,13 +22,15 @@ use crate::shared::Shared;
 
 /// An event in the making.
 pub(super) struct Record {
-    event: Option<Box<Event>>,
+    /// Nobody else's until it is whole.
+    event: Option<Arc<Event>>,
     telemetry: Telemetry,
     denials: Arc<Denials>,
     /// What a refusal by policy was made of.
     decided: Option<Box<Decided>>,
     began: Instant,
-    received: Arc<AtomicU64>,
+    /// Bytes from the caller so far, where somebody counts them.
+    received: Option<Arc<AtomicU64>>,
     /// Messages of gRPC from the caller so far.
     messages: Option<Arc<AtomicU64>>,
     /// What is counted and traced besides.
@@ -61,8 +63,15 @@ impl Record {
     }
 
     /// Of a request between two that are known.
-    pub(super) fn request(shared: &Shared, caller: &Caller, callee: &Callee, http: HttpEvent) -> Self {
+    pub(super) fn request(
+        shared: &Shared,
+        caller: &Caller,
+        callee: &Callee,
+        known: &Arc<Known>,
+        http: HttpEvent,
+    ) -> Self {
         let mut record = Self::between(shared, EventKind::Request, caller, callee);
+        record.attached.known = Some(Arc::clone(known));
         record.edit(|event| {
             event.protocol = "http";
             event.http = Some(Box::new(http));
@@ -105,12 +114,12 @@ impl Record {
         event.details = Cow::Borrowed("downstream_remote_disconnect");
         event.reason = Some(Reason::DownstreamReset);
         Self {
-            event: Some(Box::new(event)),
+            event: Some(Arc::new(event)),
             telemetry: shared.telemetry.clone(),
             denials: Arc::clone(&shared.denials),
             decided: None,
             began: Instant::now(),
-            received: Arc::default(),
+            received: None,
             messages: None,
             attached: Attached::default(),
             client,
@@ -123,8 +132,8 @@ impl Record {
     }
 
     /// Counts bytes from the caller.
-    pub(super) fn received(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.received)
+    pub(super) fn received(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.received.get_or_insert_default())
     }
 
     /// It completes the span, where there is one.
@@ -174,7 +183,7 @@ impl Record {
             event.source = Arc::clone(&caller.source);
             event.wire = caller.wire;
             if let Some(sni) = &caller.sni {
-                event.sni = Some(sni.as_ref().into());
+                event.sni = Some(Arc::clone(sni));
             }
         });
     }
@@ -280,7 +289,7 @@ impl Record {
 
     /// The id of the decision; it is made with the first call.
     pub(super) fn decision_id(&mut self) -> &str {
-        let event = self.event.as_deref_mut();
+        let event = self.event.as_mut().and_then(Arc::get_mut);
         event.map_or("", |event| {
             event.decision_id.get_or_insert_with(|| decision_id().into())
         })
@@ -379,7 +388,7 @@ impl Record {
     }
 
     fn edit(&mut self, edit: impl FnOnce(&mut Event)) {
-        if let Some(event) = self.event.as_deref_mut() {
+        if let Some(event) = self.event.as_mut().and_then(Arc::get_mut) {
             edit(event);
         }
     }
@@ -387,9 +396,15 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if let Some(mut event) = self.event.take() {
+        let Some(mut shared) = self.event.take() else {
+            return;
+        };
+        if let Some(event) = Arc::get_mut(&mut shared) {
             event.duration = self.began.elapsed();
-            event.bytes_received = self.received.load(Ordering::Relaxed);
+            event.bytes_received = self
+                .received
+                .as_ref()
+                .map_or(0, |bytes| bytes.load(Ordering::Relaxed));
             if let (Some(messages), Some(http)) = (&self.messages, event.http.as_deref_mut()) {
                 http.request_messages = messages.load(Ordering::Relaxed);
             }
@@ -397,11 +412,11 @@ impl Drop for Record {
                 event.decision_id.get_or_insert_with(|| decision_id().into());
                 event.redact();
                 let decided = self.decided.take().map(|decided| *decided);
-                self.denials.keep(Event::clone(&event), decided);
+                self.denials.keep(event.clone(), decided);
             }
-            self.telemetry
-                .emit_with(*event, std::mem::take(&mut self.attached));
         }
+        self.telemetry
+            .emit_with(shared, std::mem::take(&mut self.attached));
     }
 }
 

@@ -8,5 +8,6 @@ mod hbone;
 mod http;
 mod limits;
 mod tokens;
+mod turns;
 mod why;
 mod world;

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jwt::{Claims, Edits, Fault, Memory, Rejection, RequestView};
+use jwt::{Claims, Edits, Memory, RequestView};
 use meshward_http::{HeaderMap, HeaderName, HeaderValue, Request};
-use model::{Reason, WorkloadUid};
+use model::{Reason, Text, WorkloadUid};
 use policy::ClaimLookup;
 use snapshot::{Authentication, Index};
 
@@ -28,7 +28,7 @@ pub(super) struct Proof {
 
 #[derive(Clone, Debug)]
 struct Original {
-    path: Box<str>,
+    path: Text,
     headers: HeaderMap,
 }
 
@@ -160,7 +160,7 @@ pub(super) fn lookup(claims: Option<&Arc<Claims>>) -> Option<&dyn ClaimLookup> {
 }
 
 /// A path and headers that are others than those that came.
-type Changed = (Box<str>, HeaderMap);
+type Changed = (Text, HeaderMap);
 
 type Verified = (Option<Arc<Claims>>, Edits);
 
@@ -199,15 +199,6 @@ pub(super) fn challenge(refusal: &Refusal, request: &Request) -> Option<HeaderVa
     };
     let text = rejection.www_authenticate("http", &Parts::of(request))?;
     HeaderValue::try_from(text).ok()
-}
-
-/// Why a request is refused, in the closed list.
-pub(super) fn reason(rejection: &Rejection) -> Reason {
-    match (&rejection.policy, rejection.fault) {
-        (Some((_, reason)), _) => *reason,
-        (None, Some(Fault::Audience)) => Reason::JwtAudience,
-        (None, _) => Reason::JwtInvalid,
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use telemetry::Peer;
 use tokio::time::{Instant, timeout_at};
 
 use super::event::Record;
+use super::hop::Hops;
 use super::http::{Attempts, speak};
 use super::pool::Speak;
 use super::{Client, Outbound};
@@ -91,10 +92,12 @@ impl Outbound {
         };
         let destination = Destination::Service(call.target);
         let mut record = Record::silent(&self.shared.telemetry, client.dialled);
+        let hops = Hops::towards(&destination, client.dialled.is_ipv6());
         let attempts = Attempts {
             client: &client,
             index: &call.index,
             destination: &destination,
+            hops: &hops,
             speak,
             upgrade: None,
         };

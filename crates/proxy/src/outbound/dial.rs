@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use identity::{PeerIdentity, TlsError};
+use identity::{PeerIdentity, Standing, TlsError};
 use model::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -81,6 +81,8 @@ pub(super) struct Link {
     pub(super) alpn: Option<Vec<u8>>,
     /// The refusal of our certificate, once it has come (O-16).
     pub(super) late: Late,
+    /// What the proofs rest on; `None` for plaintext.
+    pub(super) standing: Option<Standing>,
 }
 
 /// Where a refusal that comes after the handshake is kept.
@@ -158,6 +160,7 @@ impl Outbound {
                 peer: None,
                 alpn: None,
                 late: Late::default(),
+                standing: None,
             });
         };
         let identities = &self.shared.identities;
@@ -175,6 +178,7 @@ impl Outbound {
             peer: Some(connected.peer),
             alpn: connected.alpn,
             late,
+            standing: Some(connected.standing),
         })
     }
 }

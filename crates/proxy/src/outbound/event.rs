@@ -9,20 +9,22 @@ use std::time::{Instant, SystemTime};
 use model::{Reason, SpiffeId};
 use snapshot::{Destination, Index, ServiceTarget, Workload};
 use telemetry::{
-    Attached, Decision, Event, EventKind, HttpEvent, Peer, Progress, Reporter, Span, Telemetry, Wire,
+    Attached, Decision, Event, EventKind, HttpEvent, Known, Peer, Progress, Reporter, Span, Telemetry, Wire,
 };
 
+use super::Client;
 use super::answer::Failure;
 use super::hop::Hop;
 use crate::Registration;
 
 /// An event in the making.
 pub(super) struct Record {
-    event: Option<Box<Event>>,
+    /// Nobody else's until it is whole.
+    event: Option<Arc<Event>>,
     telemetry: Telemetry,
     began: Instant,
-    /// Bytes from the caller so far.
-    received: Arc<AtomicU64>,
+    /// Bytes from the caller so far, where somebody counts them.
+    received: Option<Arc<AtomicU64>>,
     /// Messages of gRPC from the caller so far.
     messages: Option<Arc<AtomicU64>>,
     /// What is counted and traced besides.
@@ -38,18 +40,21 @@ impl std::fmt::Debug for Record {
 impl Record {
     /// Of a connection that `address` opened to `dialled`.
     pub(super) fn connection(telemetry: &Telemetry, address: SocketAddr, dialled: SocketAddr) -> Self {
-        let source = Arc::new(at(address));
-        Self::new(telemetry, EventKind::Connection, source, dialled)
+        let (source, destination) = (Arc::new(at(address)), Arc::new(at(dialled)));
+        Self::new(telemetry, EventKind::Connection, source, destination, dialled)
     }
 
-    /// Of a request.
+    /// Of a request of a client, which has gone `nowhere` yet; others of its connection were counted in `known`.
     pub(super) fn request(
         telemetry: &Telemetry,
-        source: &Arc<Peer>,
-        dialled: SocketAddr,
+        client: &Client,
+        nowhere: &Arc<Peer>,
+        known: &Arc<Known>,
         http: HttpEvent,
     ) -> Self {
-        let mut record = Self::new(telemetry, EventKind::Request, Arc::clone(source), dialled);
+        let (source, destination) = (Arc::clone(&client.source), Arc::clone(nowhere));
+        let mut record = Self::new(telemetry, EventKind::Request, source, destination, client.dialled);
+        record.attached.known = Some(Arc::clone(known));
         record.edit(|event| {
             event.protocol = "http";
             event.http = Some(Box::new(http));
@@ -59,13 +64,25 @@ impl Record {
 
     /// Of something that leaves no event.
     pub(super) fn silent(telemetry: &Telemetry, dialled: SocketAddr) -> Self {
-        let mut record = Self::new(telemetry, EventKind::Request, Arc::default(), dialled);
+        let nobody = Arc::default();
+        let mut record = Self::new(
+            telemetry,
+            EventKind::Request,
+            Arc::clone(&nobody),
+            nobody,
+            dialled,
+        );
         record.event = None;
         record
     }
 
-    fn new(telemetry: &Telemetry, kind: EventKind, source: Arc<Peer>, dialled: SocketAddr) -> Self {
-        let destination = Arc::new(at(dialled));
+    fn new(
+        telemetry: &Telemetry,
+        kind: EventKind,
+        source: Arc<Peer>,
+        destination: Arc<Peer>,
+        dialled: SocketAddr,
+    ) -> Self {
         let mut event = Event::new(kind, Reporter::Source, SystemTime::now(), source, destination);
         event.port = dialled.port();
         // What stands where nobody says how it ended: whoever drops a record lost its caller.
@@ -73,18 +90,23 @@ impl Record {
         event.details = Cow::Borrowed("downstream_remote_disconnect");
         event.reason = Some(Reason::DownstreamReset);
         Self {
-            event: Some(Box::new(event)),
+            event: Some(Arc::new(event)),
             telemetry: telemetry.clone(),
             began: Instant::now(),
-            received: Arc::default(),
+            received: None,
             messages: None,
             attached: Attached::default(),
         }
     }
 
+    /// When it began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Counts bytes from the caller.
-    pub(super) fn received(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.received)
+    pub(super) fn received(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.received.get_or_insert_default())
     }
 
     /// What is told of the caller's traffic (Telemetry).
@@ -133,23 +155,23 @@ impl Record {
 
     /// Where it goes.
     pub(super) fn destination(&mut self, destination: &Destination) {
-        let service = |target: &ServiceTarget| Arc::from(target.service.host.as_str());
-        self.edit(|event| match destination {
-            Destination::Service(target) => {
-                event.service = Some(service(target));
+        self.addressed(destination, host(destination).as_ref());
+    }
+
+    /// Where it goes, and the host of the Service that was addressed ([`host`]).
+    pub(super) fn addressed(&mut self, destination: &Destination, host: Option<&Arc<str>>) {
+        self.edit(|event| {
+            event.service = host.cloned();
+            if let Destination::Service(target) = destination {
                 event.port = target.port;
             }
-            Destination::Direct { service: target, .. } => event.service = target.as_ref().map(service),
-            Destination::External(_) => {}
         });
     }
 
-    /// By which hop, and how.
-    pub(super) fn hop(&mut self, index: &Index, hop: &Hop, wire: Wire) {
-        let workload = index.pod(hop.address.ip());
-        let peer = workload.map_or_else(|| at(hop.address), |w| peer(w, hop.address, None));
+    /// By which hop, and how; `peer` is who is there.
+    pub(super) fn hop(&mut self, hop: &Hop, peer: &Arc<Peer>, wire: Wire) {
         self.edit(|event| {
-            event.destination = Arc::new(peer);
+            event.destination = Arc::clone(peer);
             event.upstream = Some(hop.address);
             event.wire = wire;
         });
@@ -157,11 +179,12 @@ impl Record {
 
     /// The identity that the other end has proven, or that it has for the proxy to prove.
     pub(super) fn proven(&mut self, id: &SpiffeId) {
-        self.edit(|event| {
-            let mut peer = Peer::clone(&event.destination);
-            peer.principal = Some(id.clone());
-            event.destination = Arc::new(peer);
-        });
+        self.edit(|event| event.destination = with_principal(&event.destination, id));
+    }
+
+    /// Who is at the other end, proven.
+    pub(super) fn met(&mut self, peer: Arc<Peer>) {
+        self.edit(|event| event.destination = peer);
     }
 
     pub(super) fn http(&mut self, edit: impl FnOnce(&mut HttpEvent)) {
@@ -261,7 +284,7 @@ impl Record {
     }
 
     fn edit(&mut self, edit: impl FnOnce(&mut Event)) {
-        if let Some(event) = self.event.as_deref_mut() {
+        if let Some(event) = self.event.as_mut().and_then(Arc::get_mut) {
             edit(event);
         }
     }
@@ -269,16 +292,51 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if let Some(mut event) = self.event.take() {
+        let Some(mut shared) = self.event.take() else {
+            return;
+        };
+        if let Some(event) = Arc::get_mut(&mut shared) {
             event.duration = self.began.elapsed();
-            event.bytes_received = self.received.load(Ordering::Relaxed);
+            event.bytes_received = self
+                .received
+                .as_ref()
+                .map_or(0, |bytes| bytes.load(Ordering::Relaxed));
             if let (Some(messages), Some(http)) = (&self.messages, event.http.as_deref_mut()) {
                 http.request_messages = messages.load(Ordering::Relaxed);
             }
-            self.telemetry
-                .emit_with(*event, std::mem::take(&mut self.attached));
         }
+        self.telemetry
+            .emit_with(shared, std::mem::take(&mut self.attached));
     }
+}
+
+/// The host of the Service that a destination is of.
+pub(super) fn host(destination: &Destination) -> Option<Arc<str>> {
+    let service = |target: &ServiceTarget| Arc::from(target.service.host.as_str());
+    match destination {
+        Destination::Service(target) => Some(service(target)),
+        Destination::Direct { service: target, .. } => target.as_ref().map(service),
+        Destination::External(_) => None,
+    }
+}
+
+/// Who is called by an address of which nothing is known.
+pub(super) fn nowhere(dialled: SocketAddr) -> Arc<Peer> {
+    Arc::new(at(dialled))
+}
+
+/// Who is at a hop, as far as the snapshot knows.
+pub(super) fn peer_at(index: &Index, address: SocketAddr) -> Arc<Peer> {
+    let workload = index.pod(address.ip());
+    Arc::new(workload.map_or_else(|| at(address), |w| peer(w, address, None)))
+}
+
+/// The same with the identity that it has proven.
+pub(super) fn with_principal(peer: &Peer, id: &SpiffeId) -> Arc<Peer> {
+    Arc::new(Peer {
+        principal: Some(id.clone()),
+        ..peer.clone()
+    })
 }
 
 /// A workload of this node as events know it.

@@ -1,10 +1,8 @@
 //! A request and its response, from the moment it came to the last byte of the answer.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use meshward_http::grpc::Messages;
 use meshward_http::{
@@ -33,13 +31,11 @@ pub(super) struct Hold {
 /// One request under way.
 pub(super) struct Exchange {
     pub(super) record: Record,
-    pub(super) entry: Option<Arc<Entry>>,
+    pub(super) entry: Option<Entry>,
     /// Its share of what the workload may have open.
     pub(super) share: Option<Loaded<u32>>,
     grpc: bool,
 }
-
-type Closed = Pin<Box<dyn Future<Output = Reason> + Send>>;
 
 impl Exchange {
     pub(super) fn new(mut record: Record, grpc: bool) -> Self {
@@ -55,14 +51,14 @@ impl Exchange {
     }
 
     /// Returns when the request must not go on.
-    pub(super) fn closed(&self) -> Closed {
+    pub(super) fn closed(&self) -> impl Future<Output = Reason> + Send + use<> {
         let entry = self.entry.clone();
-        Box::pin(async move {
+        async move {
             match entry {
                 Some(entry) => entry.closed().await,
-                None => std::future::pending().await,
+                None => pending().await,
             }
-        })
+        }
     }
 
     /// Answers in the other side's place.
@@ -88,12 +84,11 @@ impl Exchange {
             http.code = response.status().as_u16();
             http.grpc_status = grpc_status_of(response.headers());
         });
-        let closed = self.closed();
         if upgraded
             && let Some(theirs) = take_upgrade(response.extensions_mut())
             && let Some(ours) = &hold.upgrade
         {
-            tokio::spawn(upgraded_streams(ours.clone(), theirs, self, hold, closed));
+            tokio::spawn(upgraded_streams(ours.clone(), theirs, self, hold));
             return response;
         }
         let messages = self.grpc.then(Messages::default);
@@ -101,7 +96,6 @@ impl Exchange {
             body.tapped(Passing {
                 exchange: self,
                 hold,
-                closed,
                 stopped: None,
                 sent: 0,
                 messages,
@@ -111,7 +105,8 @@ impl Exchange {
 }
 
 /// Carries the bytes of a connection that has stopped being HTTP.
-async fn upgraded_streams(ours: Upgrade, theirs: Upgrade, exchange: Exchange, hold: Hold, closed: Closed) {
+async fn upgraded_streams(ours: Upgrade, theirs: Upgrade, mut exchange: Exchange, hold: Hold) {
+    let closed = exchange.closed();
     let both: Result<(Upgraded, Upgraded), UpgradeError> =
         async { Ok((ours.wait().await?, theirs.wait().await?)) }.await;
     match both {
@@ -132,14 +127,13 @@ async fn upgraded_streams(ours: Upgrade, theirs: Upgrade, exchange: Exchange, ho
 }
 
 fn grpc_status_of(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(&headers::GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 /// A response on its way to the caller.
 struct Passing {
     exchange: Exchange,
     hold: Hold,
-    closed: Closed,
     stopped: Option<Reason>,
     sent: u64,
     /// Of gRPC, the messages to the caller.
@@ -149,8 +143,10 @@ struct Passing {
 impl Tap for Passing {
     fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.stopped.is_none() {
-            let reason = std::task::ready!(self.closed.as_mut().poll(context));
-            self.stopped = Some(reason);
+            let Some(entry) = &self.exchange.entry else {
+                return Poll::Pending;
+            };
+            self.stopped = Some(ready!(entry.poll_closed(context)));
         }
         Poll::Ready(())
     }

@@ -52,6 +52,7 @@ impl Outbound {
             peer: link.peer,
             alpn: None,
             late: link.late,
+            standing: None,
         })
     }
 }

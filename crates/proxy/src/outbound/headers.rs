@@ -1,6 +1,8 @@
 //! Header fields on their way out.
 
 use meshward_http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header, version_of};
+use model::Text;
+use policy::reads_as;
 
 use super::random;
 
@@ -10,7 +12,8 @@ const FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
 const ENVOY: &str = "x-envoy-";
 /// Those of them that Envoy itself never passes on.
 const NEVER_PASSED: [&str; 2] = ["x-envoy-retry-on", "x-envoy-internal"];
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Fields that belong to one connection (RFC 9110, 7.6.1).
@@ -56,7 +59,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Makes the fields of a request those of the next hop, and returns its id.
-pub(crate) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> String {
+pub(crate) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> Text {
     silence(headers, strict);
     // The codec has promised the caller its `100 Continue`; nobody after it is asked.
     headers.remove(header::EXPECT);
@@ -68,7 +71,7 @@ pub(crate) fn outgoing(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> 
 }
 
 /// Makes the fields of a request those that an application gets, and returns its id. Who calls is said elsewhere.
-pub(crate) fn incoming(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> String {
+pub(crate) fn incoming(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> Text {
     headers.remove(header::EXPECT);
     leave_hop(headers, upgrade);
     if strict || !headers.contains_key(&FORWARDED_PROTO) {
@@ -78,15 +81,15 @@ pub(crate) fn incoming(headers: &mut HeaderMap, upgrade: bool, strict: bool) -> 
 }
 
 /// The id of a request, made where it has none.
-fn identified(headers: &mut HeaderMap) -> String {
+fn identified(headers: &mut HeaderMap) -> Text {
     match headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()) {
-        Some(id) if !id.is_empty() => id.to_owned(),
+        Some(id) if !id.is_empty() => id.into(),
         _ => {
             let id = request_id();
-            if let Ok(value) = HeaderValue::try_from(id.as_str()) {
+            if let Ok(value) = HeaderValue::from_bytes(&id) {
                 headers.insert(REQUEST_ID.clone(), value);
             }
-            id
+            std::str::from_utf8(&id).unwrap_or_default().into()
         }
     }
 }
@@ -143,10 +146,13 @@ fn silence(headers: &mut HeaderMap, strict: bool) {
         if !name.as_str().starts_with('x') {
             return false;
         }
-        let dashed = name.as_str().replace('_', "-");
-        dashed == FORWARDED_CLIENT_CERT
-            || (strict && dashed.starts_with(ENVOY))
-            || NEVER_PASSED.contains(&dashed.as_str())
+        let name = name.as_str();
+        reads_as(name, FORWARDED_CLIENT_CERT)
+            || (strict
+                && name
+                    .get(..ENVOY.len())
+                    .is_some_and(|begin| reads_as(begin, ENVOY)))
+            || NEVER_PASSED.iter().any(|never| reads_as(name, never))
     };
     let names: Vec<HeaderName> = headers.keys().filter(|n| speaks_for_proxy(n)).cloned().collect();
     for name in names {
@@ -187,17 +193,26 @@ fn connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     texts.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// A random UUID (RFC 9562, version 4).
-fn request_id() -> String {
+/// A random UUID (RFC 9562, version 4), as text.
+fn request_id() -> [u8; 36] {
     let mut bytes: [u8; 16] = random::bytes();
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let mut id = String::with_capacity(36);
-    for (at, byte) in bytes.iter().enumerate() {
+    let mut id = [b'-'; 36];
+    let mut digits = id.iter_mut();
+    for (at, byte) in bytes.into_iter().enumerate() {
         if matches!(at, 4 | 6 | 8 | 10) {
-            id.push('-');
+            digits.next();
         }
-        id.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
+        for digit in [byte >> 4, byte & 15] {
+            if let Some(place) = digits.next() {
+                *place = if digit < 10 {
+                    b'0' + digit
+                } else {
+                    b'a' + digit - 10
+                };
+            }
+        }
     }
     id
 }
@@ -292,6 +307,8 @@ mod tests {
         let mut map = HeaderMap::new();
         let id = outgoing(&mut map, false, true);
         assert_eq!(map["x-request-id"], id.as_str());
+        let hyphens = id.match_indices('-').map(|(at, _)| at);
+        assert_eq!(hyphens.collect::<Vec<_>>(), [8, 13, 18, 23]);
         assert_eq!((id.len(), id.as_bytes()[14]), (36, b'4'));
         assert!(matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b'));
         assert_ne!(id, outgoing(&mut HeaderMap::new(), false, true));

@@ -2,14 +2,17 @@
 
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use foldhash::HashMap;
 use model::{Reason, SpiffeId, canonical_ip};
 use routing::balance;
-use snapshot::{ClientTls, Destination, Endpoint, Index, ServiceTarget, Transport};
+use snapshot::{ClientNames, ClientTls, Destination, Endpoint, Index, ServiceTarget, Transport};
+use telemetry::Peer;
 
-use super::random;
+use super::dial::From;
+use super::pool::{Key, SharedKey, Speak};
+use super::{event, random};
 
 /// Where one attempt goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,19 +36,143 @@ pub(super) struct Tls {
     pub(super) hbone: bool,
 }
 
-/// Picks the next hop towards a destination that is not among those that were `tried`, while there is one that was not.
-///
-/// # Errors
-/// `NO_ENDPOINT`; `CAPTURE_PORT` for the port of tunnels; `PEER_IDENTITY` where nobody is expected at the other end; or what a DestinationRule's settings that
-/// cannot be acted on lead to.
-pub(super) fn next(
-    index: &Index,
-    destination: &Destination,
-    dialled_v6: bool,
-    tried: &[SocketAddr],
-    random: u64,
-    load: &Load<SocketAddr>,
-) -> Result<Hop, Reason> {
+impl Tls {
+    /// What the rule gives is used as given (CM-16); at a tunnel's end it is the endpoint itself that answers, so that both
+    /// must hold.
+    fn name(&mut self, names: &ClientNames) {
+        if let Some(sni) = &names.sni {
+            self.sni = Arc::clone(sni);
+        }
+        match &names.expected {
+            Some(expected) if self.hbone => {
+                self.expected = self
+                    .expected
+                    .iter()
+                    .filter(|id| expected.contains(id))
+                    .cloned()
+                    .collect();
+            }
+            Some(expected) => self.expected = Arc::clone(expected),
+            None => {}
+        }
+    }
+}
+
+/// All hops towards a destination, each made ready when it is first taken.
+#[derive(Debug)]
+pub(super) struct Hops(Vec<Candidate>);
+
+/// One of them. For a Service, an endpoint at the address that it is reached at.
+#[derive(Debug)]
+struct Candidate {
+    address: SocketAddr,
+    /// Its place among the Service's endpoints; 0 where there is no choice.
+    endpoint: usize,
+    prepared: OnceLock<Result<Arc<Prepared>, Reason>>,
+}
+
+/// A hop, and what follows from it for all that is sent there.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) hop: Hop,
+    /// Who is there, as far as the snapshot knows.
+    pub(super) peer: Arc<Peer>,
+    /// The same with the identity that it proved last.
+    met: Mutex<Option<Arc<Peer>>>,
+    /// What its connections were asked for by last.
+    key: Mutex<Option<SharedKey>>,
+}
+
+impl Hops {
+    /// Those towards a destination: of a Service, endpoints at an address of the family that was dialled, where they have one.
+    pub(super) fn towards(destination: &Destination, dialled_v6: bool) -> Self {
+        let only = |address: &SocketAddr| {
+            vec![Candidate {
+                address: *address,
+                endpoint: 0,
+                prepared: OnceLock::new(),
+            }]
+        };
+        Self(match destination {
+            Destination::External(address) | Destination::Direct { address, .. } => only(address),
+            Destination::Service(target) => candidates(target, dialled_v6),
+        })
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Picks the next hop: one that is not among those that were `tried`, while there is one that was not. Index and destination
+    /// must always be the same.
+    ///
+    /// # Errors
+    /// `NO_ENDPOINT`; `CAPTURE_PORT` for the port of tunnels; `PEER_IDENTITY` where nobody is expected at the other end; or
+    /// what a DestinationRule's settings that cannot be acted on lead to.
+    pub(super) fn next(
+        &self,
+        index: &Index,
+        destination: &Destination,
+        tried: &[SocketAddr],
+        random: u64,
+        load: &Load<SocketAddr>,
+    ) -> Result<Arc<Prepared>, Reason> {
+        let is_new = |c: &&Candidate| !tried.contains(&c.address);
+        let picked = if tried.is_empty() || !self.0.iter().any(|c| is_new(&c)) {
+            balance::pick(&self.0, random, |c| load.of(c.address))
+        } else {
+            let new: Vec<&Candidate> = self.0.iter().filter(is_new).collect();
+            balance::pick(&new, random, |c| load.of(c.address)).copied()
+        };
+        let picked = picked.ok_or(Reason::NoEndpoint)?;
+        let prepare = || {
+            let hop = hop(index, destination, picked)?;
+            Ok(Arc::new(Prepared {
+                peer: event::peer_at(index, hop.address),
+                hop,
+                met: Mutex::default(),
+                key: Mutex::default(),
+            }))
+        };
+        picked.prepared.get_or_init(prepare).clone()
+    }
+}
+
+impl Prepared {
+    /// Who is there, with the identity that it has proven.
+    pub(super) fn met(&self, id: &SpiffeId) -> Arc<Peer> {
+        let mut met = locked(&self.met);
+        match &*met {
+            Some(peer) if peer.principal.as_ref() == Some(id) => Arc::clone(peer),
+            _ => Arc::clone(met.insert(event::with_principal(&self.peer, id))),
+        }
+    }
+
+    /// What a connection there must agree in, for the caller with that identity and certificate.
+    pub(super) fn key(&self, caller: &SpiffeId, leaf: [u8; 32], from: From, speak: Speak) -> SharedKey {
+        let mut held = locked(&self.key);
+        match &*held {
+            Some(key) if (key.leaf, key.speak, key.from) == (leaf, speak, from) && key.caller == *caller => {
+                key.clone()
+            }
+            _ => {
+                let key = Key {
+                    caller: caller.clone(),
+                    leaf,
+                    from,
+                    to: self.hop.address,
+                    tls: self.hop.tls.clone(),
+                    speak,
+                };
+                held.insert(key.into()).clone()
+            }
+        }
+    }
+}
+
+/// The hop to a candidate of a destination.
+fn hop(index: &Index, destination: &Destination, candidate: &Candidate) -> Result<Hop, Reason> {
     match destination {
         Destination::External(address) => Ok(Hop {
             address: *address,
@@ -65,7 +192,7 @@ pub(super) fn next(
                     (e.accepts_mtls(port), e.identity.clone(), e.hbone)
                 }),
             };
-            let demanded = service.as_ref().and_then(|target| target.tls);
+            let demanded = service.as_ref().and_then(|target| target.tls.as_ref());
             let tls = transport(index, demanded, accepts, port, || Tls {
                 sni: service.as_ref().map_or_else(|| Arc::from(""), sni),
                 expected: identity.into_iter().collect(),
@@ -78,16 +205,12 @@ pub(super) fn next(
             })
         }
         Destination::Service(target) => {
-            let mut choice = candidates(target, dialled_v6);
-            let is_new = |c: &(&Endpoint, SocketAddr)| !tried.contains(&c.1);
-            if choice.iter().any(is_new) {
-                choice.retain(is_new);
-            }
-            let (endpoint, address) =
-                balance::pick(&choice, random, |c| load.of(c.1)).ok_or(Reason::NoEndpoint)?;
+            let address = candidate.address;
+            let endpoint = target.service.endpoints.get(candidate.endpoint);
+            let endpoint = endpoint.ok_or(Reason::NoEndpoint)?;
             let port = address.port();
             let accepts = endpoint.accepts_mtls(port);
-            let tls = transport(index, target.tls, accepts, port, || Tls {
+            let tls = transport(index, target.tls.as_ref(), accepts, port, || Tls {
                 sni: sni(target),
                 // By HBONE it is the endpoint that is meant, and not anyone of the Service.
                 expected: match &endpoint.identity {
@@ -97,7 +220,7 @@ pub(super) fn next(
                 hbone: endpoint.hbone,
             })?;
             Ok(Hop {
-                address: *address,
+                address,
                 tls,
                 inside: index.pod(address.ip()).is_some(),
             })
@@ -106,13 +229,22 @@ pub(super) fn next(
 }
 
 /// Endpoints with the address that they are reached at: of the family that was dialled where they have one.
-fn candidates(target: &ServiceTarget, v6: bool) -> Vec<(&Endpoint, SocketAddr)> {
-    let candidates = target.candidates().into_iter();
-    let with_address = candidates.filter_map(|(endpoint, port)| {
+fn candidates(target: &ServiceTarget, v6: bool) -> Vec<Candidate> {
+    let endpoints = target.service.endpoints.iter().enumerate();
+    let candidates = endpoints.filter_map(|(at, endpoint)| {
+        let port = endpoint.ports.get(&target.port).filter(|_| endpoint.ready)?;
         let address = endpoint.address(v6)?;
-        Some((endpoint, SocketAddr::new(canonical_ip(address), port)))
+        Some(Candidate {
+            address: SocketAddr::new(canonical_ip(address), *port),
+            endpoint: at,
+            prepared: OnceLock::new(),
+        })
     });
-    with_address.collect()
+    candidates.collect()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn endpoint_at(target: &ServiceTarget, address: SocketAddr) -> Option<&Endpoint> {
@@ -123,7 +255,7 @@ fn endpoint_at(target: &ServiceTarget, address: SocketAddr) -> Option<&Endpoint>
 
 fn transport(
     index: &Index,
-    demanded: Option<ClientTls>,
+    demanded: Option<&ClientTls>,
     accepts_mtls: bool,
     port: u16,
     tls: impl FnOnce() -> Tls,
@@ -133,7 +265,10 @@ fn transport(
         // What takes mutual TLS of the mesh takes nothing but tunnels there.
         Transport::Mutual if port == capture::HBONE_PORT => Err(Reason::CapturePort),
         Transport::Mutual => {
-            let tls = tls();
+            let mut tls = tls();
+            if let Some(ClientTls::Named(names)) = demanded {
+                tls.name(names);
+            }
             // R28: a client that expects nobody in particular would accept everybody.
             if tls.expected.is_empty() {
                 return Err(Reason::PeerIdentity);
@@ -174,7 +309,7 @@ impl<K: Copy + Eq + Hash> Load<K> {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<K, usize>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut locked(&self.0))
     }
 }
 
@@ -224,7 +359,9 @@ mod tests {
     fn to(index: &Index, dialled: &str, tried: &[SocketAddr]) -> Result<Hop, Reason> {
         let dialled: SocketAddr = dialled.parse().unwrap();
         let destination = index.outbound("full", dialled, None)?;
-        next(index, &destination, dialled.is_ipv6(), tried, 0, &Load::default())
+        let hops = Hops::towards(&destination, dialled.is_ipv6());
+        let next = hops.next(index, &destination, tried, 0, &Load::default())?;
+        Ok(next.hop.clone())
     }
 
     fn id(account: &str) -> SpiffeId {
@@ -256,7 +393,7 @@ mod tests {
             let mut at = endpoint(workload, 80, 8080);
             at.plaintext_ports.clone_from(&workload.plaintext_ports);
             let mut web = service("full/web", VIP, Protocol::Http, vec![at]);
-            web.ports[0].tls = demanded;
+            web.ports[0].tls.clone_from(&demanded);
             let index = index(web, std::slice::from_ref(workload));
             let hop = to(&index, VIP, &[]);
             assert_eq!(
@@ -268,6 +405,39 @@ mod tests {
                 assert_eq!(tls.sni.as_ref(), "outbound_.80_._.web.full.svc.cluster.local");
                 assert_eq!(tls.expected.as_ref(), [id("web")]);
             }
+        }
+    }
+
+    #[test]
+    fn cm_16_names_of_a_rule_are_used_as_given() {
+        let web_pod = pod("web-1", "10.77.1.2", Some("web"));
+        let names = |sni: Option<&str>, expected: Option<&[&str]>| {
+            let expected = expected.map(|all| all.iter().map(|account| id(account)).collect());
+            let sni = sni.map(Arc::from);
+            Some(ClientTls::Named(Arc::new(ClientNames { sni, expected })))
+        };
+        let own = "outbound_.80_._.web.full.svc.cluster.local";
+        for (given, sni, expected) in [
+            (names(None, Some(&["other"])), own, Ok(vec!["other"])),
+            (names(None, Some(&["a", "b"])), own, Ok(vec!["a", "b"])),
+            (names(Some("x"), None), "x", Ok(vec!["web"])),
+            (names(None, Some(&[])), own, Err(Reason::PeerIdentity)),
+        ] {
+            let mut web = service(
+                "full/web",
+                VIP,
+                Protocol::Http,
+                vec![endpoint(&web_pod, 80, 8080)],
+            );
+            web.ports[0].tls = given;
+            let index = index(web, std::slice::from_ref(&web_pod));
+            let hop = to(&index, VIP, &[]);
+            let got = hop.map(|hop| hop.tls.unwrap());
+            if let Ok(tls) = &got {
+                assert_eq!(tls.sni.as_ref(), sni);
+            }
+            let expected = expected.map(|all| all.into_iter().map(id).collect::<Vec<_>>());
+            assert_eq!(got.map(|tls| tls.expected.to_vec()), expected);
         }
     }
 
@@ -362,8 +532,9 @@ mod tests {
         let load = Load::default();
         let busy = load.add("10.77.1.2:8080".parse().unwrap());
         for random in [0, 1 << 40, u64::MAX] {
-            let hop = next(&index, &destination, false, &[], random, &load).unwrap();
-            assert_eq!(hop.address, "10.77.1.3:8080".parse().unwrap());
+            let hops = Hops::towards(&destination, false);
+            let next = hops.next(&index, &destination, &[], random, &load).unwrap();
+            assert_eq!(next.hop.address, "10.77.1.3:8080".parse().unwrap());
         }
         drop(busy);
         assert!(load.with(|map| map.is_empty()));

@@ -1,26 +1,27 @@
 //! Requests: each decided by the newest snapshot, each carried by whatever hop is best for it.
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use meshward_http::grpc::Tally;
 use meshward_http::{
-    Abort, BodyEnd, Fault, Handler, HeaderMap, Protocol as Read, Request, Response, Rewind, ServeOptions,
-    Tap, Unsent, Upgrade, Version, header, version_of,
+    Abort, BodyEnd, Fault, Handler, HeaderMap, HeaderName, HeaderValue, Protocol as Read, Request, Response,
+    Rewind, ServeOptions, Tap, Unsent, Upgrade, Version, header, version_of,
 };
-use model::{Protocol, Reason};
+use model::{Protocol, Reason, Text};
 use snapshot::{Destination, Index, PathNormalization};
-use telemetry::{HttpEvent, SpanKind};
+use telemetry::{HttpEvent, Known, Peer, SpanKind};
 
 use super::answer::Failure;
-use super::event::Record;
+use super::event::{self, Record};
 use super::exchange::{Exchange, Hold};
 use super::headers::{self, Asks};
-use super::hop::{self, Hop};
+use super::hop::{self, Hops, Prepared};
 use super::local::{self, Way};
-use super::plan::Kept;
-use super::pool::{Key, Lease, Opened, Speak};
+use super::pool::{Lease, Opened, Speak};
 use super::trace::{self, Whose};
 use super::{Client, Downstream, Outbound, RETRIES};
 use crate::inbound;
@@ -41,7 +42,10 @@ impl Outbound {
         let drain = self.shared.ending.reached(Stage::Draining);
         let handler = Arc::new(Requests {
             outbound: self,
+            nowhere: event::nowhere(client.dialled),
+            dialled: dialled(client.dialled),
             client: Arc::new(client),
+            known: Arc::default(),
             asked: AtomicBool::new(false),
         });
         let options = ServeOptions { http10 };
@@ -60,6 +64,12 @@ impl Outbound {
 struct Requests {
     outbound: Arc<Outbound>,
     client: Arc<Client>,
+    /// Who is called, for events of requests that go nowhere.
+    nowhere: Arc<Peer>,
+    /// What was dialled, as a Host.
+    dialled: Option<HeaderValue>,
+    /// What its requests were counted in.
+    known: Arc<Known>,
     /// Whether there was a request: each leaves an event of its own, and then the connection leaves none.
     asked: AtomicBool,
 }
@@ -70,12 +80,16 @@ impl Handler for Requests {
         let grpc = headers::is_grpc(request.headers());
         let record = self.record(describe(&request));
         let mut exchange = Exchange::new(record, grpc);
-        let count = Count {
-            received: exchange.record.received(),
-            messages: grpc.then(|| Tally::new(exchange.record.messages())),
-        };
-        let request = request.map(|body| body.tapped(count));
-        Ok(self.outbound.answer(&self.client, exchange, request).await)
+        let mut request = request;
+        // What has no body is over: nothing of it is left to be counted.
+        if !request.body().is_over() {
+            let count = Count {
+                received: exchange.record.received(),
+                messages: grpc.then(|| Tally::new(exchange.record.messages())),
+            };
+            request = request.map(|body| body.tapped(count));
+        }
+        Ok(self.answer(exchange, request).await)
     }
 
     fn refused(&self, fault: Fault) {
@@ -91,12 +105,70 @@ impl Handler for Requests {
 
 impl Requests {
     fn record(&self, http: HttpEvent) -> Record {
-        Record::request(
-            &self.outbound.shared.telemetry,
-            &self.client.source,
-            self.client.dialled,
-            http,
-        )
+        let telemetry = &self.outbound.shared.telemetry;
+        Record::request(telemetry, &self.client, &self.nowhere, &self.known, http)
+    }
+
+    async fn answer(&self, mut exchange: Exchange, request: Request) -> Response {
+        match self.exchange(&mut exchange, request).await {
+            Ok((response, hold)) => exchange.respond(response, hold),
+            Err(failure) => exchange.refuse(&failure),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        exchange: &mut Exchange,
+        mut request: Request,
+    ) -> Result<(Response, Hold), Failure> {
+        let (outbound, client) = (&self.outbound, &self.client);
+        let asks = headers::asks(&request);
+        if asks == Asks::Other {
+            return Err(Failure::of(Reason::MethodRefused).because("only upgrades to websocket are carried"));
+        }
+        exchange.share = Some(outbound.share(client).map_err(Failure::of)?);
+        let now = exchange.record.began();
+        let authority = authority(&request);
+        let is_named = !authority.is_empty();
+        let (index, route, entry) = outbound
+            .route(client, authority, now)
+            .await
+            .map_err(Failure::of)?;
+        exchange.record.addressed(&route.destination, route.host.as_ref());
+        let mesh = index.mesh();
+        if let Some(path) = path(&request, mesh.strict_paths, mesh.path_normalization)? {
+            let uri = path
+                .parse()
+                .map_err(|_| Failure::of(Reason::PathRefused).because("the normalised path is no path"));
+            exchange
+                .record
+                .http(|http| http.path_normalized = Some(path.into()));
+            *request.uri_mut() = uri?;
+        }
+        let upgrades = asks == Asks::WebSocket;
+        if !is_named && let Some(dialled) = &self.dialled {
+            // HTTP/1.0 need not name a host; whoever comes after us does.
+            request.headers_mut().insert(header::HOST, dialled.clone());
+        }
+        let id = headers::outgoing(request.headers_mut(), upgrades, mesh.strict_hosts);
+        exchange.record.http(|http| http.request_id = id);
+        trace(&index, client, request.headers_mut(), &mut exchange.record);
+        let upgrade = request.extensions().get::<Upgrade>();
+        let attempts = Attempts {
+            client,
+            index: &index,
+            destination: &route.destination,
+            hops: &route.hops,
+            speak: speak(route.protocol, version_of(&request), upgrades),
+            upgrade: upgrade.filter(|_| upgrades).cloned(),
+        };
+        exchange.entry = Some(entry);
+        let closed = exchange.closed();
+        tokio::select! {
+            biased;
+            reason = closed => Err(Failure::of(reason)),
+            done = outbound.attempts(attempts, &mut exchange.record, request) => done,
+        }
     }
 }
 
@@ -108,108 +180,33 @@ pub(super) struct Attempts<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) index: &'a Index,
     pub(super) destination: &'a Destination,
+    pub(super) hops: &'a Hops,
     pub(super) speak: Speak,
     pub(super) upgrade: Option<Upgrade>,
 }
 
 impl Outbound {
-    async fn answer(
-        self: &Arc<Self>,
-        client: &Arc<Client>,
-        mut exchange: Exchange,
-        request: Request,
-    ) -> Response {
-        match self.exchange(client, &mut exchange, request).await {
-            Ok((response, hold)) => exchange.respond(response, hold),
-            Err(failure) => exchange.refuse(&failure),
-        }
-    }
-
-    async fn exchange(
-        self: &Arc<Self>,
-        client: &Arc<Client>,
-        exchange: &mut Exchange,
-        mut request: Request,
-    ) -> Result<(Response, Hold), Failure> {
-        let asks = headers::asks(&request);
-        if asks == Asks::Other {
-            return Err(Failure::of(Reason::MethodRefused).because("only upgrades to websocket are carried"));
-        }
-        let authority = authority(&request);
-        exchange.share = Some(self.share(client).map_err(Failure::of)?);
-        let kept = Arc::new(Kept::default());
-        let entry = self
-            .register(client, &kept, Some(&authority))
-            .map_err(Failure::of)?;
-        let (index, destination) = self
-            .decide(client, &kept, Some(&authority))
-            .await
-            .map_err(Failure::of)?;
-        exchange.record.destination(&destination);
-        let mesh = index.mesh();
-        if let Some(path) = path(&request, mesh.strict_paths, mesh.path_normalization)? {
-            exchange
-                .record
-                .http(|http| http.path_normalized = Some(path.as_str().into()));
-            *request.uri_mut() = path
-                .parse()
-                .map_err(|_| Failure::of(Reason::PathRefused).because("the normalised path is no path"))?;
-        }
-        let upgrades = asks == Asks::WebSocket;
-        if authority.is_empty()
-            && let Ok(dialled) = client.dialled.to_string().parse()
-        {
-            // HTTP/1.0 need not name a host; whoever comes after us does.
-            request.headers_mut().insert(header::HOST, dialled);
-        }
-        let id = headers::outgoing(request.headers_mut(), upgrades, mesh.strict_hosts);
-        exchange.record.http(|http| http.request_id = id.into());
-        trace(&index, client, request.headers_mut(), &mut exchange.record);
-        let attempts = Attempts {
-            client,
-            index: &index,
-            destination: &destination,
-            speak: speak(protocol(&destination), version_of(&request), upgrades),
-            upgrade: request
-                .extensions()
-                .get::<Upgrade>()
-                .cloned()
-                .filter(|_| upgrades),
-        };
-        exchange.entry = Some(Arc::new(entry));
-        let closed = exchange.closed();
-        tokio::select! {
-            biased;
-            reason = closed => Err(Failure::of(reason)),
-            done = self.attempts(attempts, &mut exchange.record, request) => done,
-        }
-    }
-
     pub(super) async fn attempts(
         self: &Arc<Self>,
         attempts: Attempts<'_>,
         record: &mut Record,
         mut request: Request,
     ) -> Result<(Response, Hold), Failure> {
-        let mut tried = Vec::new();
-        let v6 = attempts.client.dialled.is_ipv6();
+        let mut tried: Vec<SocketAddr> = Vec::new();
+        let (index, destination) = (attempts.index, attempts.destination);
         loop {
-            let hop = hop::next(
-                attempts.index,
-                attempts.destination,
-                v6,
-                &tried,
-                hop::random(),
-                &self.load,
-            )
-            .map_err(Failure::of)?;
-            match self.attempt(&attempts, record, &hop, request).await {
+            let next = attempts
+                .hops
+                .next(index, destination, &tried, hop::random(), &self.load)
+                .map_err(Failure::of)?;
+            let address = next.hop.address;
+            match self.attempt(&attempts, record, next, request).await {
                 Ok(done) => return Ok(done),
                 Err(Failed(_, Some(again))) if tried.len() < RETRIES => {
-                    if tried.contains(&hop.address) {
+                    if tried.contains(&address) {
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
-                    tried.push(hop.address);
+                    tried.push(address);
                     request = *again;
                 }
                 Err(Failed(failure, _)) if tried.is_empty() => return Err(failure),
@@ -222,11 +219,12 @@ impl Outbound {
         self: &Arc<Self>,
         attempts: &Attempts<'_>,
         record: &mut Record,
-        hop: &Hop,
+        next: Arc<Prepared>,
         request: Request,
     ) -> Result<(Response, Hold), Failed> {
+        let hop = &next.hop;
         let way = self.way(attempts.index, hop);
-        record.hop(attempts.index, hop, way.wire(hop));
+        record.hop(hop, &next.peer, way.wire(hop));
         let mut hold = Hold {
             _loaded: Some(self.load.add(hop.address)),
             upgrade: attempts.upgrade.clone(),
@@ -249,12 +247,15 @@ impl Outbound {
             Way::Looped(_) | Way::Wire => request,
         };
         let limit = Duration::from_millis(attempts.index.mesh().connect_timeout_ms);
-        let mut lease = match self.lease(attempts.client, hop, way, attempts.speak, limit).await {
+        let mut lease = match self
+            .lease(attempts.client, &next, way, attempts.speak, limit)
+            .await
+        {
             Ok(lease) => lease,
             Err(failure) => return Err(Failed(failure, Some(Box::new(request)))),
         };
         if let Some(peer) = lease.peer() {
-            record.proven(peer);
+            record.met(next.met(peer));
         }
         let request = headers::versioned(request, lease.sender.version());
         match lease.sender.send(request).await {
@@ -282,39 +283,31 @@ impl Outbound {
     async fn lease(
         self: &Arc<Self>,
         client: &Arc<Client>,
-        hop: &Hop,
+        next: &Arc<Prepared>,
         way: Way,
         speak: Speak,
         limit: Duration,
     ) -> Result<Lease, Failure> {
-        let leaf = match &hop.tls {
+        let leaf = match &next.hop.tls {
             None => [0; 32],
             Some(_) => {
-                let own = self.shared.identities.local_peer(&client.id);
-                *own.map_err(|error| Failure::of(error.reason()).because(&error.to_string()))?
-                    .leaf_sha256()
+                let own = self.shared.identities.leaf_of(&client.id);
+                own.map_err(|error| Failure::of(error.reason()).because(&error.to_string()))?
             }
         };
-        let key = Key {
-            caller: client.id.clone(),
-            leaf,
-            from: Self::source(client, hop),
-            to: hop.address,
-            tls: hop.tls.clone(),
-            speak,
-        };
+        let key = next.key(&client.id, leaf, Self::source(client, &next.hop), speak);
         let callee = match way {
             Way::Looped(callee) => Some(callee),
             Way::Here(_) | Way::Wire => None,
         };
         let open = || {
-            let (outbound, client, hop) = (Arc::clone(self), Arc::clone(client), hop.clone());
+            let (outbound, client, next) = (Arc::clone(self), Arc::clone(client), Arc::clone(next));
             let callee = callee.clone();
             // Apart: most requests find a connection.
             Box::pin(async move {
-                let alpn = speak.alpn();
+                let (hop, alpn) = (&next.hop, speak.alpn());
                 let link = match callee {
-                    None => outbound.connect(&client, &hop, alpn, limit).await?,
+                    None => outbound.connect(&client, hop, alpn, limit).await?,
                     Some(callee) => {
                         let io = local::looped(&outbound.shared, &client, *callee, alpn);
                         outbound.secure(&client, hop.tls.as_ref(), io, alpn).await?
@@ -360,21 +353,26 @@ fn trace(index: &Index, client: &Client, headers: &mut HeaderMap, record: &mut R
 }
 
 fn describe(request: &Request) -> HttpEvent {
-    let text = |name: header::HeaderName| -> Box<str> {
+    let text = |name: &HeaderName| {
         let value = request
             .headers()
             .get(name)
             .map(|v| String::from_utf8_lossy(v.as_bytes()));
-        value.unwrap_or_default().into()
+        Text::from(value.unwrap_or_default())
     };
     HttpEvent {
         method: request.method().as_str().into(),
-        authority: text(header::HOST),
+        authority: text(&header::HOST),
         path: target(request).into(),
         version: version_of(request).as_str(),
-        user_agent: text(header::USER_AGENT),
+        user_agent: text(&header::USER_AGENT),
         ..HttpEvent::default()
     }
+}
+
+/// An address as a Host.
+fn dialled(address: SocketAddr) -> Option<HeaderValue> {
+    HeaderValue::try_from(address.to_string()).ok()
 }
 
 fn target(request: &Request) -> &str {
@@ -385,21 +383,9 @@ fn target(request: &Request) -> &str {
 }
 
 /// The Host as it was sent; one that is no text names nothing.
-fn authority(request: &Request) -> String {
+fn authority(request: &Request) -> &str {
     let host = request.headers().get(header::HOST);
-    host.and_then(|host| host.to_str().ok())
-        .unwrap_or_default()
-        .to_owned()
-}
-
-fn protocol(destination: &Destination) -> Protocol {
-    match destination {
-        Destination::Service(target) => target.protocol,
-        Destination::Direct { service, .. } => {
-            service.as_ref().map_or(Protocol::Auto, |target| target.protocol)
-        }
-        Destination::External(_) => Protocol::Auto,
-    }
+    host.and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
 /// The path as everybody after us is to see it, where that is not as it came (semantics 3).
@@ -420,7 +406,10 @@ fn path(request: &Request, strict: bool, mode: PathNormalization) -> Result<Opti
         PathNormalization::DecodeAndMergeSlashes => policy::path::Mode::DecodeAndMergeSlashes,
     };
     let normal = policy::path::normalize(raw.as_bytes(), mode).map_err(refused)?;
-    Ok((normal != raw).then(|| normal.into_owned()))
+    Ok(match normal {
+        Cow::Borrowed(same) if same.len() == raw.len() => None,
+        normal => (normal != raw).then(|| normal.into_owned()),
+    })
 }
 
 /// Which HTTP the next hop is spoken to in. A port that is declared says what the application behind it takes, so that

@@ -1,15 +1,19 @@
 //! What to do with a connection, from where it goes and what it says first.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use identity::sniff::{LIMIT, Sniff as Hello, client_hello};
 use meshward_http::Rewind;
 use meshward_http::limits::IDLE_TIMEOUT;
 use meshward_http::sniff::{self, classify};
-use model::{Protocol, Reason, ServiceName, WorkloadUid};
-use snapshot::{Destination, Index};
+use model::{Protocol, Reason, ServiceName, Text, WorkloadUid};
+use snapshot::{Asker, Claim, Destination, Index, Lacks};
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::Registration;
 
 /// How long the first bytes on a port without a declared protocol are waited for, where the mesh sets no limit. Then
 /// the connection goes on as TCP: it may be the server that speaks first (semantics 9).
@@ -27,6 +31,14 @@ pub(super) enum Read {
     Opaque,
     /// As what its first bytes are, if they come in time.
     Sniff(Duration),
+    /// As TLS whose name says where it goes, if it comes in time. Unless the port is declared so, what is no TLS is read as with
+    /// [`Read::Sniff`].
+    Named {
+        /// How long the first bytes are waited for.
+        limit: Duration,
+        /// Whether the port is declared as TLS.
+        declared: bool,
+    },
     /// Not at all, once something came: there is nowhere to go, and nobody is kept waiting.
     Await(Duration),
     /// It is not carried.
@@ -34,10 +46,12 @@ pub(super) enum Read {
 }
 
 /// What a connection turned out to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Spoken {
     Http,
     Bytes,
+    /// Bytes that have to say where they go, and the name that they ask for.
+    Named(Option<String>),
     Refused(Reason, &'static str),
 }
 
@@ -47,9 +61,18 @@ pub(super) fn is_capture_port(port: u16) -> bool {
 }
 
 /// How to read a connection that goes there. One that goes nowhere is read too, so that HTTP gets an answer.
-pub(super) fn reading(destination: &Result<Destination, Reason>, index: &Index, port: u16) -> Read {
+pub(super) fn reading(
+    destination: &Result<Destination, Reason>,
+    index: &Index,
+    asker: Asker<'_>,
+    port: u16,
+) -> Read {
     let limit = index.mesh().protocol_detection_timeout();
     let sniff = Read::Sniff(limit.unwrap_or(DETECTION_TIMEOUT));
+    if let Some(declared) = index.asks_name(asker, port, destination) {
+        let limit = limit.unwrap_or(DETECTION_TIMEOUT);
+        return Read::Named { limit, declared };
+    }
     let protocol = match destination {
         Ok(Destination::Service(target)) => target.protocol,
         // A plain pod that nothing registers is outside all the same.
@@ -102,6 +125,20 @@ where
             collect(&mut stream, &mut first, limit, told).await?;
             detected(&first, http10)
         }
+        Read::Named { limit, declared } => {
+            let told = |bytes: &[u8]| {
+                let hello = client_hello(bytes) != Hello::NeedMore || bytes.len() >= 2 * LIMIT;
+                hello && (declared || classify(bytes) != sniff::Sniff::NeedMore)
+            };
+            collect(&mut stream, &mut first, limit, told).await?;
+            match (client_hello(&first), detected(&first, http10)) {
+                (Hello::ClientHello { sni, .. }, _) => Spoken::Named(sni),
+                (Hello::NotTls, spoken) if !declared => spoken,
+                // A server that speaks first names nothing either.
+                (Hello::NeedMore, _) if first.is_empty() && !declared => Spoken::Bytes,
+                _ => Spoken::Named(None),
+            }
+        }
     };
     Ok((Rewind::new(first.freeze(), stream), spoken))
 }
@@ -145,9 +182,19 @@ async fn collect(
     }
 }
 
-/// Where something under way went, so that it is closed when it would now go elsewhere.
-#[derive(Debug, Default)]
-pub(super) struct Kept(OnceLock<Place>);
+/// Where something under way went, and what it said for that, so that it is closed when it would now go elsewhere.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Once it was decided.
+    place: OnceLock<Place>,
+    namespace: Box<str>,
+    /// Whose it is, where a Sidecar may be for it alone.
+    uid: Option<WorkloadUid>,
+    dialled: SocketAddr,
+    authority: Option<Text>,
+    /// The name that its TLS asks for, where that counts.
+    sni: OnceLock<Option<String>>,
+}
 
 #[derive(PartialEq, Eq, Debug)]
 enum Place {
@@ -157,13 +204,56 @@ enum Place {
 }
 
 impl Kept {
+    /// Of what a workload in `namespace` dials, a request that names `authority` say. Nothing is decided yet.
+    pub(super) fn new(namespace: &str, dialled: SocketAddr, authority: Option<Text>) -> Self {
+        Self {
+            place: OnceLock::new(),
+            namespace: namespace.into(),
+            uid: None,
+            dialled,
+            authority,
+            sni: OnceLock::new(),
+        }
+    }
+
+    /// Of that very workload.
+    pub(super) fn of(mut self, local: &Registration) -> Self {
+        self.uid = Some(local.uid.clone());
+        self
+    }
+
+    /// Whether it is of that workload.
+    pub(super) fn is_of(&self, local: &Registration) -> bool {
+        *self.namespace == *local.namespace && self.uid.as_ref() == Some(&local.uid)
+    }
+
+    /// The name that its TLS asks for counts.
+    pub(super) fn names(&self, sni: Option<String>) {
+        let _ = self.sni.set(sni);
+    }
+
+    /// What it says of where it goes.
+    pub(super) fn claim(&self) -> Claim<'_> {
+        match (self.authority.as_deref(), self.sni.get()) {
+            (Some(authority), _) => Claim::Host(authority),
+            (None, Some(sni)) => Claim::Sni(sni.as_deref()),
+            (None, None) => Claim::Nothing,
+        }
+    }
+
     pub(super) fn decided(&self, destination: &Destination) {
-        let _ = self.0.set(Place::of(destination));
+        let _ = self.place.set(Place::of(destination));
+    }
+
+    /// Where it would go by a snapshot.
+    pub(super) fn find(&self, index: &Index, lacks: &Lacks) -> Result<Destination, Reason> {
+        let asker = index.asker(&self.namespace, self.uid.as_ref());
+        index.find_outbound(asker, self.dialled, self.claim(), lacks)
     }
 
     /// Whether it may go on, by where it would go now. Nothing is asked before it was decided.
     pub(super) fn check(&self, now: impl FnOnce() -> Result<Destination, Reason>) -> Result<(), Reason> {
-        match self.0.get() {
+        match self.place.get() {
             Some(before) if Place::of(&now()?) != *before => Err(Reason::PolicyChanged),
             _ => Ok(()),
         }
@@ -209,10 +299,10 @@ mod tests {
 
     fn check(protocol: Protocol, egress: Egress, dialled: &str, expect: Read) {
         let index = index(protocol, egress);
-        let dialled: std::net::SocketAddr = dialled.parse().unwrap();
+        let dialled: SocketAddr = dialled.parse().unwrap();
         let destination = index.outbound("full", dialled, None);
         assert_eq!(
-            reading(&destination, &index, dialled.port()),
+            reading(&destination, &index, index.asker("full", None), dialled.port()),
             expect,
             "{protocol:?} {dialled}"
         );
@@ -267,7 +357,7 @@ mod tests {
         let outside = "1.2.3.4:80".parse().unwrap();
         let open = index(Http, Egress::AllowAny);
         let closed = index(Http, Egress::RegistryOnly);
-        let kept = Kept::default();
+        let kept = Kept::new("full", outside, None);
         assert_eq!(
             kept.check(|| Err(Reason::EgressUnknown)),
             Ok(()),

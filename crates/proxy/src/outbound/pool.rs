@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +43,39 @@ pub(super) struct Key {
     pub(super) to: SocketAddr,
     pub(super) tls: Option<Tls>,
     pub(super) speak: Speak,
+}
+
+/// A [`Key`] that is made once and asked for often. Cheap to clone, to hash and, where it is the very same, to compare.
+#[derive(Clone, Debug)]
+pub(super) struct SharedKey(Arc<(Key, u64)>);
+
+impl std::convert::From<Key> for SharedKey {
+    fn from(key: Key) -> Self {
+        let hash = foldhash::fast::FixedState::default().hash_one(&key);
+        Self(Arc::new((key, hash)))
+    }
+}
+
+impl std::ops::Deref for SharedKey {
+    type Target = Key;
+
+    fn deref(&self) -> &Key {
+        &self.0.0
+    }
+}
+
+impl PartialEq for SharedKey {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for SharedKey {}
+
+impl Hash for SharedKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.1);
+    }
 }
 
 /// Which HTTP is to be spoken.
@@ -91,7 +125,7 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Slots {
-    by_key: HashMap<Key, Slot>,
+    by_key: HashMap<SharedKey, Slot>,
     /// Goes up when what is believed changes: what was opened before is not used again.
     generation: u64,
     trust: Option<Trust>,
@@ -137,7 +171,7 @@ pub(super) struct Lease {
     pub(super) sender: Sender,
     connection: InUse,
     pool: Arc<Pool>,
-    key: Key,
+    key: SharedKey,
 }
 
 /// One request under way on a connection.
@@ -148,7 +182,7 @@ type Outcome = Option<Result<Arc<Connection>, Failure>>;
 type Told = watch::Receiver<Outcome>;
 
 enum Found {
-    Lease(Box<Lease>),
+    Lease(Lease),
     Wait(Told),
     /// To be dialled, and others wait for it too.
     Share(watch::Sender<Outcome>, Told, u64),
@@ -161,13 +195,17 @@ impl Pool {
     ///
     /// # Errors
     /// None could be had.
-    pub(super) async fn lease<F>(self: &Arc<Self>, key: Key, open: impl Fn() -> F) -> Result<Lease, Failure>
+    pub(super) async fn lease<F>(
+        self: &Arc<Self>,
+        key: SharedKey,
+        open: impl Fn() -> F,
+    ) -> Result<Lease, Failure>
     where
         F: Future<Output = Result<Opened, Failure>> + Send + 'static,
     {
         loop {
             let mut told = match self.find(&key)? {
-                Found::Lease(lease) => return Ok(*lease),
+                Found::Lease(lease) => return Ok(lease),
                 Found::Wait(told) => told,
                 Found::Dial(generation) => {
                     let opened = open().await?;
@@ -196,7 +234,7 @@ impl Pool {
     /// Opens a connection for all who wait for it.
     async fn share(
         self: Arc<Self>,
-        key: Key,
+        key: SharedKey,
         opening: impl Future<Output = Result<Opened, Failure>>,
         tell: watch::Sender<Outcome>,
         generation: u64,
@@ -218,7 +256,7 @@ impl Pool {
     /// It could not be had.
     pub(super) async fn apart(
         self: &Arc<Self>,
-        key: Key,
+        key: SharedKey,
         opening: impl Future<Output = Result<Opened, Failure>>,
     ) -> Result<Lease, Failure> {
         if self.total.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
@@ -229,13 +267,13 @@ impl Pool {
         Ok(self.take(&key, opened, u64::MAX))
     }
 
-    fn find(self: &Arc<Self>, key: &Key) -> Result<Found, Failure> {
+    fn find(self: &Arc<Self>, key: &SharedKey) -> Result<Found, Failure> {
         self.with(|slots| {
             let generation = slots.generation;
             if let Some(slot) = slots.by_key.get_mut(key)
                 && let Some((sender, connection)) = slot.pick(generation)
             {
-                return Ok(Found::Lease(Box::new(self.used(key, sender, connection))));
+                return Ok(Found::Lease(self.used(key, sender, connection)));
             }
             let slot = slots.by_key.entry(key.clone()).or_default();
             // A sender that is gone without a word died with its task.
@@ -261,13 +299,13 @@ impl Pool {
     }
 
     /// A lease of what was just opened for one caller alone.
-    fn take(self: &Arc<Self>, key: &Key, opened: Opened, generation: u64) -> Lease {
+    fn take(self: &Arc<Self>, key: &SharedKey, opened: Opened, generation: u64) -> Lease {
         let (sender, connection) = self.with(|slots| self.admit(slots, key, opened, generation));
         self.used(key, sender, connection)
     }
 
     /// Puts what was just opened where all who wait for it find it.
-    fn keep(&self, slots: &mut Slots, key: &Key, opened: Opened, generation: u64) -> Arc<Connection> {
+    fn keep(&self, slots: &mut Slots, key: &SharedKey, opened: Opened, generation: u64) -> Arc<Connection> {
         let (sender, connection) = self.admit(slots, key, opened, generation);
         if connection.sender.is_none() {
             let slot = slots.by_key.entry(key.clone()).or_default();
@@ -279,7 +317,7 @@ impl Pool {
     fn admit(
         &self,
         slots: &mut Slots,
-        key: &Key,
+        key: &SharedKey,
         opened: Opened,
         generation: u64,
     ) -> (Sender, Arc<Connection>) {
@@ -300,7 +338,7 @@ impl Pool {
         (opened.sender, connection)
     }
 
-    fn used(self: &Arc<Self>, key: &Key, sender: Sender, connection: Arc<Connection>) -> Lease {
+    fn used(self: &Arc<Self>, key: &SharedKey, sender: Sender, connection: Arc<Connection>) -> Lease {
         connection.streams.fetch_add(1, Ordering::Relaxed);
         Lease {
             sender,
@@ -457,7 +495,7 @@ impl Trust {
 }
 
 /// Every address that something of the mesh, or one of its Services, has.
-fn known(index: &Index) -> HashSet<IpAddr> {
+pub(super) fn known(index: &Index) -> HashSet<IpAddr> {
     let pods = index.workloads().flat_map(|w| &w.addresses);
     let endpoints = index
         .services()

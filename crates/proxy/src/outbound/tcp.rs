@@ -14,15 +14,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::dial::Link;
 use super::event::Record;
-use super::hop::{self, Hop};
+use super::hop::{self, Hop, Hops};
 use super::local::{self, Way};
 use super::plan::Kept;
+use super::turns::Ticket;
 use super::{Client, Downstream, Outbound, RETRIES};
 use crate::inbound::{self, Callee};
 use crate::registry::Entry;
+use crate::relay::turn::Turn;
 use crate::relay::{Relayed, relay};
 
-/// The application protocol of connections that are not HTTP (CM-15).
+/// The application protocol of connections that are not HTTP, within the process (CM-15).
 const ALPN: [&[u8]; 1] = [b"istio"];
 
 impl Outbound {
@@ -34,7 +36,7 @@ impl Outbound {
         entry: &Entry,
         stream: Rewind<S>,
     ) {
-        let (index, destination) = match self.decide(&client, kept, None).await {
+        let (index, destination) = match self.decide(&client, kept).await {
             Ok(decided) => decided,
             Err(reason) => {
                 stream.reset();
@@ -49,33 +51,35 @@ impl Outbound {
             record.told(&inbound.telemetry);
         }
         let limit = std::time::Duration::from_millis(index.mesh().connect_timeout_ms);
+        let hops = Hops::towards(&destination, client.dialled.is_ipv6());
         let mut tried = Vec::new();
         let mut last = None;
         loop {
-            let v6 = client.dialled.is_ipv6();
-            let hop = match hop::next(&index, &destination, v6, &tried, hop::random(), &self.load) {
-                Ok(hop) => hop,
+            let next = match hops.next(&index, &destination, &tried, hop::random(), &self.load) {
+                Ok(next) => next,
                 Err(reason) => {
                     stream.reset();
                     return record.refuse(reason);
                 }
             };
+            let hop = &next.hop;
             // The same endpoint is not asked again: who opened the connection can do that itself.
             if let Some(failure) = last.take_if(|_| tried.contains(&hop.address)) {
                 stream.reset();
                 return record.failed(&failure);
             }
-            let way = self.way(&index, &hop);
-            record.hop(&index, &hop, way.wire(&hop));
+            let way = self.way(&index, hop);
+            record.hop(hop, &next.peer, way.wire(hop));
             let _loaded = self.load.add(hop.address);
             let linked = match way {
-                Way::Here(callee) => return self.here(record, &client, &hop, &callee, entry, stream).await,
+                Way::Here(callee) => return self.here(record, &client, hop, &callee, entry, stream).await,
                 Way::Looped(callee) => {
                     let io = local::looped(&self.shared, &client, *callee, &[b"istio"]);
-                    self.secure(&client, hop.tls.as_ref(), io, &ALPN).await
+                    let link = self.secure(&client, hop.tls.as_ref(), io, &ALPN).await;
+                    link.map(|link| (link, None))
                 }
                 Way::Wire => tokio::select! {
-                    linked = self.connect(&client, &hop, &ALPN, limit) => linked,
+                    linked = self.link(&client, hop, limit) => linked,
                     reason = entry.closed() => {
                         stream.reset();
                         return record.refuse(reason);
@@ -83,7 +87,7 @@ impl Outbound {
                 },
             };
             match linked {
-                Ok(link) => return carry(record, link, entry, stream).await,
+                Ok((link, ticket)) => return self.carried(record, link, ticket, entry, stream).await,
                 Err(failure) if tried.len() < RETRIES => {
                     tried.push(hop.address);
                     last = Some(failure);
@@ -126,25 +130,45 @@ impl Outbound {
         record.sni(noted.sni());
         end(record, &relayed, &stream.inner);
     }
-}
 
-async fn carry<S: Downstream>(mut record: Record, link: Link, entry: &Entry, stream: Rewind<S>) {
-    if let Some(peer) = &link.peer {
-        record.proven(peer.id());
+    async fn carried<S: Downstream>(
+        &self,
+        mut record: Record,
+        link: Link,
+        ticket: Option<Ticket>,
+        entry: &Entry,
+        stream: Rewind<S>,
+    ) {
+        if let Some(peer) = &link.peer {
+            record.proven(peer.id());
+        }
+        let (mut stream, noted) = Noted::new(stream);
+        record.opened(&stream.progress);
+        let mut relayed = match ticket {
+            None => relay(&mut stream, link.io, entry.closed()).await,
+            Some(ticket) => {
+                let mut turn = Turn::new(link.io);
+                let relayed = relay(&mut stream, &mut turn, entry.closed()).await;
+                // An end with a reason is not the connection's to outlive.
+                if relayed.reason.is_none()
+                    && let Some(io) = turn.over()
+                {
+                    self.keep(ticket, io);
+                }
+                relayed
+            }
+        };
+        record.sni(noted.sni());
+        if let Some(refusal) = link.late.refusal() {
+            record.message(&format!("TLS error: {refusal}"));
+            relayed.reason = Some(Reason::TlsHandshake);
+        }
+        end(record, &relayed, &stream.inner);
     }
-    let (mut stream, noted) = Noted::new(stream);
-    record.opened(&stream.progress);
-    let mut relayed = relay(&mut stream, link.io, entry.closed()).await;
-    record.sni(noted.sni());
-    if let Some(refusal) = link.late.refusal() {
-        record.message(&format!("TLS error: {refusal}"));
-        relayed.reason = Some(Reason::TlsHandshake);
-    }
-    end(record, &relayed, &stream.inner);
 }
 
 /// Tells of the end. One that has a reason is a reset to the caller, who could take it for the other side's last word.
-fn end(record: Record, relayed: &Relayed, stream: &impl Downstream) {
+fn end(mut record: Record, relayed: &Relayed, stream: &impl Downstream) {
     record.received().store(relayed.sent, Ordering::Relaxed);
     match relayed.reason {
         None => record.carried(relayed.received),

@@ -1,5 +1,6 @@
 //! Whole connections of a workload, through everything but the kernel: servers stand behind a dial of our own.
 
+mod entries;
 mod messages;
 pub(super) mod world;
 
@@ -13,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use world::{CLIENT, Kind, World, address, endpoint, mesh, plain, pod, service};
 
-const VIP: &str = "10.96.0.20:80";
+pub(super) const VIP: &str = "10.96.0.20:80";
 const HOST: &str = "web.full.svc.cluster.local";
 
 fn get(host: &str, path: &str) -> Request {
@@ -25,7 +26,7 @@ fn get(host: &str, path: &str) -> Request {
 }
 
 /// web: HTTP 80 on one workload of another node, in the mesh.
-async fn web(protocol: Protocol, kind: Kind) -> World {
+pub(super) async fn web(protocol: Protocol, kind: Kind) -> World {
     let server = pod("web-1", "10.77.1.2", Some("web"));
     let resources = vec![
         mesh(Egress::RegistryOnly).into(),

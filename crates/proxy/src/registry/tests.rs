@@ -53,10 +53,10 @@ async fn p_55_what_is_no_longer_admitted_is_closed_and_nothing_else() {
 async fn p_55_all_that_wait_are_told() {
     let registry = Registry::default();
     let flag = Arc::new(AtomicBool::new(true));
-    let entry = Arc::new(registry.register(admitted(&flag)).unwrap());
+    let entry = registry.register(admitted(&flag)).unwrap();
     let waiting: Vec<_> = (0..3)
         .map(|_| {
-            let entry = Arc::clone(&entry);
+            let entry = entry.clone();
             tokio::spawn(async move { entry.closed().await })
         })
         .collect();
@@ -66,6 +66,17 @@ async fn p_55_all_that_wait_are_told() {
     for one in waiting {
         assert_eq!(one.await.unwrap(), Reason::DenyExplicit);
     }
+}
+
+#[tokio::test]
+async fn p_55_who_waits_again_is_remembered_once() {
+    let registry = Registry::default();
+    let entry = registry.register(|_| Ok(())).unwrap();
+    for _ in 0..10 {
+        assert_eq!(is_closed(&entry).await, None);
+    }
+    let waiting = locked(&entry.0.waiting);
+    assert_eq!((waiting.few.iter().flatten().count(), waiting.more.len()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -73,6 +73,7 @@ fn settings(config: &Standalone) -> Config {
         log_format: config.log_format,
         local_tls: false,
         metrics: config.metrics.clone(),
+        metrics_allow: config.metrics_allow.clone(),
         dns_upstreams: Vec::new(),
         leaf_lifetime_s: 0,
         take_over: false,
@@ -127,6 +128,7 @@ async fn start(
                 listener,
                 mark(at),
                 dialled,
+                own.keep,
             ));
         }
     }

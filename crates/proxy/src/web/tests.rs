@@ -35,6 +35,7 @@ fn shared(locals: Locals) -> Arc<Shared> {
         denials: Arc::default(),
         tokens: Arc::default(),
         authorizers: crate::inbound::Authorizers::default(),
+        names: Arc::default(),
         telemetry: Telemetry::start(&TelemetryOptions::default()).unwrap(),
         ending: Default::default(),
         sockets: Default::default(),

@@ -50,6 +50,20 @@ impl Index {
         }
     }
 
+    /// [`Self::resolve`] for a caller outside the mesh, which no proxy stands before: an entry whose endpoints are known by name
+    /// alone has nothing for it.
+    pub fn resolve_plain(&self, name: &str, namespace: &str, want_v6: bool, lacks: &Lacks) -> Answer {
+        let found = self.externals.named(namespace, &canonical(name));
+        let asks = |service: &&Arc<Service>| {
+            let external = service.external.as_ref();
+            external.is_some_and(|external| external.resolution.asks_names())
+        };
+        if found.filter(asks).is_some() {
+            return self.resolve_own(name, namespace, want_v6, lacks);
+        }
+        self.resolve(name, namespace, want_v6, lacks)
+    }
+
     fn resolve_own(&self, name: &str, namespace: &str, want_v6: bool, lacks: &Lacks) -> Answer {
         let name = canonical(name);
         let reading = read(&name, namespace, &self.mesh().cluster_domain);
@@ -83,12 +97,13 @@ impl Index {
         }
     }
 
-    /// A name outside the cluster is answered where a ServiceEntry leads to endpoints: by the entry's own addresses.
+    /// A name outside the cluster is answered where a ServiceEntry leads to endpoints: by the entry's own addresses. What leads
+    /// to wherever the name is has none.
     fn registered(&self, name: &str, namespace: &str, want_v6: bool) -> Answer {
         let found = self.externals.named(namespace, name);
         let leads = |service: &&Arc<Service>| {
             let external = service.external.as_ref();
-            external.is_some_and(|external| external.resolution == crate::Resolution::Static)
+            external.is_some_and(|external| external.resolution != crate::Resolution::None)
         };
         found.filter(leads).map_or(Answer::NotOurs, |service| {
             of_family(&service.vips, want_v6, Answer::NotOurs)
@@ -216,7 +231,7 @@ fn of_family(addresses: &[IpAddr], want_v6: bool, missing: Answer) -> Answer {
 }
 
 /// Lower case, one trailing dot dropped.
-fn canonical(name: &str) -> Cow<'_, str> {
+pub(super) fn canonical(name: &str) -> Cow<'_, str> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
         Cow::Owned(name.to_ascii_lowercase())

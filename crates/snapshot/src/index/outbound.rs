@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use model::{Protocol, Reason, canonical_ip, split_authority};
 
+use super::asker::{Asker, Claim};
 use super::names::Named;
 use super::{Index, Lacks, external};
 use crate::{ClientTls, Egress, Endpoint, Service, ServicePort, Workload};
@@ -62,7 +63,8 @@ impl ServiceTarget {
 
 impl Index {
     /// Decides where a workload in `namespace` that dialled `dialled` goes. `authority` is the Host header or
-    /// `:authority` of a request; a connection is decided without it first, and each of its requests with it.
+    /// `:authority` of a request; a connection is decided without it first, and each of its requests with it. Of TLS that is
+    /// carried as it is the name that it asks for counts where a ServiceEntry leads outside ([`Claim::Sni`]).
     ///
     /// Under `strict_hosts` the dialled address and the Host must belong to one Service, and a Host that names
     /// nothing known is traffic of what was dialled. Without, the Host alone chooses on ports that are declared
@@ -78,7 +80,8 @@ impl Index {
         authority: Option<&str>,
     ) -> Result<Destination, Reason> {
         let lacks = Lacks::default();
-        let found = self.find_outbound(namespace, dialled, authority, &lacks);
+        let asker = self.asker(namespace, None);
+        let found = self.find_outbound(asker, dialled, authority.into(), &lacks);
         // What is decided without all that it depends on could leave the mesh in plaintext.
         if lacks.is_empty() {
             found
@@ -87,30 +90,41 @@ impl Index {
         }
     }
 
-    /// [`Self::outbound`] in an index that may lack something; then what is returned is not to be used.
+    /// [`Self::outbound`] of whoever asks, in an index that may lack something; then what is returned is not to be used.
     ///
     /// # Errors
     /// As [`Self::outbound`].
     pub fn find_outbound(
         &self,
-        namespace: &str,
+        asker: Asker<'_>,
         dialled: SocketAddr,
-        authority: Option<&str>,
+        claim: Claim<'_>,
         lacks: &Lacks,
     ) -> Result<Destination, Reason> {
         let dialled = SocketAddr::new(canonical_ip(dialled.ip()), dialled.port());
-        let by_address = self.by_address(namespace, dialled, lacks);
-        let Some(authority) = authority else {
-            return by_address;
-        };
+        let by_address = self.by_address(asker, dialled, lacks);
+        match claim {
+            Claim::Nothing => self.or_unlisted(asker, dialled, by_address, lacks),
+            Claim::Sni(name) => self.by_sni(asker, dialled, (name, by_address), lacks),
+            Claim::Host(authority) => self.by_authority(asker, dialled, (authority, by_address), lacks),
+        }
+    }
+
+    fn by_authority(
+        &self,
+        asker: Asker<'_>,
+        dialled: SocketAddr,
+        (authority, by_address): (&str, Result<Destination, Reason>),
+        lacks: &Lacks,
+    ) -> Result<Destination, Reason> {
         let named = match split_authority(authority) {
-            Some((host, _)) => self.named(host, namespace, lacks),
+            Some((host, _)) => self.named(host, asker.namespace, lacks),
             None if authority.is_empty() || !self.mesh().strict_hosts => Named::Unknown,
             None => return Err(Reason::HostMismatch),
         };
         let named = match named {
-            Named::Service(service) if !self.may_know(namespace, &service) => Named::Unknown,
-            Named::Service(service) => match self.external(namespace, dialled, &service, lacks) {
+            Named::Service(service) if !asker.may_know(&service) => Named::Unknown,
+            Named::Service(service) => match self.external(asker, dialled, &service, lacks) {
                 // Several entries may list one address: the host says which.
                 Some(destination) => return Ok(destination),
                 None => Named::Service(service),
@@ -118,92 +132,74 @@ impl Index {
             other => other,
         };
         // A Host that is the very address that was dialled says nothing more.
-        let same = matches!(&named, Named::Addresses(list) if list.contains(&dialled.ip()));
+        let same = matches!(&named, Named::Addresses(list) if list.contains(&dialled.ip()))
+            || split_authority(authority)
+                .is_some_and(|(host, _)| host.parse().map(canonical_ip) == Ok(dialled.ip()));
         if by_address.is_err() && same {
             by_address
         } else if self.mesh().strict_hosts {
-            self.of_one_service(namespace, by_address, &named)
+            let foreign = named == Named::Unknown && !same && !authority.is_empty();
+            if foreign && asker.egress == Egress::RegistryOnly && external::leads_out(&by_address) {
+                // Another's name at a server that is registered: it may be one of many that answer there (7.2).
+                return Err(Reason::EgressUnknown);
+            }
+            self.of_one_service(asker.namespace, by_address, &named)
         } else {
             match named {
-                Named::Service(service) => by_host(namespace, dialled, &service).map_or(by_address, Ok),
+                Named::Service(service) => by_host(asker.namespace, dialled, &service).map_or(by_address, Ok),
                 Named::Addresses(_) => by_address,
-                Named::Unknown => self.of_unknown_host(namespace, by_address),
+                Named::Unknown => of_unknown_host(asker, by_address),
             }
         }
     }
 
-    /// Whether the namespace may know the Service: by its Sidecar, which closes nothing where everything may leave (semantics 7.5).
-    fn may_know(&self, namespace: &str, service: &Service) -> bool {
-        let scope = self.mesh().scope(namespace);
-        scope.is_none_or(|scope| scope.knows(service)) || self.mesh().egress_of(namespace) == Egress::AllowAny
-    }
-
-    /// Where a request for a ServiceEntry's host goes, when an address was dialled that the entry lists (EG-17).
-    fn external(
+    fn by_address(
         &self,
-        namespace: &str,
+        asker: Asker<'_>,
         dialled: SocketAddr,
-        service: &Arc<Service>,
         lacks: &Lacks,
-    ) -> Option<Destination> {
-        service.external.as_ref()?;
-        let port = service.ports.iter().find(|p| p.port == dialled.port())?;
-        let target = ServiceTarget::new(service, port, namespace);
-        let pod = self.pod_at(dialled.ip(), lacks).cloned();
-        let lists =
-            external::lists(service, dialled.ip()) && !is_local(dialled.ip(), self.mesh().strict_hosts);
-        lists.then(|| external::destination(target, dialled, pod))
-    }
-
-    /// As upstream's listeners for HTTP: under REGISTRY_ONLY a Host that no virtual host has is refused (semantics 7.2).
-    fn of_unknown_host(
-        &self,
-        namespace: &str,
-        by_address: Result<Destination, Reason>,
     ) -> Result<Destination, Reason> {
-        let protocol = match &by_address {
-            Ok(Destination::Service(target)) => Some(target.protocol),
-            Ok(Destination::Direct { service, .. }) => service.as_ref().map(|target| target.protocol),
-            _ => None,
-        };
-        let routed = protocol.is_some_and(Protocol::is_http);
-        match self.mesh().egress_of(namespace) {
-            Egress::RegistryOnly if routed => Err(Reason::EgressUnknown),
-            _ => by_address,
-        }
-    }
-
-    fn by_address(&self, namespace: &str, dialled: SocketAddr, lacks: &Lacks) -> Result<Destination, Reason> {
-        let (mesh, egress) = (self.mesh(), self.mesh().egress_of(namespace));
         if let Some((service, port)) = self.vip(dialled.ip(), dialled.port()) {
-            if !self.may_know(namespace, service) {
+            if !asker.may_know(service) {
                 return Err(Reason::EgressUnknown);
             }
             return port
-                .map(|port| Destination::Service(ServiceTarget::new(service, port, namespace)))
+                .map(|port| Destination::Service(ServiceTarget::new(service, port, asker.namespace)))
                 .ok_or(Reason::NoRoute);
         }
-        let workload = self.pod_at(dialled.ip(), lacks).cloned();
-        let knows = |service: &Service| self.may_know(namespace, service);
         // No entry makes the node's own addresses anybody's.
-        let local = is_local(dialled.ip(), mesh.strict_hosts);
-        let listed = self.externals.dialled(namespace, dialled, knows);
+        let local = is_local(dialled.ip(), self.mesh().strict_hosts);
+        let listed = self.externals.dialled(asker, dialled);
         if let Some(target) = listed.filter(|_| !local) {
+            let workload = self.pod_at(dialled.ip(), lacks).cloned();
             return Ok(external::destination(target, dialled, workload));
         }
-        let service = self.serving(namespace, dialled);
+        self.beside_entries(asker, dialled, lacks)
+    }
+
+    /// Where an address leads that no entry makes a Service's.
+    pub(super) fn beside_entries(
+        &self,
+        asker: Asker<'_>,
+        dialled: SocketAddr,
+        lacks: &Lacks,
+    ) -> Result<Destination, Reason> {
+        let (mesh, egress) = (self.mesh(), asker.egress);
+        let workload = self.pod_at(dialled.ip(), lacks).cloned();
+        let service = self.serving(asker.namespace, dialled);
         // A plain pod's address is in no registry, Service of its own or not, unless that is headless (semantics 7.2).
         // One of the mesh is reached with its identity (O-01), but where Istio's defaults are to be as they are.
         let is_known = |w: &Arc<Workload>| {
-            let scope = mesh.scope(namespace);
             w.identity.is_some()
                 && mesh.strict_hosts
-                && scope.is_none_or(|scope| scope.knows_all_of(w.pod.namespace()))
+                && asker
+                    .scope
+                    .is_none_or(|scope| scope.knows_all_of(w.pod.namespace()))
         };
         let registered = workload.as_ref().is_some_and(is_known)
             || service
                 .as_ref()
-                .is_some_and(|s| s.service.headless && knows(&s.service));
+                .is_some_and(|s| s.service.headless && asker.may_know(&s.service));
         if registered || (workload.is_some() && egress == Egress::AllowAny) {
             return Ok(Destination::Direct {
                 address: dialled,
@@ -288,12 +284,26 @@ impl Index {
 
 /// Addresses that would mean the node itself if its proxy dialled them. Link-local ones are kept by Istio, whose
 /// workloads reach metadata services so.
-fn is_local(address: IpAddr, strict: bool) -> bool {
+pub(super) fn is_local(address: IpAddr, strict: bool) -> bool {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     (strict && link_local) || address.is_loopback() || address.is_unspecified() || address.is_multicast()
+}
+
+/// As upstream's listeners for HTTP: under REGISTRY_ONLY a Host that no virtual host has is refused (semantics 7.2).
+fn of_unknown_host(asker: Asker<'_>, by_address: Result<Destination, Reason>) -> Result<Destination, Reason> {
+    let protocol = match &by_address {
+        Ok(Destination::Service(target)) => Some(target.protocol),
+        Ok(Destination::Direct { service, .. }) => service.as_ref().map(|target| target.protocol),
+        _ => None,
+    };
+    let routed = protocol.is_some_and(Protocol::is_http);
+    match asker.egress {
+        Egress::RegistryOnly if routed => Err(Reason::EgressUnknown),
+        _ => by_address,
+    }
 }
 
 /// Where Istio's wildcard HTTP listeners send a request, by its Host alone; headless Services keep the address.

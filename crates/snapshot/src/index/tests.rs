@@ -1,3 +1,5 @@
+mod entries;
+
 use std::net::SocketAddr;
 
 use model::{Host, Profile, Protocol, Reason, SpiffeId, WorkloadId};
@@ -318,6 +320,7 @@ fn external(
             resolution,
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             export_to: vec![],
+            names: vec![],
         }),
         ..service(name, &["192.0.2.1"], port, protocol, vec![])
     }
@@ -669,6 +672,7 @@ fn r34_policy_sets_are_shared_and_a_missing_policy_is_none_the_less_there() {
         authentications: vec![],
         mtls_decided_by: None,
         path_dialects: Default::default(),
+        scope: None,
         telemetry: crate::Telemetry::default(),
     };
     let with = |uid, names| Workload {
@@ -702,6 +706,7 @@ fn s3_6_workloads_that_read_paths_alike_share_a_set_and_others_do_not() {
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: dialects.parse().unwrap(),
+            scope: None,
             telemetry: crate::Telemetry::default(),
         }),
         ..pod(uid, "full", &[], Some(ID))
@@ -749,6 +754,7 @@ fn an_index_that_follows_another_decides_by_its_own_resources() {
                 policies: vec![a.id.clone(), b.id.clone()],
                 mtls_decided_by: None,
                 path_dialects: Default::default(),
+                scope: None,
                 telemetry: crate::Telemetry::default(),
             }),
             ..pod("a", "full", &[], Some(ID))
@@ -826,6 +832,7 @@ mod authentication {
                 output_claim_to_headers: vec![],
                 forward_original_token: false,
                 space_delimited_claims: vec![],
+                required: false,
                 allow_hmac: false,
                 allow_missing_exp: false,
                 line: 0,
@@ -852,6 +859,7 @@ mod authentication {
                 authentications: list.iter().map(|name| id(name)).collect(),
                 mtls_decided_by: None,
                 path_dialects: Default::default(),
+                scope: None,
                 telemetry: crate::Telemetry::default(),
             }),
             ..pod(uid, "full", &[], Some(ID))

@@ -18,10 +18,10 @@ pub enum Transport {
 impl Transport {
     /// Decides for one endpoint: `tls` is what a DestinationRule demands, `accepts_mtls` what the endpoint says
     /// of itself ([`crate::Endpoint::accepts_mtls`], [`crate::Workload::accepts_mtls`]).
-    pub fn select(auto_mtls: bool, tls: Option<ClientTls>, accepts_mtls: bool) -> Self {
+    pub fn select(auto_mtls: bool, tls: Option<&ClientTls>, accepts_mtls: bool) -> Self {
         match tls {
             Some(ClientTls::Disable) => Self::Plaintext,
-            Some(ClientTls::IstioMutual) => Self::Mutual,
+            Some(ClientTls::IstioMutual | ClientTls::Named(_)) => Self::Mutual,
             Some(ClientTls::Unsupported) => Self::Refused(Reason::TlsHandshake),
             None if auto_mtls && accepts_mtls => Self::Mutual,
             None => Self::Plaintext,
@@ -39,15 +39,15 @@ mod tests {
         check(true, None, true, Transport::Mutual);
         check(true, None, false, Transport::Plaintext);
         check(false, None, true, Transport::Plaintext);
-        check(true, Some(ClientTls::IstioMutual), false, Transport::Mutual);
-        check(false, Some(ClientTls::IstioMutual), true, Transport::Mutual);
-        check(true, Some(ClientTls::Disable), true, Transport::Plaintext);
+        check(true, Some(&ClientTls::IstioMutual), false, Transport::Mutual);
+        check(false, Some(&ClientTls::IstioMutual), true, Transport::Mutual);
+        check(true, Some(&ClientTls::Disable), true, Transport::Plaintext);
     }
 
     #[test]
     fn gw_44_settings_without_meaning_never_become_plaintext() {
         for accepts in [true, false] {
-            let got = Transport::select(true, Some(ClientTls::Unsupported), accepts);
+            let got = Transport::select(true, Some(&ClientTls::Unsupported), accepts);
             assert_eq!(got, Transport::Refused(Reason::TlsHandshake));
         }
     }

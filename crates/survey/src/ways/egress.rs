@@ -14,6 +14,55 @@ const OWNER: &str = "traffic of the sidecar's own user and group is not captured
 const FLUSH: &str = "nft flush ruleset; iptables -t nat -F; iptables -t mangle -F; iptables -F; \
     ip rule add pref 5 lookup main; ip -6 rule add pref 5 lookup main";
 
+/// Another's server, registered by its address.
+const LISTED: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: listed, namespace: full}
+spec:
+  hosts: [ext.example.com]
+  addresses: [$outside]
+  ports: [{number: 8080, name: http, protocol: HTTP}, {number: 9090, name: tls, protocol: TLS}]
+  resolution: NONE
+";
+
+/// One that says nothing of where it is.
+const UNLISTED: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: unlisted, namespace: full}
+spec:
+  hosts: [ext.example.com]
+  ports: [{number: 8080, name: http, protocol: HTTP}]
+  resolution: NONE
+";
+
+const UNLISTED_TLS: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: unlisted, namespace: full}
+spec:
+  hosts: [ext.example.com]
+  ports: [{number: 9090, name: tls, protocol: TLS}]
+  resolution: NONE
+";
+
+const UNLISTED_TCP: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: unlisted, namespace: full}
+spec:
+  hosts: [ext.example.com]
+  ports: [{number: 9090, name: tcp, protocol: TCP}]
+  resolution: NONE
+";
+
+/// A ClientHello that asks for `evil.example`, as the probe is told of it.
+const HELLO_EVIL: &str = "\u{16}\u{3}\u{1}\\0\u{44}\u{1}\\0\\0\u{40}\u{3}\u{3}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\\0\\0\u{2}\u{13}\u{1}\u{1}\\0\\0\u{15}\\0\\0\\0\u{11}\\0\u{f}\\0\\0\u{c}evil.example";
+
+/// The same for `ext.example.com`.
+const HELLO_EXT: &str = "\u{16}\u{3}\u{1}\\0\u{47}\u{1}\\0\\0\u{43}\u{3}\u{3}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\\0\\0\u{2}\u{13}\u{1}\u{1}\\0\\0\u{18}\\0\\0\\0\u{14}\\0\u{12}\\0\\0\u{f}ext.example.com";
+
 /// The ways out.
 pub(super) const WAYS: &[Attempt] = &[
     Attempt::new(
@@ -52,6 +101,55 @@ pub(super) const WAYS: &[Attempt] = &[
         Means::Http(8080, "GET /", &["Host: httpbin.full:8000"]),
     )
     .under(&[REGISTRY_ONLY]),
+    Attempt::new(
+        "fronted-host",
+        "P29 R37 O-02",
+        "REGISTRY_ONLY: a request to a server that is in the registry, with the Host of another that may stand behind it",
+        full("attacker"),
+        OUT,
+        Means::Http(8080, "GET /", &["Host: evil.example"]),
+    )
+    .under(&[REGISTRY_ONLY, LISTED]),
+    Attempt::new(
+        "fronted-sni",
+        "P29 R37 EG-17",
+        "REGISTRY_ONLY: TLS to a server that is in the registry, with the SNI of another that may stand behind it",
+        full("attacker"),
+        OUT,
+        Means::Tcp(9090, HELLO_EVIL),
+    )
+    .under(&[REGISTRY_ONLY, LISTED])
+    .lets("where an entry lists a single address Istio does not compare the SNI"),
+    Attempt::new(
+        "claimed-host",
+        "P29 R37 EG-17",
+        "REGISTRY_ONLY: a request to a server in no registry, with the Host of an entry that lists no address",
+        full("attacker"),
+        OUT,
+        Means::Http(8080, "GET /", &["Host: ext.example.com"]),
+    )
+    .under(&[REGISTRY_ONLY, UNLISTED])
+    .lets("with resolution NONE Istio carries to whatever address the client dialled what claims the Host"),
+    Attempt::new(
+        "claimed-sni",
+        "P29 R37 EG-17",
+        "REGISTRY_ONLY: the same with the SNI of TLS",
+        full("attacker"),
+        OUT,
+        Means::Tcp(9090, HELLO_EXT),
+    )
+    .under(&[REGISTRY_ONLY, UNLISTED_TLS])
+    .lets("with resolution NONE Istio carries to whatever address the client dialled what claims the SNI"),
+    Attempt::new(
+        "claimed-nothing",
+        "P29 R37 EG-07",
+        "REGISTRY_ONLY: bytes to a server in no registry, at a port of an entry that lists no address",
+        full("attacker"),
+        OUT,
+        Means::Tcp(9090, ""),
+    )
+    .under(&[REGISTRY_ONLY, UNLISTED_TCP])
+    .lets("a TCP entry without addresses takes its port to every address"),
     Attempt::new(
         "registry-only-udp",
         "P30 P29",

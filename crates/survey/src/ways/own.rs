@@ -31,6 +31,26 @@ pub(super) const WAYS: &[Attempt] = &[
     .sign(Sign::Answered)
     .slips("istiod answers in plaintext on 8080, 15010 and 15014"),
     Attempt::new(
+        "metrics-pages",
+        "P20 P52 CAP-08",
+        "a pod outside the mesh asks every part for its metrics, in plaintext",
+        legacy("sleep"),
+        Target::Pages,
+        Means::Page("/metrics"),
+    )
+    .sign(Sign::Answered)
+    .lets("15020 of every sidecar and 15014 of istiod answer anybody"),
+    Attempt::new(
+        "metrics-pages-mesh",
+        "P20 P52 CAP-08",
+        "the same by a pod of the mesh",
+        full("attacker"),
+        Target::Pages,
+        Means::Page("/metrics"),
+    )
+    .sign(Sign::Answered)
+    .lets("15020 of every sidecar and 15014 of istiod answer anybody"),
+    Attempt::new(
         "proxy-ports",
         "P52 CAP-08",
         "an application asks the proxy's ports on its own loopback address",

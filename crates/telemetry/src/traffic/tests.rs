@@ -2,8 +2,11 @@ use std::time::SystemTime;
 
 use prometheus_client::registry::Registry;
 
+use model::Reason;
+
+use super::labels::{BLACK_HOLE, INBOUND_PASSTHROUGH, PASSTHROUGH, security};
 use super::*;
-use crate::{Decision, HttpEvent};
+use crate::{Decision, HttpEvent, Peer, Reporter, Wire};
 
 fn peer(workload: &str, pod: &str) -> Arc<Peer> {
     Arc::new(Peer {
@@ -62,10 +65,10 @@ fn only(traffic: &Traffic, name: &str) -> String {
 fn what_no_label_says_makes_no_series_of_its_own() {
     let traffic = Traffic::default();
     let mut one = event(EventKind::Request, Reporter::Destination);
-    traffic.record(&one);
+    traffic.record(&one, None);
     one.destination = peer("httpbin", "httpbin-2");
     one.wire = Wire::Local;
-    traffic.record(&one);
+    traffic.record(&one, None);
     assert!(only(&traffic, "istio_requests_total").ends_with(" 2"));
 }
 
@@ -76,7 +79,7 @@ fn connections_that_are_not_http_are_tcp_to_istio() {
         let mut one = event(EventKind::Connection, Reporter::Source);
         one.protocol = protocol;
         one.bytes_sent = 5;
-        traffic.record(&one);
+        traffic.record(&one, None);
     }
     let line = only(&traffic, "istio_tcp_sent_bytes_total");
     assert!(line.contains("request_protocol=\"tcp\""), "{line}");
@@ -114,12 +117,12 @@ fn bytes_of_an_open_connection_are_counted_as_they_go_by() {
 fn messages_are_counted_of_grpc_alone() {
     let traffic = Traffic::default();
     let mut one = event(EventKind::Request, Reporter::Destination);
-    traffic.record(&one);
+    traffic.record(&one, None);
     one.protocol = "grpc";
     if let Some(http) = one.http.as_deref_mut() {
         (http.request_messages, http.response_messages, http.grpc_status) = (1, 3, Some(0));
     }
-    traffic.record(&one);
+    traffic.record(&one, None);
     assert!(only(&traffic, "istio_request_messages_total").ends_with(" 1"));
     let line = only(&traffic, "istio_response_messages_total");
     assert!(line.ends_with(" 3"), "{line}");
@@ -150,7 +153,7 @@ fn destinations_without_a_service_have_istios_names() {
         if !known {
             one.destination = Arc::default();
         }
-        traffic.record(&one);
+        traffic.record(&one, None);
         let line = only(&traffic, "istio_requests_total");
         let name = format!("destination_service_name=\"{expect}\"");
         assert!(line.contains(&name), "{name} not in {line}");
@@ -163,12 +166,49 @@ fn destinations_without_a_service_have_istios_names() {
 }
 
 #[test]
+fn events_of_a_connection_are_counted_as_all_others_are() {
+    let (traffic, plain) = (Traffic::default(), Traffic::default());
+    let known = Known::default();
+    let mut one = event(EventKind::Request, Reporter::Destination);
+    let edits: [fn(&mut Event); 9] = [
+        |_| (),
+        |one| one.http.as_deref_mut().unwrap().code = 404,
+        |one| one.http.as_deref_mut().unwrap().grpc_status = Some(5),
+        |one| one.flags = "DC",
+        |one| one.wire = Wire::Plaintext,
+        |one| one.protocol = "grpc",
+        |one| one.destination = peer("other", "other-1"),
+        |one| one.service = Some("other.full.svc.cluster.local".into()),
+        |one| one.service = None,
+    ];
+    for edit in edits {
+        edit(&mut one);
+        for _ in 0..3 {
+            traffic.record(&one, Some(&known));
+            plain.record(&one, None);
+        }
+        assert!(locked(&known.0).len() <= KNOWN);
+    }
+    let sorted = |traffic: &Traffic| {
+        let mut lines = samples(traffic, "istio_requests_total");
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&traffic), sorted(&plain));
+    assert_eq!(sorted(&plain).len(), edits.len());
+    // Other ends that say the same are counted in the same series.
+    one.source = peer("sleep", "sleep-2");
+    traffic.record(&one, Some(&known));
+    assert_eq!(sorted(&traffic).len(), edits.len());
+}
+
+#[test]
 fn series_are_bounded() {
     let traffic = Traffic::default();
     let mut one = event(EventKind::Connection, Reporter::Source);
     for n in 0..SERIES + 5 {
         one.service = Some(Arc::from(n.to_string()));
-        traffic.record(&one);
+        traffic.record(&one, None);
     }
     assert_eq!(traffic.dropped().get(), 5);
     let none = traffic.opened(&one, &Arc::default());

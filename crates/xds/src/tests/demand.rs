@@ -230,7 +230,7 @@ proptest! {
                 prop_assert_eq!(found, whole.resolve(&text, "full", *v6, &lacks), "{} of {:?}", text, shapes);
                 for authority in [None, Some(text.as_str()), Some("")] {
                     let (found, index) = on_demand(&mut board, &mut asked, |index, lacks| {
-                        index.find_outbound("full", dialled, authority, lacks)
+                        index.find_outbound(index.asker("full", None), dialled, authority.into(), lacks)
                     });
                     let expected = whole.outbound("full", dialled, authority);
                     prop_assert_eq!(&found, &expected, "{} {:?} {:?}", dialled, authority, shapes);

@@ -423,6 +423,13 @@ fn direct_response(response: &At<'_>, report: &mut Report<'_>) {
         self::status(&status, report);
     }
     let Some(body) = response.get("body") else { return };
+    if let Some(bytes) = body.get("bytes").filter(|bytes| !is_base64(bytes.own())) {
+        bytes.refuse(
+            report,
+            "it is not base64",
+            "write text as `string:`, or encode it",
+        );
+    }
     // As written: base64 is a third longer than what it stands for.
     let size = body.text("string").len().max(body.text("bytes").len());
     if size > MAX_BODY {
@@ -434,6 +441,16 @@ fn direct_response(response: &At<'_>, report: &mut Report<'_>) {
             "let a service answer",
         );
     }
+}
+
+/// Whether a text is what the JSON form of protobuf reads as bytes: base64 in either alphabet, padded or not.
+fn is_base64(text: &str) -> bool {
+    let digits = text.trim_end_matches('=');
+    let padding = text.len() - digits.len();
+    let alphabet = |b: u8| b.is_ascii_alphanumeric() || b"+/-_".contains(&b);
+    digits.bytes().all(alphabet)
+        && digits.len() % 4 != 1
+        && (padding == 0 || (padding < 3 && text.len().is_multiple_of(4)))
 }
 
 fn rewrite(rewrite: &At<'_>, report: &mut Report<'_>) {

@@ -58,6 +58,29 @@ fn a_key_of_the_mesh_configuration_that_is_not_known_is_told_with_its_place() {
 }
 
 #[test]
+fn a_mode_that_is_not_acted_on_is_told_with_what_is_in_force_instead() {
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
+                trustDomain: a.example\n    outboundTrafficPolicy:\n      mode: ALLOW_ANY_DYNAMIC_DNS\n";
+    let parsed = crate::parse("mesh.yaml", text.as_bytes());
+    assert!(!parsed.has_errors(), "{:?}", parsed.problems);
+    let [problem] = parsed.problems.as_slice() else {
+        panic!("{:?}", parsed.problems);
+    };
+    assert_eq!((problem.line, problem.column), (8, 13));
+    assert!(
+        problem.message.contains("`REGISTRY_ONLY` is in force"),
+        "{}",
+        problem.message
+    );
+    let crate::Kind::ConfigMap(_, Some(config)) = &parsed.objects[0].kind else {
+        panic!("{parsed:?}")
+    };
+    assert_eq!(config.trust_domain.as_deref(), Some("a.example"));
+    let policy = config.outbound_traffic_policy.unwrap();
+    assert_eq!(policy.mode, crate::OutboundMode::AllowAnyDynamicDns);
+}
+
+#[test]
 fn a_mesh_configuration_in_quotes_is_placed_where_it_stands() {
     let said = read("  mesh: \"trustDomain: -a\\nrootNamespace: b\"\n");
     assert_eq!(said.len(), 1, "{said:#?}");
@@ -105,4 +128,73 @@ fn a_provider_that_cannot_be_used_is_an_error_and_leaves_the_rest_in_force() {
         panic!("{parsed:?}")
     };
     assert_eq!(config.trust_domain.as_deref(), Some("a.example"));
+}
+
+/// Line, column, code and message of what is wrong with a file.
+fn told(text: &str) -> Vec<String> {
+    let parsed = crate::parse("f.yaml", text.as_bytes());
+    let line = |p: crate::Problem| format!("{}:{} {} {}", p.line, p.column, p.code, p.message);
+    parsed.problems.into_iter().map(line).collect()
+}
+
+#[test]
+fn the_installers_file_is_looked_into_and_said_to_be_in_force_nowhere() {
+    let file = |spec: &str| {
+        told(&format!(
+            "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nmetadata: {{name: i}}\nspec:\n{spec}"
+        ))
+    };
+    let plain = file("  profile: minimal\n  components:\n    pilot: {enabled: true}\n");
+    assert_eq!(plain.len(), 1, "{plain:#?}");
+    assert!(plain[0].contains("MW0105"), "{plain:#?}");
+    for (spec, place) in [
+        ("  meshConfig:\n    trustDomian: a\n", "6:5"),
+        ("  values:\n    meshConfig:\n      trustDomian: a\n", "7:7"),
+    ] {
+        let said = file(spec);
+        assert!(
+            said.iter().any(
+                |p| p.starts_with(place) && p.contains("did you mean `trustDomain`?")
+                    || p.starts_with(place) && p.contains("trustDomian")
+            ),
+            "{said:#?}"
+        );
+        assert!(
+            said.iter()
+                .any(|p| p.contains("MW0116") && p.contains("not in force")),
+            "{said:#?}"
+        );
+    }
+    let said = file("  meshConfgi: {}\n");
+    assert!(
+        said.iter()
+            .any(|p| p.starts_with("5:3") && p.contains("meshConfgi")),
+        "{said:#?}"
+    );
+}
+
+#[test]
+fn a_proxys_configuration_in_an_annotation_is_looked_into() {
+    let pod = |config: &str| {
+        told(&format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: d, namespace: a}}\nspec:\n  selector: {{matchLabels: {{app: d}}}}\n  \
+             template:\n    metadata:\n      labels: {{app: d}}\n      annotations:\n        proxy.istio.io/config: {config}\n    \
+             spec: {{containers: [{{name: c, image: i}}]}}\n"
+        ))
+    };
+    let fine = pod("'{holdApplicationUntilProxyStarts: true}'");
+    assert_eq!(fine.len(), 1, "{fine:#?}");
+    assert!(fine[0].starts_with("10:9 MW0117"), "{fine:#?}");
+    let said = pod("|\n          concurrency: 2\n          tracin: {}\n          drainDuration: soon");
+    assert!(
+        said.iter()
+            .any(|p| p.starts_with("12:11") && p.contains("tracin")),
+        "{said:#?}"
+    );
+    assert!(
+        said.iter().any(|p| p.starts_with("13:26") && p.contains("soon")),
+        "{said:#?}"
+    );
+    let said = pod("\"[\"");
+    assert!(said.iter().any(|p| p.contains("MW0113")), "{said:#?}");
 }

@@ -146,7 +146,7 @@ const CONNECTION_SETTINGS: Shape = Fields(&[
     may("globalDownstreamConnectionLimit", &I32),
 ]);
 
-pub(super) const PROXY_CONFIG: Shape = Bound(
+pub(in crate::schema) const PROXY_CONFIG: Shape = Bound(
     &Fields(&[
         may("configPath", &Text),
         may("binaryPath", &Text),

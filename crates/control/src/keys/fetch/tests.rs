@@ -333,6 +333,75 @@ async fn https_is_believed_by_the_authorities_that_are_named_and_no_others() {
     assert!(broken.contains("certificate authorities"), "{broken}");
 }
 
+/// Who answers for a bundle makes identities believed: by https, at an address that may be dialled, and no further than that.
+#[tokio::test]
+async fn bundles_are_fetched_by_https_alone_and_read_whole() {
+    let root = {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap()
+    };
+    let pem = root.pem().replace("\r\n", "\n");
+    let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let document = format!(
+        "{{\"spiffe_refresh_hint\": 120, \"keys\": [{{\"kty\": \"EC\", \"use\": \"x509-svid\", \"x5c\": [\"{text}\"]}}]}}"
+    );
+    let (acceptor, ca) = tls("localhost");
+    let large = "x".repeat(MAX_BODY + 1);
+    let server = Server::at("127.0.0.1:0", Some(acceptor), move |head| {
+        match head.split(' ').nth(1).unwrap() {
+            "/bundle" => ok(&document),
+            "/large" => ok(&large),
+            "/down" => to("http://127.0.0.1/bundle"),
+            "/inside" => to("https://169.254.169.254/bundle"),
+            "/empty" => ok("{\"keys\": []}"),
+            _ => ok("<html>"),
+        }
+    })
+    .await;
+    let port = server.address.port();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ca.pem");
+    std::fs::write(&path, ca).unwrap();
+    let mut believing = fetcher();
+    believing.config.ca = Some(path);
+    let get = async |path: &str| {
+        believing
+            .bundle(&format!("https://localhost:{port}{path}"), SOON)
+            .await
+    };
+    let bundle = get("/bundle").await.unwrap();
+    assert_eq!(bundle.roots, pem);
+    assert_eq!(bundle.refresh, Some(Duration::from_secs(120)));
+    assert_eq!(get("/empty").await.unwrap().roots, "");
+    for (path, expect) in [
+        ("/large", "longer than"),
+        ("/down", "from https to"),
+        ("/inside", "a link-local address"),
+        ("/html", "is no bundle"),
+    ] {
+        let why = get(path).await.unwrap_err();
+        assert!(why.contains(expect), "{path}: {why}");
+    }
+    let plain = format!("http://localhost:{port}/bundle");
+    let why = believing.bundle(&plain, SOON).await.unwrap_err();
+    assert!(why.contains("no address of https"), "{why}");
+    let mut guarded = believing.clone();
+    guarded.config.allow.clear();
+    let why = guarded
+        .bundle(&format!("https://localhost:{port}/bundle"), SOON)
+        .await
+        .unwrap_err();
+    assert!(why.contains("a loopback address"), "{why}");
+    let silent = Server::start(|_| String::new()).await;
+    let address = format!("https://{}/", silent.address);
+    let why = believing
+        .bundle(&address, Duration::from_millis(200))
+        .await
+        .unwrap_err();
+    assert_eq!(why, "no answer within 200 ms");
+}
+
 /// A mesh with the Service `keys` of `istio-system`, whose port 8000 is `target` of the machine, and one without endpoints.
 fn mesh(target: u16) -> Arc<Index> {
     let service = |name: &str, vip: &str, addresses: &[&str]| snapshot::Service {

@@ -6,6 +6,11 @@ use snapshot::{Resource, Resources, ServicePort, Workload};
 
 use super::*;
 
+const FULL: Asking<'static> = Asking {
+    namespace: "full",
+    meshed: true,
+};
+
 fn ips(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|t| t.parse().unwrap()).collect()
 }
@@ -120,13 +125,7 @@ fn query(name: &str, kind: RecordType) -> Message {
 }
 
 fn over(message: &Message, transport: Transport) -> Message {
-    match answer(
-        &message.to_vec().unwrap(),
-        "full",
-        Some(&index()),
-        transport,
-        false,
-    ) {
+    match answer(&message.to_vec().unwrap(), FULL, Some(&index()), transport, false) {
         Outcome::Reply(bytes) | Outcome::Refused(bytes, _) => Message::from_vec(&bytes).unwrap(),
         other => panic!("{other:?}"),
     }
@@ -298,7 +297,7 @@ fn what_does_not_fit_is_truncated_over_udp_and_whole_over_tcp() {
     let mut message = query("many.full.svc.cluster.local.", RecordType::A);
     let length = |message: &Message| {
         let bytes = message.to_vec().unwrap();
-        match answer(&bytes, "full", Some(&index()), Transport::Udp, false) {
+        match answer(&bytes, FULL, Some(&index()), Transport::Udp, false) {
             Outcome::Reply(bytes) => bytes.len(),
             other => panic!("{other:?}"),
         }
@@ -324,7 +323,7 @@ fn what_does_not_fit_is_truncated_over_udp_and_whole_over_tcp() {
 #[test]
 fn before_the_first_snapshot_there_is_no_answer() {
     let bytes = query("web.", RecordType::A).to_vec().unwrap();
-    let Outcome::Reply(reply) = answer(&bytes, "full", None, Transport::Udp, true) else {
+    let Outcome::Reply(reply) = answer(&bytes, FULL, None, Transport::Udp, true) else {
         panic!("no reply");
     };
     let reply = Message::from_vec(&reply).unwrap();
@@ -335,7 +334,7 @@ fn before_the_first_snapshot_there_is_no_answer() {
 fn other_names_are_asked_of_others_and_their_aliases_kept() {
     let forward = |name: &str| {
         let bytes = query(name, RecordType::A).to_vec().unwrap();
-        match answer(&bytes, "full", Some(&index()), Transport::Udp, true) {
+        match answer(&bytes, FULL, Some(&index()), Transport::Udp, true) {
             Outcome::Forward(forward) => forward,
             other => panic!("{other:?}"),
         }
@@ -361,7 +360,7 @@ fn other_names_are_asked_of_others_and_their_aliases_kept() {
     // What can only be the cluster's, or a step of a search path, never leaves.
     for name in ["nope.full.svc.cluster.local.", "x\\.y.cluster.local.", "nope."] {
         let bytes = query(name, RecordType::A).to_vec().unwrap();
-        let outcome = answer(&bytes, "full", Some(&index()), Transport::Udp, true);
+        let outcome = answer(&bytes, FULL, Some(&index()), Transport::Udp, true);
         assert!(matches!(outcome, Outcome::Reply(_)), "{name}: {outcome:?}");
     }
 }
@@ -389,7 +388,7 @@ fn what_is_malformed_or_not_a_question() {
     assert_eq!(u16::from(code(&newer)), u16::from(ResponseCode::BADVERS));
 
     let bytes = good.to_vec().unwrap();
-    let outcome = |bytes: &[u8]| answer(bytes, "full", Some(&index()), Transport::Udp, false);
+    let outcome = |bytes: &[u8]| answer(bytes, FULL, Some(&index()), Transport::Udp, false);
     let Outcome::Reply(reply) = outcome(&bytes[..bytes.len() - 1]) else {
         panic!("no reply");
     };
@@ -416,7 +415,7 @@ proptest! {
             // One question and nothing else, so that the fuzz reaches the names.
             bytes[2..12].copy_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         }
-        match answer(&bytes, "full", Some(&index()), Transport::Udp, true) {
+        match answer(&bytes, FULL, Some(&index()), Transport::Udp, true) {
             Outcome::Reply(reply) | Outcome::Refused(reply, _) => {
                 prop_assert!(reply.len() <= usize::from(MAX_UDP));
                 prop_assert_eq!(&reply[..2], &bytes[..2]);
@@ -448,6 +447,6 @@ proptest! {
                 *place = byte;
             }
         }
-        let _ = answer(&bytes, "full", Some(&index()), Transport::Udp, true);
+        let _ = answer(&bytes, FULL, Some(&index()), Transport::Udp, true);
     }
 }

@@ -38,6 +38,7 @@ fn rule() -> RuleSpec {
         output_claim_to_headers: vec![],
         forward_original_token: false,
         space_delimited_claims: vec![],
+        required: false,
         allow_hmac: false,
         allow_missing_exp: false,
         line: 0,
@@ -136,6 +137,23 @@ async fn a_bad_token_is_answered_as_envoy_does_and_told_of() {
     let http = event.http.as_deref().unwrap();
     assert_eq!((http.code, http.path.as_ref()), (401, "/a"), "no token is logged");
     assert_eq!(world.dialled().await, 0, "the application was not dialled");
+}
+
+#[tokio::test]
+async fn s4_2_a_token_that_a_rule_demands_and_that_is_not_there_is_401() {
+    let issuer = Issuer::new("a");
+    let rule = RuleSpec {
+        required: true,
+        ..rule()
+    };
+    let world = guarded(vec![anybody()], rule, Some(&issuer)).await;
+    let got = proven(&world, get("/a", &[])).await;
+    assert_eq!((got.status, got.body.as_str()), (401, "Jwt is missing"));
+    assert_eq!(challenge(&got), "Bearer realm=\"http://web/a\"");
+    assert_eq!(world.only_event().await.reason, Some(Reason::JwtMissing));
+    assert_eq!(world.dialled().await, 0, "the application was not dialled");
+    let token = issuer.token(ISSUER, "sub-1", &json!({}));
+    assert_eq!(proven(&world, bearer("/a", &token)).await.status, 200);
 }
 
 #[tokio::test]

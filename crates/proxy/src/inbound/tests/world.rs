@@ -124,6 +124,7 @@ fn workload(port: u16, mode: MtlsMode, protocol: Protocol) -> Workload {
             policies: vec![],
             mtls_decided_by: None,
             path_dialects: Default::default(),
+            scope: None,
             telemetry: snapshot::Telemetry::default(),
         }),
     }
@@ -182,6 +183,7 @@ impl World {
             denials: Arc::default(),
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
+            names: Arc::default(),
             telemetry,
             ending: Default::default(),
             sockets: Default::default(),
@@ -273,6 +275,13 @@ impl World {
         let mut web = self.web.lock().unwrap();
         edit(web.inbound.as_mut().unwrap());
         web.clone()
+    }
+
+    /// The workload is none of the mesh's any more.
+    pub(super) async fn gone(&self) {
+        let mut web = self.web.lock().unwrap().clone();
+        web.inbound = None;
+        self.change([web.into()]).await;
     }
 
     pub(super) fn drain(&self) {
@@ -395,6 +404,7 @@ fn config() -> crate::Config {
         log_format: telemetry::Format::default(),
         local_tls: false,
         metrics: vec![],
+        metrics_allow: vec![],
         dns_upstreams: vec![],
         leaf_lifetime_s: 0,
         take_over: false,

@@ -61,7 +61,13 @@ impl Dialled {
     }
 }
 
-async fn lease(pool: &Arc<Pool>, key: Key, dialled: &Dialled, version: Version) -> Result<Lease, Failure> {
+async fn lease(
+    pool: &Arc<Pool>,
+    key: impl Into<SharedKey>,
+    dialled: &Dialled,
+    version: Version,
+) -> Result<Lease, Failure> {
+    let key = key.into();
     pool.lease(key, || dialled.clone().open(version)).await
 }
 
@@ -168,7 +174,7 @@ async fn those_who_miss_at_once_share_one_dial_and_its_failure() {
     let tries = Arc::new(AtomicUsize::new(0));
     let fail = || {
         let tries = Arc::clone(&tries);
-        pool.lease(key("b", Speak::Http2), move || {
+        pool.lease(key("b", Speak::Http2).into(), move || {
             tries.fetch_add(1, Ordering::SeqCst);
             async {
                 tokio::task::yield_now().await;
@@ -246,7 +252,7 @@ async fn what_is_in_use_is_not_swept() {
 async fn there_is_a_limit_for_each_key() {
     let (pool, dialled) = (Arc::new(Pool::default()), Dialled::default());
     let slot_count = pool.with(|slots| {
-        let slot = slots.by_key.entry(key("a", Speak::Http1)).or_default();
+        let slot = slots.by_key.entry(key("a", Speak::Http1).into()).or_default();
         Arc::clone(&slot.count)
     });
     slot_count.store(MAX_PER_KEY, Ordering::Relaxed);
@@ -264,7 +270,12 @@ async fn an_upgrade_is_nobody_elses() {
     let (pool, dialled) = (Arc::new(Pool::default()), Dialled::default());
     for _ in 0..2 {
         let opening = dialled.clone().open(Version::Http1);
-        exchange(pool.apart(key("a", Speak::Upgrade), opening).await.unwrap()).await;
+        exchange(
+            pool.apart(key("a", Speak::Upgrade).into(), opening)
+                .await
+                .unwrap(),
+        )
+        .await;
     }
     assert_eq!(dialled.count(), 2);
 }
@@ -299,7 +310,7 @@ async fn what_was_opened_while_trust_changed_is_not_used() {
     let (pool, dialled) = (Arc::new(Pool::default()), Dialled::default());
     pool.follow(&believing("old"));
     let (open, opened) = watch::channel(false);
-    let slow = pool.lease(key("a", Speak::Http2), || {
+    let slow = pool.lease(key("a", Speak::Http2).into(), || {
         let (dialled, mut opened) = (dialled.clone(), opened.clone());
         async move {
             let _ = opened.wait_for(|told| *told).await;

@@ -24,6 +24,7 @@ use tokio::sync::{Notify, broadcast};
 use super::super::dial::{Dial, Dialling, From, Io};
 use super::super::{Client, Downstream, Outbound};
 use crate::Registration;
+use crate::relay::turn::{self, Turn};
 use crate::shared::Shared;
 
 /// The address of the one workload of this node.
@@ -40,12 +41,29 @@ pub(in crate::outbound) enum Kind {
     MeshEcho(&'static str),
     /// `ready`, at once, over mutual TLS.
     MeshGreeting(&'static str),
+    /// Bytes, sent back, over mutual TLS on which connections take turns ([`turn`]).
+    MeshTurns(&'static str, Next),
     /// HTTP in plaintext.
     Http,
     /// Bytes, sent back.
     Echo,
     /// Accepts, and closes at once.
     Closed,
+}
+
+/// What becomes of a connection when its first turn is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::outbound) enum Next {
+    /// It takes further ones.
+    Taken,
+    /// It is closed.
+    Closed,
+    /// It is closed when the next one is asked for.
+    Refused,
+    /// Nothing.
+    Silence,
+    /// It breaks before that, within the answer.
+    Broken,
 }
 
 pub(in crate::outbound) struct World {
@@ -224,6 +242,7 @@ impl World {
             denials: Arc::default(),
             tokens: Arc::default(),
             authorizers: crate::inbound::Authorizers::default(),
+            names: Arc::default(),
             telemetry,
             ending: Default::default(),
             sockets: Default::default(),
@@ -317,17 +336,45 @@ impl World {
 
     /// A connection of the workload.
     pub(in crate::outbound) fn open(&self, dialled: &str) -> DuplexStream {
+        self.open_as("client", CLIENT, dialled)
+    }
+
+    /// A connection of whoever has that account and address.
+    pub(in crate::outbound) fn open_as(&self, account: &str, own: &str, dialled: &str) -> DuplexStream {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let local = Arc::new(registration("client", CLIENT));
-        let from = SocketAddr::new(CLIENT.parse().unwrap(), 40_000);
+        let local = Arc::new(registration(account, own));
+        let from = SocketAddr::new(own.parse().unwrap(), 40_000);
         let outbound = Arc::clone(&self.outbound);
         tokio::spawn(outbound.carry(far, Some(local), from, address(dialled)));
         near
     }
 
+    /// From now on nothing is kept for the next TCP connection.
+    pub(in crate::outbound) fn keep_none(&mut self) {
+        let shared = Arc::clone(&self.outbound.shared);
+        let mut outbound = Outbound::new(shared, Arc::new(Arc::clone(&self.servers)));
+        outbound.keeps = false;
+        self.outbound = Arc::new(outbound);
+    }
+
+    /// Another certificate for the workload.
+    pub(in crate::outbound) async fn renewed(&self) {
+        let (identities, own) = (&self.outbound.shared.identities, id("client"));
+        identities.forget(&own);
+        while identities.ready(&own) {
+            tokio::task::yield_now().await;
+        }
+        let token = TokenFile(self._tokens.path().join("token"));
+        identities.ensure(&own, token).await.unwrap();
+    }
+
     /// Sends bytes, and reads until the other side has no more to say.
     pub(in crate::outbound) async fn say(&self, dialled: &str, bytes: &[u8]) -> Vec<u8> {
-        let mut near = self.open(dialled);
+        Self::talk(self.open(dialled), bytes).await
+    }
+
+    /// As [`Self::say`], on a connection that is open.
+    pub(in crate::outbound) async fn talk(mut near: DuplexStream, bytes: &[u8]) -> Vec<u8> {
         let mut heard = Vec::new();
         let talk = async {
             let _ = near.write_all(bytes).await;
@@ -377,6 +424,7 @@ fn config() -> crate::Config {
         log_format: telemetry::Format::default(),
         local_tls: false,
         metrics: vec![],
+        metrics_allow: vec![],
         dns_upstreams: vec![],
         leaf_lifetime_s: 0,
         take_over: false,
@@ -414,6 +462,7 @@ async fn serve(servers: Arc<Servers>, io: DuplexStream, kind: Kind) {
     let (account, alpn): (_, &[&[u8]]) = match kind {
         Kind::MeshHttp(account) => (account, &[b"istio-h2", b"istio-http/1.1"]),
         Kind::MeshEcho(account) | Kind::MeshGreeting(account) => (account, &[b"istio"]),
+        Kind::MeshTurns(account, _) => (account, &[turn::ALPN, b"istio"]),
         Kind::Http => return http(&servers, io, [String::new(), String::new()]).await,
         Kind::Echo => return echo(io).await,
         Kind::Closed => return,
@@ -427,7 +476,10 @@ async fn serve(servers: Arc<Servers>, io: DuplexStream, kind: Kind) {
         return;
     };
     match kind {
-        Kind::MeshEcho(_) => echo(accepted.stream).await,
+        Kind::MeshTurns(_, next) if accepted.alpn.as_deref() == Some(turn::ALPN) => {
+            turns(accepted.stream, next).await;
+        }
+        Kind::MeshEcho(_) | Kind::MeshTurns(..) => echo(accepted.stream).await,
         Kind::MeshGreeting(_) => {
             let mut stream = accepted.stream;
             let _ = stream.write_all(b"ready").await;
@@ -436,6 +488,28 @@ async fn serve(servers: Arc<Servers>, io: DuplexStream, kind: Kind) {
         _ => {
             let seen = [accepted.peer.id().to_string(), accepted.sni.unwrap_or_default()];
             http(&servers, accepted.stream, seen).await;
+        }
+    }
+}
+
+async fn turns(mut io: impl Io, next: Next) {
+    loop {
+        let mut turn = Turn::new(io);
+        let mut all = Vec::new();
+        turn.read_to_end(&mut all).await.unwrap();
+        turn.write_all(&all).await.unwrap();
+        if next == Next::Broken {
+            return;
+        }
+        turn.shutdown().await.unwrap();
+        io = turn.over().unwrap();
+        if next == Next::Closed || !turn::asked(&mut io).await.is_ok_and(|asked| asked) {
+            return;
+        }
+        match next {
+            Next::Taken => turn::take(&mut io).await.unwrap(),
+            Next::Silence => std::future::pending().await,
+            _ => return,
         }
     }
 }

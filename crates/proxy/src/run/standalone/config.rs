@@ -42,6 +42,9 @@ pub struct Standalone {
     /// Where metrics and health are served, read-only.
     #[serde(default)]
     pub metrics: Vec<SocketAddr>,
+    /// Networks that may read them besides the part's own machine; none where nothing is said.
+    #[serde(default)]
+    pub metrics_allow: Vec<model::Cidr>,
     /// Threads that carry traffic, 1 to 64; 2 by default.
     #[serde(default = "two")]
     pub threads: usize,
@@ -78,6 +81,9 @@ pub struct Outbound {
     /// What connections count as having dialled, a Service's cluster address say; by default `listen` itself.
     #[serde(default)]
     pub dialled: Option<SocketAddr>,
+    /// Whether connections of mutual TLS to other proxies of ours are kept for the next TCP connection; true by default.
+    #[serde(default = "yes")]
+    pub keep: bool,
 }
 
 /// A listener for what a workload receives.
@@ -94,6 +100,10 @@ pub struct Inbound {
 
 fn two() -> usize {
     2
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Standalone {

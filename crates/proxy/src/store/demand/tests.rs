@@ -49,7 +49,8 @@ fn connected() -> Arc<Demand> {
 fn dial(index: &Index) -> Vec<ResourceName> {
     let lacks = Lacks::default();
     let dialled: SocketAddr = DIALLED.parse().unwrap();
-    let _ = index.find_outbound("full", dialled, Some("web"), &lacks);
+    let asker = index.asker("full", None);
+    let _ = index.find_outbound(asker, dialled, snapshot::Claim::Host("web"), &lacks);
     lacks.into_names()
 }
 

@@ -1,11 +1,12 @@
-//! Where keys are not fetched from: addresses at which the control plane would be asked as one that it is not.
+//! Addresses that no part of a mesh dials because an object or somebody's DNS says so: there it would be asked as one that it is not.
 //!
-//! Whoever may write a RequestAuthentication names an address that the control plane then dials (SSRF). The judgement
-//! is of the address that is dialled, not of a name, and of each hop of a redirect.
+//! Whoever may write a RequestAuthentication names an address that the control plane then dials, and whoever owns the zone of a
+//! ServiceEntry's host one that a proxy does (SSRF). The judgement is of the address that is dialled, not of a name, and of
+//! each hop of a redirect.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use model::Cidr;
+use crate::Cidr;
 
 /// Clouds tell machines who they are at these, besides the link-local ones.
 const METADATA: [IpAddr; 5] = [
@@ -20,7 +21,7 @@ const METADATA: [IpAddr; 5] = [
 ///
 /// # Errors
 /// What it is.
-pub(super) fn may_dial(address: IpAddr, allow: &[Cidr]) -> Result<(), &'static str> {
+pub fn may_dial(address: IpAddr, allow: &[Cidr]) -> Result<(), &'static str> {
     let address = address.to_canonical();
     if allow.iter().any(|network| network.contains(address)) {
         return Ok(());
