@@ -49,11 +49,16 @@ impl Bed {
             listen: vec![address],
             trust_domain: TrustDomain::default(),
             dir: None,
+            cacerts: None,
             leaf_lifetime_s: 3600,
             token_keys: at("keys.json"),
             token_issuer: ISSUER.to_owned(),
             token_audience: AUDIENCE.to_owned(),
             root_out: at("roots.pem"),
+            socket: None,
+            holders: Vec::new(),
+            metrics: Vec::new(),
+            metrics_allow: Vec::new(),
         };
         let ca = tokio::spawn(async move {
             ca::run(config, std::future::pending()).await.unwrap();
@@ -75,6 +80,8 @@ impl Bed {
             roots: at("roots.pem"),
             token: at("control-token"),
             token_keys: at("keys.json"),
+            metrics: Vec::new(),
+            metrics_allow: Vec::new(),
             fetching: control::Fetching::default(),
         };
         std::fs::write(at("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();

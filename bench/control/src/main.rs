@@ -27,6 +27,8 @@ const GROUPS: usize = 20;
 const ROUNDS: usize = 100;
 /// How often a change of the whole mesh is.
 const MESH_ROUNDS: usize = 5;
+/// How long changes of one kind are made, at most: then what was measured counts.
+const SERIES: Duration = Duration::from_secs(40);
 /// Pods of a node.
 const PODS_A_NODE: usize = 50;
 
@@ -110,15 +112,59 @@ fn percentile(times: &mut [Duration], share: usize) -> f64 {
     times[at].as_secs_f64() * 1000.0
 }
 
-/// Of several changes of one kind: times in milliseconds, processor time of one in seconds.
-fn summary(mut times: Vec<Duration>, cpu: f64) -> Value {
-    let count = times.len();
-    json!({
-        "rounds": count,
-        "p50Ms": round(percentile(&mut times, 50)),
-        "p99Ms": round(percentile(&mut times, 99)),
-        "cpuS": round(cpu / count as f64),
-    })
+/// Several changes of one kind.
+struct Series<'b> {
+    bed: &'b Bed,
+    times: Vec<Duration>,
+    /// Processor time so far, and when it began to count.
+    cpu: f64,
+    since: f64,
+    began: Instant,
+}
+
+impl<'b> Series<'b> {
+    fn new(what: &str, bed: &'b Bed) -> Self {
+        progress(&format!("changes: {what}"));
+        Self {
+            bed,
+            times: Vec::new(),
+            cpu: 0.0,
+            since: bed.cpu(),
+            began: Instant::now(),
+        }
+    }
+
+    /// What was done until now does not count.
+    fn begin(&mut self) {
+        self.since = self.bed.cpu();
+    }
+
+    /// One more; whether there is time for another one.
+    fn add(&mut self, time: Duration) -> bool {
+        let cpu = self.bed.cpu();
+        self.cpu += cpu - self.since;
+        self.since = cpu;
+        self.times.push(time);
+        self.began.elapsed() < SERIES
+    }
+
+    /// Times in milliseconds, processor time of one in seconds.
+    fn end(mut self) -> Value {
+        let count = self.times.len();
+        json!({
+            "rounds": count,
+            "p50Ms": round(percentile(&mut self.times, 50)),
+            "p99Ms": round(percentile(&mut self.times, 99)),
+            "cpuS": round(self.cpu / count as f64),
+        })
+    }
+}
+
+/// Says on standard error how far it is.
+fn progress(what: &str) {
+    static BEGAN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let seconds = BEGAN.get_or_init(Instant::now).elapsed().as_secs();
+    eprintln!("{seconds:>4} s  {what}");
 }
 
 fn round(number: f64) -> f64 {
@@ -136,16 +182,21 @@ fn policy(name: &str, namespace: &str, app: Option<&str>) -> String {
 }
 
 async fn measure(size: Size, rounds: usize) -> Value {
+    progress(&format!("{} pods: a control plane that knows nothing", size.pods));
     let mut bed = Bed::new(size).await;
     bed.start().await;
+    progress("its pods");
     bed.call("report", json!({ "pods": world::pods(size) })).await;
+    progress("a start with everything there");
 
     let cpu_before = 0.0;
     let start = bed.start().await;
     let start_cpu = bed.cpu() - cpu_before;
+    progress(&format!("{} proxies connect", size.nodes));
     let (proxies, cold, cold_cpu) = connect(&bed, size).await;
     drop(proxies);
     tokio::time::sleep(Duration::from_millis(500)).await;
+    progress("and again");
     let (proxies, warm, warm_cpu) = connect(&bed, size).await;
     let sent = proxies[0].bytes.load(Ordering::Relaxed);
     let (resources, held) = proxies[0].holds();
@@ -153,7 +204,7 @@ async fn measure(size: Size, rounds: usize) -> Value {
     let (settled, _) = bed.memory();
 
     let policies = {
-        let (mut times, cpu) = (Vec::new(), bed.cpu());
+        let mut series = Series::new("policies", &bed);
         for n in 0..rounds {
             // The pods of a Service lie on nodes one after the other; the first of them is waited for.
             let service = n % size.services();
@@ -162,12 +213,14 @@ async fn measure(size: Size, rounds: usize) -> Value {
             let resource =
                 ResourceName::from(format!("policy/{}/{name}", world::namespace(service)).as_str());
             let text = policy(&name, &world::namespace(service), Some(&world::service(service)));
-            times.push(change(&resource, &[&proxies[node]], bed.apply(&text)).await);
+            if !series.add(change(&resource, &[&proxies[node]], bed.apply(&text)).await) {
+                break;
+            }
         }
-        summary(times, bed.cpu() - cpu)
+        series.end()
     };
     let endpoints = {
-        let (mut times, cpu) = (Vec::new(), bed.cpu());
+        let mut series = Series::new("endpoints", &bed);
         for n in 0..rounds {
             let service = uses(n % size.nodes, size)[n % USES];
             let using = (0..size.nodes).filter(|proxy| uses(*proxy, size).contains(&service));
@@ -176,12 +229,14 @@ async fn measure(size: Size, rounds: usize) -> Value {
             let pod = world::pod_of(&name, size.pods + n, service, &world::node(n % size.nodes));
             let resource = ResourceName::workload(&WorkloadUid::new(&format!("uid-{name}")));
             let report = json!({ "changed": [pod], "gone": [] });
-            times.push(change(&resource, &using, bed.call("report-change", report)).await);
+            if !series.add(change(&resource, &using, bed.call("report-change", report)).await) {
+                break;
+            }
         }
-        summary(times, bed.cpu() - cpu)
+        series.end()
     };
     let services = {
-        let (mut times, mut cpu) = (Vec::new(), 0.0);
+        let mut series = Series::new("services", &bed);
         for n in 0..rounds {
             let (name, namespace) = (format!("new-{n}"), world::namespace(n % size.services()));
             let resource = ResourceName::service(&ServiceName::new(&namespace, &name));
@@ -190,23 +245,26 @@ async fn measure(size: Size, rounds: usize) -> Value {
                 proxy.interest.add(std::slice::from_ref(&resource)).unwrap();
             }
             until(|| asking.iter().all(|proxy| proxy.in_sync())).await;
-            let before = bed.cpu();
+            series.begin();
             let text = world::service_yaml(&name, &namespace);
-            times.push(change(&resource, &asking, bed.apply(&text)).await);
-            cpu += bed.cpu() - before;
+            if !series.add(change(&resource, &asking, bed.apply(&text)).await) {
+                break;
+            }
         }
-        summary(times, cpu)
+        series.end()
     };
     let mesh = {
-        let (mut times, cpu) = (Vec::new(), bed.cpu());
+        let mut series = Series::new("mesh-wide changes", &bed);
         let all: Vec<_> = proxies.iter().collect();
         for n in 0..MESH_ROUNDS {
             let name = format!("everywhere-{n}");
             let resource = ResourceName::from(format!("policy/istio-system/{name}").as_str());
             let text = policy(&name, "istio-system", None);
-            times.push(change(&resource, &all, bed.apply(&text)).await);
+            if !series.add(change(&resource, &all, bed.apply(&text)).await) {
+                break;
+            }
         }
-        summary(times, bed.cpu() - cpu)
+        series.end()
     };
     let (after, peak) = bed.memory();
     json!({

@@ -14,7 +14,7 @@ use model::MtlsMode;
 
 use crate::authz::Guardrails;
 use crate::pods::PodFacts;
-use crate::report::{Report, code, nothing_selected};
+use crate::report::{Report, code, tell_nothing_selected};
 use crate::view::{Of, View, covers};
 
 /// On a root-namespace object: `"false"` lets lower scopes weaken it.
@@ -148,9 +148,7 @@ impl<'a> Authn<'a> {
             );
             return;
         }
-        if !view.selects_something((!is_root).then(|| of.namespace()), labels) {
-            report.tell(of.object, "spec.selector", nothing_selected(labels));
-        }
+        tell_nothing_selected(view, of.object, is_root, labels, report);
         if is_root {
             self.root.push(of);
         } else {
@@ -163,7 +161,7 @@ impl<'a> Authn<'a> {
     }
 
     /// The modes of a pod; tells which objects decide, which are shadowed, and which were held to the floor.
-    pub(crate) fn effective(&self, pod: &PodFacts<'a>, report: &mut Report) -> Effective {
+    pub(crate) fn effective(&self, pod: &PodFacts, report: &mut Report) -> Effective {
         // Objects of the root namespace are none of these: their scope is the mesh.
         let scope = self.namespaces.get(pod.namespace());
         let root_wl = oldest(&self.root, pod, report);
@@ -201,7 +199,7 @@ impl<'a> Authn<'a> {
 }
 
 struct Heed<'x, 'a> {
-    pod: &'x PodFacts<'a>,
+    pod: &'x PodFacts,
     report: &'x mut Report,
     authn: &'x Authn<'a>,
 }
@@ -227,14 +225,13 @@ impl<'a> Heed<'_, 'a> {
         };
         let counts = self.pod.in_mesh && self.pod.live;
         if let Some(by) = by.filter(|_| counts) {
-            self.report.applies(&by, self.pod.id.to_string(), self.pod.node());
+            self.report.applies(by.object, self.pod.place());
         }
         let Some((floor, rail)) = self.authn.guardrails.floor(self.pod.namespace()) else {
             return (mode, by.map(By::Peer));
         };
         if counts {
-            self.report
-                .applies(&rail, self.pod.id.to_string(), self.pod.node());
+            self.report.applies(rail.object, self.pod.place());
         }
         if mode >= floor {
             return (mode, by.map(By::Peer));
@@ -265,7 +262,7 @@ impl<'a> Heed<'_, 'a> {
 }
 
 /// The oldest of the objects that select the pod; the others are told that it shadows them.
-fn oldest<'a>(list: &[Peer<'a>], pod: &PodFacts<'a>, report: &mut Report) -> Option<Peer<'a>> {
+fn oldest<'a>(list: &[Peer<'a>], pod: &PodFacts, report: &mut Report) -> Option<Peer<'a>> {
     let mut selecting = list.iter().filter(|of| covers(of.body.labels(), pod.labels()));
     let winner = *selecting.next()?;
     if pod.in_mesh {

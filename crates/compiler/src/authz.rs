@@ -12,13 +12,13 @@ use policy::{
     Action, ConditionSpec, Context, Invalid, OperationSpec, PolicyId, PolicySet, PolicySpec, RuleSpec,
     SourceSpec,
 };
-use snapshot::{Inbound, Mesh, Resource, Service};
+use snapshot::{Mesh, Resource};
 
 use crate::pods::PodFacts;
-use crate::report::{Report, code, nothing_selected};
+use crate::report::{Report, code, tell_nothing_selected};
 use crate::view::{Of, View, covers};
 
-use external::Providers;
+pub(crate) use external::Providers;
 pub(crate) use guardrail::Guardrails;
 use guardrail::tell_clamped;
 
@@ -27,12 +27,32 @@ use guardrail::tell_clamped;
 pub(crate) struct Authz<'a> {
     root_namespace: &'a str,
     guardrails: &'a Guardrails<'a>,
-    providers: Providers,
+    providers: &'a Providers,
+    known: &'a Tried,
+    tried: Tried,
     context: Context,
     namespaces: HashMap<&'a str, Vec<Compiled<'a>>>,
-    resources: BTreeMap<PolicyId, Arc<Resource>>,
+    resources: BTreeMap<PolicyId, Arc<PolicySpec>>,
     /// Policies that deny all that they select, because something in them cannot be evaluated.
     defective: BTreeSet<PolicyId>,
+}
+
+/// Policies that the decision cannot use, and why.
+type Defects = Vec<(PolicyId, String)>;
+
+/// What trying policies out has told. It follows from the object and the settings of the mesh alone, and takes longer than
+/// all else.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tried {
+    /// By the place of the object in memory, and the policy that it has become.
+    defects: HashMap<(usize, PolicyId), Arc<Defects>>,
+    /// By the places of the policy and of the guardrail.
+    beyond: HashMap<(usize, usize), Option<String>>,
+}
+
+/// Where an object lies: as long as it is held, no other one does.
+fn address(object: &Arc<api::Object>) -> usize {
+    Arc::as_ptr(object).addr()
 }
 
 #[derive(Debug)]
@@ -46,11 +66,14 @@ impl<'a> Authz<'a> {
         view: &View<'a>,
         mesh: &Mesh,
         guardrails: &'a Guardrails<'a>,
-        services: &[Arc<Service>],
+        providers: &'a Providers,
+        known: &'a Tried,
         report: &mut Report,
     ) -> Self {
         let mut authz = Self {
-            providers: Providers::new(view, services),
+            providers,
+            known,
+            tried: Tried::default(),
             root_namespace: view.root_namespace(),
             guardrails,
             context: mesh.policy_context(),
@@ -85,16 +108,22 @@ impl<'a> Authz<'a> {
             None if of.body.action == api::Action::Custom => self.providers.tell(of, report),
             None => {}
         }
-        let labels = of.body.labels();
-        let scope = (of.namespace() != self.root_namespace).then(|| of.namespace());
-        if !labels.is_empty() && !view.selects_something(scope, labels) {
-            report.tell(of.object, "spec.selector", nothing_selected(labels));
-        }
+        let is_root = of.namespace() == self.root_namespace;
+        tell_nothing_selected(view, of.object, is_root, of.body.labels(), report);
         let spec = Arc::new(spec(of, view.options.profile));
         self.find_defects(of, &spec, report);
-        if spec.action == Action::Allow && !spec.dry_run && spec.invalid.is_none() {
+        if spec.action == Action::Allow && !spec.dry_run && spec.invalid.is_none() && report.hears(of.object)
+        {
             for rail in self.guardrails.bounding(of.namespace(), self.root_namespace) {
-                tell_clamped(&of, &spec, rail, &self.context, report);
+                let pair = (address(of.object), address(rail.of.object));
+                let beyond = match self.known.beyond.get(&pair) {
+                    Some(beyond) => beyond.clone(),
+                    None => rail.beyond(&spec, &self.context),
+                };
+                if let Some(request) = &beyond {
+                    tell_clamped(&of, request, rail, report);
+                }
+                self.tried.beyond.insert(pair, beyond);
             }
         }
         self.carry(&spec);
@@ -105,14 +134,22 @@ impl<'a> Authz<'a> {
     }
 
     fn carry(&mut self, spec: &Arc<PolicySpec>) {
-        let resource = Resource::Policy(Arc::clone(spec));
-        self.resources.insert(spec.id.clone(), Arc::new(resource));
+        self.resources.insert(spec.id.clone(), Arc::clone(spec));
     }
 
     /// Asks the very code that will decide whether it can use the policy (R15).
     fn find_defects<T>(&mut self, of: Of<'a, T>, spec: &Arc<PolicySpec>, report: &mut Report) {
-        let set = PolicySet::compile(&[Arc::clone(spec)], &[], &self.context);
-        for (id, why) in set.defects() {
+        let which = (address(of.object), spec.id.clone());
+        let defects = match self.known.defects.get(&which) {
+            Some(defects) => Arc::clone(defects),
+            None => {
+                let set = PolicySet::compile(&[Arc::clone(spec)], &[], &self.context);
+                let all = set.defects().map(|(id, why)| (id.clone(), why.to_owned()));
+                Arc::new(all.collect::<Defects>())
+            }
+        };
+        self.tried.defects.insert(which, Arc::clone(&defects));
+        for (id, why) in defects.iter() {
             self.defective.insert(id.clone());
             if spec.invalid.is_some() {
                 continue;
@@ -131,7 +168,7 @@ impl<'a> Authz<'a> {
     }
 
     /// The policies that select a pod, by name; tells each of them.
-    pub(crate) fn select(&self, pod: &PodFacts<'_>, report: &mut Report) -> Vec<PolicyId> {
+    pub(crate) fn select(&self, pod: &PodFacts, report: &mut Report) -> Vec<PolicyId> {
         let scopes: BTreeSet<&str> = [self.root_namespace, pod.namespace()].into();
         let candidates = scopes
             .into_iter()
@@ -139,12 +176,12 @@ impl<'a> Authz<'a> {
             .flatten();
         let mut ids = Vec::new();
         for policy in candidates.filter(|policy| covers(policy.of.body.labels(), pod.labels())) {
-            report.applies(&policy.of, pod.id.to_string(), pod.node());
+            report.applies(policy.of.object, pod.place());
             ids.push(policy.spec.id.clone());
         }
         for rail in self.guardrails.of(pod.namespace()) {
             for spec in rail.policies() {
-                report.applies(&rail.of, pod.id.to_string(), pod.node());
+                report.applies(rail.of.object, pod.place());
                 ids.push(spec.id.clone());
             }
         }
@@ -157,7 +194,7 @@ impl<'a> Authz<'a> {
     pub(crate) fn admits_without_token(&self, ids: &[PolicyId], deny_by_default: bool) -> bool {
         let mut allows = !deny_by_default;
         for id in ids {
-            let Some(Resource::Policy(spec)) = self.resources.get(id).map(AsRef::as_ref) else {
+            let Some(spec) = self.resources.get(id) else {
                 return false;
             };
             if spec.invalid.is_some() || self.defective.contains(id) {
@@ -174,40 +211,24 @@ impl<'a> Authz<'a> {
         allows
     }
 
-    /// The policies that the pods of a node need, and the external authorizers that those ask, each once.
-    pub(crate) fn for_node(
-        &self,
-        node: &str,
-        pods: &[PodFacts<'_>],
-        inbounds: &[Option<Inbound>],
-    ) -> impl Iterator<Item = Arc<Resource>> {
-        let here = pods.iter().zip(inbounds).filter(|(pod, _)| pod.node() == node);
-        let ids: BTreeSet<_> = here
-            .filter_map(|(_, inbound)| inbound.as_ref())
-            .flat_map(|i| &i.policies)
-            .collect();
-        let found: Vec<_> = ids
-            .into_iter()
-            .filter_map(|id| self.resources.get(id))
-            .cloned()
-            .collect();
-        let specs = found.iter().filter_map(|resource| match resource.as_ref() {
-            Resource::Policy(spec) => Some(spec.as_ref()),
-            _ => None,
-        });
-        let providers: Vec<_> = self.providers.of(specs).collect();
-        found.into_iter().chain(providers)
+    /// The policies of these names, and the external authorizers that those ask, each once.
+    pub(crate) fn resources(&self, ids: &BTreeSet<&PolicyId>) -> Vec<Arc<Resource>> {
+        let specs: Vec<_> = ids.iter().filter_map(|id| self.resources.get(*id)).collect();
+        let policies = specs
+            .iter()
+            .map(|spec| Arc::new(Resource::Policy(Arc::clone(spec))));
+        let providers = self.providers.of(specs.iter().map(|spec| spec.as_ref()));
+        policies.chain(providers).collect()
+    }
+
+    /// What was tried of the policies, to be known the next time.
+    pub(crate) fn tried(self) -> Tried {
+        self.tried
     }
 
     /// For people: what stands between a pod and its callers.
     pub(crate) fn describe(&self, ids: &[PolicyId], deny_by_default: bool) -> String {
-        let specs = || {
-            ids.iter()
-                .filter_map(|id| match self.resources.get(id).map(AsRef::as_ref) {
-                    Some(Resource::Policy(spec)) => Some(spec),
-                    _ => None,
-                })
-        };
+        let specs = || ids.iter().filter_map(|id| self.resources.get(id));
         let broken = |spec: &&Arc<PolicySpec>| spec.invalid.is_some() || self.defective.contains(&spec.id);
         if let Some(broken) = specs().find(broken) {
             return format!("invalid: {}", broken.id);

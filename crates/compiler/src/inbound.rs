@@ -1,11 +1,11 @@
 //! What may come in to each pod, and the pods as resources.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{Problem, Severity};
 use model::{Protocol, ServiceName};
-use snapshot::{Inbound, InboundPort, Resource, Workload};
+use snapshot::{Inbound, InboundPort, Resource, ResourceName, Workload};
 
 mod dialects;
 
@@ -15,7 +15,7 @@ use crate::authn::request::Requests;
 use crate::authz::Authz;
 use crate::pods::PodFacts;
 use crate::report::{Report, code};
-use crate::services::{Member, Services};
+use crate::services::{Member, Population};
 use crate::settings::scopes::Scopes;
 use crate::settings::telemetry::Telemetries;
 use crate::view::View;
@@ -31,17 +31,18 @@ pub(crate) struct Guards<'g, 'a> {
 }
 
 /// The inbound side of each pod; `None` where no proxy stands before it.
-pub(crate) fn all<'a>(
-    view: &View<'a>,
-    pods: &[PodFacts<'a>],
-    modes: &[Effective],
-    services: &Services<'a>,
-    guards: Guards<'_, 'a>,
+///
+/// `members` are the Service ports that end at each, the oldest Service first.
+pub(crate) fn all(
+    view: &View<'_>,
+    population: &Population,
+    members: &[Vec<Member>],
+    guards: Guards<'_, '_>,
     report: &mut Report,
 ) -> Vec<Option<Inbound>> {
-    let each = pods.iter().zip(modes).zip(&services.members);
+    let each = population.pods.iter().zip(&population.modes).zip(members);
     each.map(|((pod, modes), members)| {
-        (pod.in_mesh && pod.live).then(|| {
+        pod.is_served().then(|| {
             let policies = guards.authz.select(pod, report);
             let needed = !guards
                 .authz
@@ -62,8 +63,8 @@ pub(crate) fn all<'a>(
 }
 
 /// Declared ports, by the oldest Service that ends there, and ports that only a PeerAuthentication names.
-fn ports(members: &[Member<'_>], modes: &Effective, report: &mut Report) -> Vec<InboundPort> {
-    let mut declared: BTreeMap<u16, &Member<'_>> = BTreeMap::new();
+fn ports(members: &[Member], modes: &Effective, report: &mut Report) -> Vec<InboundPort> {
+    let mut declared: BTreeMap<u16, &Member> = BTreeMap::new();
     for member in members {
         let held = declared.entry(member.target).or_insert(member);
         if held.protocol != member.protocol {
@@ -83,28 +84,27 @@ fn ports(members: &[Member<'_>], modes: &Effective, report: &mut Report) -> Vec<
             port,
             protocol: member.map_or(Protocol::Auto, |member| member.protocol),
             mtls: modes.port(port),
-            service: member.map(|m| ServiceName::new(m.service.namespace(), m.service.name())),
+            service: member.map(|m| {
+                let meta = &m.service.meta;
+                ServiceName::new(&meta.namespace, &meta.name)
+            }),
         })
         .collect();
     ports.sort_by_key(|port| port.port);
     ports
 }
 
-fn conflict(held: &Member<'_>, loser: &Member<'_>, report: &mut Report) {
+fn conflict(held: &Member, loser: &Member, report: &mut Report) {
     let message = format!(
         "port {} of the pods is declared as {} by `{}`, which is older; {} has no effect for what comes in",
         loser.target,
         word(held.protocol),
-        held.service.object.reference(),
+        held.service.reference(),
         word(loser.protocol),
     );
     let problem = Problem::new(Severity::Warning, code::PORT_CONFLICT, message)
         .remedy("give both Service ports the same `appProtocol` or name");
-    report.tell_once(
-        loser.service.object,
-        &format!("spec.ports[{}]", loser.index),
-        problem,
-    );
+    report.tell(&loser.service, &format!("spec.ports[{}]", loser.index), problem);
 }
 
 fn word(protocol: Protocol) -> &'static str {
@@ -121,55 +121,63 @@ fn word(protocol: Protocol) -> &'static str {
     }
 }
 
-/// The pods as resources: without their inbound side for whoever asks, and with it for their own node.
-#[derive(Debug)]
+/// Resources by name.
+pub(crate) type Named = Vec<(ResourceName, Arc<Resource>)>;
+
+/// The pods of a namespace as resources.
+#[derive(Debug, Default)]
 pub(crate) struct Workloads {
-    shared: Vec<Arc<Resource>>,
-    own: HashMap<String, Vec<Arc<Resource>>>,
-}
-
-impl Workloads {
-    /// All of them, without their inbound side.
-    pub(crate) fn shared(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.shared.iter()
-    }
-
-    /// Those of a node, with it.
-    pub(crate) fn own(&self, node: &str) -> impl Iterator<Item = Arc<Resource>> {
-        self.own.get(node).into_iter().flatten().cloned()
-    }
+    /// Without their inbound side, for whoever asks.
+    pub(crate) shared: Named,
+    /// With it, and with all that decides there, by node.
+    pub(crate) nodes: BTreeMap<Arc<str>, Named>,
 }
 
 pub(crate) fn workloads(
-    pods: &[PodFacts<'_>],
-    modes: &[Effective],
+    population: &Population,
     inbounds: &[Option<Inbound>],
+    guards: Guards<'_, '_>,
 ) -> Workloads {
-    let mut out = Workloads {
-        shared: Vec::new(),
-        own: HashMap::new(),
-    };
-    for ((pod, modes), inbound) in pods.iter().zip(modes).zip(inbounds) {
+    let mut out = Workloads::default();
+    let mut needed: BTreeMap<&Arc<str>, Vec<&Inbound>> = BTreeMap::new();
+    for ((pod, modes), inbound) in population.pods.iter().zip(&population.modes).zip(inbounds) {
         if !pod.live {
             continue;
         }
         let plain = workload(pod, modes);
+        let name = ResourceName::workload(&pod.uid);
         if let Some(inbound) = inbound {
             let own = Workload {
                 inbound: Some(inbound.clone()),
                 ..plain.clone()
             };
-            out.own
-                .entry(pod.node().to_owned())
-                .or_default()
-                .push(Arc::new(Resource::from(own)));
+            let of_node = out.nodes.entry(Arc::clone(&pod.node)).or_default();
+            of_node.push((name.clone(), Arc::new(Resource::from(own))));
+            needed.entry(&pod.node).or_default().push(inbound);
         }
-        out.shared.push(Arc::new(Resource::from(plain)));
+        out.shared.push((name, Arc::new(Resource::from(plain))));
+    }
+    let mut made: BTreeMap<ResourceName, Arc<Resource>> = BTreeMap::new();
+    for (node, inbounds) in needed {
+        let policies: BTreeSet<_> = inbounds.iter().flat_map(|inbound| &inbound.policies).collect();
+        let others: BTreeSet<_> = inbounds
+            .iter()
+            .flat_map(|inbound| &inbound.authentications)
+            .collect();
+        let policies = guards.authz.resources(&policies);
+        let others = guards.requests.resources(&others).into_iter().map(Arc::new);
+        let of_node = out.nodes.entry(Arc::clone(node)).or_default();
+        // What several nodes need is held once.
+        for resource in policies.into_iter().chain(others) {
+            let name = resource.name();
+            let resource = made.entry(name.clone()).or_insert(resource);
+            of_node.push((name, Arc::clone(resource)));
+        }
     }
     out
 }
 
-fn workload(pod: &PodFacts<'_>, modes: &Effective) -> Workload {
+fn workload(pod: &PodFacts, modes: &Effective) -> Workload {
     let (plaintext_ports, mtls_ports) = if pod.identity.is_some() {
         modes.for_clients()
     } else {
@@ -201,15 +209,42 @@ fn workload(pod: &PodFacts<'_>, modes: &Effective) -> Workload {
     }
 }
 
-/// The pods for people.
-pub(crate) fn views(
-    pods: &[PodFacts<'_>],
-    modes: &[Effective],
+/// What people are told of what stands before a pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    mtls: Arc<str>,
+    policies: Arc<str>,
+}
+
+/// Of each pod; `None` outside the mesh.
+pub(crate) fn told(
+    population: &Population,
     inbounds: &[Option<Inbound>],
     guards: Guards<'_, '_>,
-) -> Vec<PodView> {
-    let each = pods.iter().zip(modes).zip(inbounds);
-    each.map(|((pod, modes), inbound)| PodView {
+) -> Vec<Option<Told>> {
+    let mut texts: BTreeSet<Arc<str>> = BTreeSet::new();
+    let mut once = |text: String| match texts.get(text.as_str()) {
+        Some(text) => Arc::clone(text),
+        None => {
+            let text: Arc<str> = Arc::from(text);
+            texts.insert(Arc::clone(&text));
+            text
+        }
+    };
+    let each = population.modes.iter().zip(inbounds);
+    each.map(|(modes, inbound)| {
+        let inbound = inbound.as_ref()?;
+        Some(Told {
+            mtls: once(mtls_text(modes)),
+            policies: once(guarded(inbound, guards)),
+        })
+    })
+    .collect()
+}
+
+/// A pod for people.
+pub(crate) fn view(pod: &PodFacts, told: Option<&Told>) -> PodView {
+    PodView {
         namespace: pod.namespace().to_owned(),
         name: pod.id.name().to_owned(),
         uid: pod.uid.to_string(),
@@ -219,11 +254,10 @@ pub(crate) fn views(
         node: pod.node().to_owned(),
         identity: pod.identity.as_ref().map(ToString::to_string),
         in_mesh: pod.in_mesh,
-        mtls: inbound.as_ref().map(|_| mtls_text(modes)),
-        policies: inbound.as_ref().map(|i| guarded(i, guards)),
+        mtls: told.map(|told| told.mtls.as_ref().to_owned()),
+        policies: told.map(|told| told.policies.as_ref().to_owned()),
         ready: pod.ready,
-    })
-    .collect()
+    }
 }
 
 fn guarded(inbound: &Inbound, guards: Guards<'_, '_>) -> String {

@@ -11,13 +11,13 @@ mod authn;
 mod authz;
 mod destination;
 mod inbound;
-mod injection;
-mod outsider;
 mod pods;
 mod report;
 mod services;
 mod settings;
+mod space;
 mod view;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -27,10 +27,12 @@ use api::{Object, ObjectRef, Pod, Problem};
 use jwt::Jwks;
 use model::{Cidr, Profile, ServiceName, TrustDomain};
 use serde::{Deserialize, Serialize};
-use snapshot::{Resource, Resources};
+use snapshot::Resources;
 
-pub use injection::{InjectionPolicy, PodLabels, injected};
-pub use outsider::{Outsider, outsider};
+pub use pods::injection::{InjectionPolicy, PodLabels, injected};
+pub use pods::outsider::{Outsider, outsider};
+pub use space::{Space, Spaces};
+pub use whole::{Compilation, Touched};
 
 /// All that is compiled, frozen.
 #[derive(Clone, Debug, Default)]
@@ -173,77 +175,9 @@ pub struct PodView {
 
 /// Compiles a world. Linear in pods times the Services and policies of their namespaces.
 pub fn compile(world: &World) -> Compiled {
-    let view = view::View::new(world);
-    let mut report = report::Report::new(&view);
-    let scopes = settings::scopes::scopes(&view, &mut report);
-    let mesh = settings::mesh(&view, &scopes, &mut report);
-    let pods = pods::all(&view, &mesh, &mut report);
-    let guardrails = authz::Guardrails::new(&view, &mut report);
-    let authn = authn::Authn::new(&view, &guardrails, &mut report);
-    let modes: Vec<_> = pods.iter().map(|pod| authn.effective(pod, &mut report)).collect();
-    let rules = destination::Rules::new(&view, &mut report);
-    let services = services::all(&view, &pods, &modes, &rules, &mut report);
-    let authz = authz::Authz::new(&view, &mesh, &guardrails, &services.list, &mut report);
-    let requests = authn::request::Requests::new(&view, &mut report);
-    let telemetries = settings::telemetry::Telemetries::new(&view, &services.list, &mut report);
-    let guards = inbound::Guards {
-        authz: &authz,
-        requests: &requests,
-        telemetries: &telemetries,
-        scopes: &scopes,
-        deny_by_default: mesh.deny_by_default,
-    };
-    let inbounds = inbound::all(&view, &pods, &modes, &services, guards, &mut report);
-    report.unsupported(&view);
-
-    let workloads = inbound::workloads(&pods, &modes, &inbounds);
-    // What entries declare is found by addresses and hosts that nobody can be asked about by name: every proxy has it.
-    let (entries, asked_for): (Vec<_>, Vec<_>) = services
-        .list
-        .iter()
-        .cloned()
-        .partition(|service| service.external.is_some());
-    let shared: Resources = asked_for
-        .into_iter()
-        .map(Resource::Service)
-        .map(Arc::new)
-        .chain(workloads.shared().cloned())
-        .collect();
-    let of_every_node: Vec<_> = [Resource::from(mesh.clone()), Resource::Roots(world.roots.clone())]
-        .into_iter()
-        .chain(entries.into_iter().map(Resource::Service))
-        .map(Arc::new)
-        .collect();
-    let base = Resources::over(&shared);
-    let nodes = view
-        .nodes
-        .iter()
-        .map(|node| {
-            let mut resources = base.beside();
-            of_every_node
-                .iter()
-                .cloned()
-                .chain(workloads.own(node))
-                .chain(authz.for_node(node, &pods, &inbounds))
-                .chain(requests.for_node(node, &pods, &inbounds))
-                .for_each(|resource| resources.insert(resource));
-            ((*node).to_owned(), resources)
-        })
-        .collect();
-    let (problems, effects) = report.finish();
-    Compiled {
-        shared: base,
-        nodes,
-        problems,
-        effects,
-        plain_services: services::plain(&services.list),
-        pods: inbound::views(&pods, &modes, &inbounds, guards),
-        key_sources: requests
-            .wanted()
-            .into_iter()
-            .chain(settings::roots::wanted(&view))
-            .collect(),
-    }
+    let mut whole = Compilation::new();
+    whole.update(Spaces::from(world));
+    whole.flat()
 }
 
 #[cfg(test)]

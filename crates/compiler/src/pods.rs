@@ -1,23 +1,31 @@
 //! Pods as the mesh sees them: who each is, where it is, and whether it is in.
 
-use std::collections::BTreeMap;
+pub(crate) mod injection;
+pub(crate) mod outsider;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::{Pod, Problem, Severity};
 use model::{SpiffeId, WorkloadId, WorkloadUid, canonical_ip};
 use snapshot::Mesh;
 
-use crate::injection::{PodLabels, injected};
-use crate::outsider::{Outsider, outsider};
-use crate::report::{Report, code};
+use crate::report::{Place, Report, code};
 use crate::view::View;
+use injection::{PodLabels, injected};
+use outsider::{Outsider, outsider};
 
 /// What the rest of the compiler asks of a pod.
 #[derive(Debug)]
-pub(crate) struct PodFacts<'a> {
-    pub(crate) pod: &'a Pod,
+pub(crate) struct PodFacts {
+    pub(crate) pod: Arc<Pod>,
     pub(crate) uid: WorkloadUid,
     pub(crate) id: WorkloadId,
+    /// `namespace/name`, for people.
+    pub(crate) shown: Arc<str>,
+    /// The node it runs on; empty where it has none yet.
+    pub(crate) node: Arc<str>,
     /// What owns it, or itself.
     pub(crate) owner: WorkloadId,
     pub(crate) in_mesh: bool,
@@ -32,17 +40,30 @@ pub(crate) struct PodFacts<'a> {
     pub(crate) ready: bool,
 }
 
-impl<'a> PodFacts<'a> {
-    pub(crate) fn namespace(&self) -> &'a str {
+impl PodFacts {
+    pub(crate) fn namespace(&self) -> &str {
         &self.pod.metadata.namespace
     }
 
-    pub(crate) fn labels(&self) -> &'a BTreeMap<String, String> {
+    pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
         &self.pod.metadata.labels
     }
 
-    pub(crate) fn node(&self) -> &'a str {
-        &self.pod.spec.node_name
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Who it is, for people, and where.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place {
+            shown: &self.shown,
+            node: &self.node,
+        }
+    }
+
+    /// Whether a proxy stands before it.
+    pub(crate) fn is_served(&self) -> bool {
+        self.in_mesh && self.live
     }
 
     /// Whether it is reached by HBONE.
@@ -51,13 +72,13 @@ impl<'a> PodFacts<'a> {
     }
 
     /// The first of these labels that is set.
-    pub(crate) fn label(&self, keys: &[&str]) -> Option<&'a str> {
+    pub(crate) fn label(&self, keys: &[&str]) -> Option<&str> {
         let set = keys.iter().filter_map(|key| self.labels().get(*key));
         set.map(String::as_str).find(|value| !value.is_empty())
     }
 
     /// The name by which a headless Service of that name knows it.
-    pub(crate) fn hostname(&self, service: &str) -> Option<&'a str> {
+    pub(crate) fn hostname(&self, service: &str) -> Option<&str> {
         let spec = &self.pod.spec;
         if !spec.hostname.is_empty() && spec.subdomain == service {
             return Some(&spec.hostname);
@@ -72,29 +93,25 @@ impl<'a> PodFacts<'a> {
     }
 }
 
-pub(crate) fn all<'a>(view: &View<'a>, mesh: &Mesh, report: &mut Report) -> Vec<PodFacts<'a>> {
-    let none = BTreeMap::new();
-    view.pods
-        .iter()
-        .map(|pod| facts(view, mesh, pod, &none, report))
-        .collect()
+pub(crate) fn all(view: &View<'_>, mesh: &Mesh, report: &mut Report) -> Vec<PodFacts> {
+    let mut nodes: HashMap<&str, Arc<str>> = HashMap::new();
+    let each = view.pods.iter();
+    each.map(|pod| {
+        let node = nodes
+            .entry(&pod.spec.node_name)
+            .or_insert_with(|| Arc::from(pod.spec.node_name.as_str()));
+        facts(view, mesh, pod, Arc::clone(node), report)
+    })
+    .collect()
 }
 
-fn facts<'a>(
-    view: &View<'a>,
-    mesh: &Mesh,
-    pod: &'a Pod,
-    none: &BTreeMap<String, String>,
-    report: &mut Report,
-) -> PodFacts<'a> {
+fn facts(view: &View<'_>, mesh: &Mesh, pod: &Arc<Pod>, node: Arc<str>, report: &mut Report) -> PodFacts {
     let meta = &pod.metadata;
+    let none = BTreeMap::new();
     let in_mesh = injected(
         PodLabels {
             namespace: &meta.namespace,
-            namespace_labels: view
-                .namespaces
-                .get(meta.namespace.as_str())
-                .map_or(none, |ns| &ns.meta.labels),
+            namespace_labels: view.namespace.map_or(&none, |ns| &ns.meta.labels),
             labels: &meta.labels,
             annotations: &meta.annotations,
             host_network: pod.spec.host_network,
@@ -106,9 +123,11 @@ fn facts<'a>(
     addresses.sort_by_key(IpAddr::is_ipv6);
     let live = !matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
     PodFacts {
-        pod,
+        pod: Arc::clone(pod),
         uid: uid(pod),
         id: WorkloadId::new(&meta.namespace, &meta.name),
+        shown: Arc::from(format!("{}/{}", meta.namespace, meta.name)),
+        node,
         owner: WorkloadId::new(&meta.namespace, owner(pod)),
         in_mesh,
         outsider,

@@ -1,11 +1,13 @@
 //! What is told about objects: problems and effects, gathered while compiling.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use api::{Object, ObjectRef, Problem, Severity};
 
 use crate::Effect;
-use crate::view::{Of, View};
+use crate::space::Space;
+use crate::view::View;
 
 /// Stable codes of findings; Istio's where the finding is the same.
 pub(crate) mod code {
@@ -49,45 +51,147 @@ pub(crate) mod code {
     pub(crate) const DUPLICATE: &str = "MW0509";
 }
 
-/// The effect of an object while it is being found out.
-#[derive(Debug, Default)]
-struct Draft {
-    in_force: bool,
+/// The effect of an object, as far as one namespace knows it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Draft {
+    /// Whether it is an object of this namespace that has its effect unless somebody says otherwise.
+    known: bool,
+    void: bool,
     why: BTreeSet<String>,
-    targets: BTreeSet<String>,
-    nodes: BTreeSet<String>,
+    targets: BTreeSet<Arc<str>>,
+    nodes: BTreeSet<Arc<str>>,
     shadowed_by: BTreeSet<ObjectRef>,
+}
+
+impl Draft {
+    fn add(&mut self, other: &Self) {
+        self.known |= other.known;
+        self.void |= other.void;
+        self.why.extend(other.why.iter().cloned());
+        self.targets.extend(other.targets.iter().cloned());
+        self.nodes.extend(other.nodes.iter().cloned());
+        self.shadowed_by.extend(other.shadowed_by.iter().cloned());
+    }
+
+    fn finish(self, object: ObjectRef) -> Effect {
+        let texts = |set: BTreeSet<Arc<str>>| set.iter().map(|text| text.as_ref().to_owned()).collect();
+        Effect {
+            object,
+            in_force: self.known && !self.void,
+            why: self.why.into_iter().collect(),
+            targets: texts(self.targets),
+            nodes: texts(self.nodes),
+            shadowed_by: self.shadowed_by.into_iter().collect(),
+        }
+    }
+}
+
+/// What was told, of one namespace or of the settings.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Said {
+    /// Ordered, each once.
+    pub(crate) problems: Vec<Problem>,
+    effects: BTreeMap<ObjectRef, Draft>,
+}
+
+impl Said {
+    /// What several have said together.
+    pub(crate) fn all<'s>(said: impl Iterator<Item = &'s Self>) -> (Vec<Problem>, Vec<Effect>) {
+        let mut problems = Vec::new();
+        let mut effects: BTreeMap<&ObjectRef, Draft> = BTreeMap::new();
+        for said in said {
+            problems.extend(said.problems.iter().cloned());
+            for (object, draft) in &said.effects {
+                effects.entry(object).or_default().add(draft);
+            }
+        }
+        order(&mut problems);
+        let effects = effects.into_iter();
+        (
+            problems,
+            effects
+                .map(|(object, draft)| draft.finish(object.clone()))
+                .collect(),
+        )
+    }
+
+    /// What several have said of one object.
+    pub(crate) fn effect<'s>(object: &ObjectRef, said: impl Iterator<Item = &'s Self>) -> Option<Effect> {
+        let mut whole: Option<Draft> = None;
+        for draft in said.filter_map(|said| said.effects.get(object)) {
+            whole.get_or_insert_default().add(draft);
+        }
+        Some(whole?.finish(object.clone()))
+    }
+
+    /// Adds what another one has said.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.problems.extend(other.problems.iter().cloned());
+        order(&mut self.problems);
+        for (object, draft) in &other.effects {
+            self.effects.entry(object.clone()).or_default().add(draft);
+        }
+    }
+}
+
+/// By place, each once.
+pub(crate) fn order(problems: &mut Vec<Problem>) {
+    fn key(p: &Problem) -> (&str, u32, u32, &str, &str) {
+        (&p.file, p.line, p.column, &p.code, &p.message)
+    }
+    problems.sort_by(|a, b| {
+        let by_place = key(a).cmp(&key(b)).then_with(|| a.object.cmp(&b.object));
+        by_place.then_with(|| (&a.path, &a.remedy).cmp(&(&b.path, &b.remedy)))
+    });
+    problems.dedup();
+}
+
+/// Who a pod is, for people, and its node; empty where it has none yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) shown: &'a Arc<str>,
+    pub(crate) node: &'a Arc<str>,
 }
 
 /// Problems and effects so far.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
+    /// Whose report it is.
+    own: String,
+    /// Objects of the root namespace are in everybody's view: that one tells what is to be said of them as they stand. What
+    /// becomes of them before a pod is told by the pod's namespace.
+    only_own: bool,
     problems: Vec<Problem>,
     effects: BTreeMap<ObjectRef, Draft>,
-    told: HashSet<(ObjectRef, String)>,
+    /// Selectors that look for pods in all namespaces, and whether there are some.
+    asked: Vec<Asked>,
 }
 
+/// A selector, and whether some pod has its labels.
+pub(crate) type Asked = (BTreeMap<String, String>, bool);
+
 impl Report {
+    /// Of a namespace, with what can be said of its objects by a look at each.
     pub(crate) fn new(view: &View<'_>) -> Self {
-        let mut report = Self::default();
+        let mut report = Self {
+            own: view.own.to_owned(),
+            only_own: true,
+            ..Self::default()
+        };
         let security = view.peer_authentications.iter().map(|of| of.object);
         let security = security.chain(view.authorization_policies.iter().map(|of| of.object));
         let security = security.chain(view.guardrails.iter().map(|of| of.object));
         let security = security.chain(view.request_authentications.iter().map(|of| of.object));
         let told = view.telemetries.iter().map(|of| of.object);
         let security = security.chain(told);
-        let security = security.chain(view.destination_rules.iter().map(|of| of.object));
+        let security = security.chain(view.destination_rules.iter().copied());
         let security = security.chain(view.service_entries.iter().map(|of| of.object));
         for object in security.chain(view.sidecars.iter().map(|of| of.object)) {
-            report.effects.insert(
-                object.reference(),
-                Draft {
-                    in_force: true,
-                    ..Draft::default()
-                },
-            );
+            if let Some(draft) = report.draft(object) {
+                draft.known = true;
+            }
         }
-        for (object, used) in &view.duplicates {
+        for (object, used) in view.duplicates {
             let message = format!(
                 "`{}` is defined twice; the other definition is used",
                 object.reference()
@@ -102,19 +206,31 @@ impl Report {
                 Problem::new(Severity::Error, code::DUPLICATE, message).remedy(remedy),
             );
         }
-        report.namespaces(view);
+        report.namespace(view);
+        report.unsupported(view);
         report
+    }
+
+    /// Of objects wherever they lie.
+    pub(crate) fn of_all() -> Self {
+        Self::default()
+    }
+
+    /// Whether from here on only what is said of the namespace's own objects counts: while objects are looked at as they
+    /// stand, not before pods and Services.
+    pub(crate) fn only_own(&mut self, only: bool) {
+        self.only_own = only;
+    }
+
+    /// Whether what is told of an object is kept.
+    pub(crate) fn hears(&self, object: &Object) -> bool {
+        !self.only_own || Space::of(object) == self.own
     }
 
     /// A finding at a field of an object.
     pub(crate) fn tell(&mut self, object: &Object, path: &str, problem: Problem) {
-        self.problems.push(object.problem(problem, path));
-    }
-
-    /// A finding that several pods lead to, told once.
-    pub(crate) fn tell_once(&mut self, object: &Object, path: &str, problem: Problem) {
-        if self.told.insert((object.reference(), problem.message.clone())) {
-            self.tell(object, path, problem);
+        if self.hears(object) {
+            self.problems.push(object.problem(problem, path));
         }
     }
 
@@ -123,25 +239,37 @@ impl Report {
         self.problems.push(problem);
     }
 
-    /// The object decides for a target, on a node.
-    pub(crate) fn applies<T>(&mut self, of: &Of<'_, T>, target: String, node: &str) {
-        let draft = self.draft(of.object);
-        draft.targets.insert(target);
-        if !node.is_empty() {
-            draft.nodes.insert(node.to_owned());
+    /// The object decides for a pod.
+    pub(crate) fn applies(&mut self, object: &Object, pod: Place<'_>) {
+        self.applies_to(object, pod.shown);
+        if !pod.node.is_empty()
+            && let Some(draft) = self.draft(object)
+            && !draft.nodes.contains(pod.node)
+        {
+            draft.nodes.insert(Arc::clone(pod.node));
+        }
+    }
+
+    /// The object decides for a target.
+    pub(crate) fn applies_to(&mut self, object: &Object, target: &Arc<str>) {
+        if let Some(draft) = self.draft(object)
+            && !draft.targets.contains(target)
+        {
+            draft.targets.insert(Arc::clone(target));
         }
     }
 
     /// The object is in force, but not as written. Whether that was not known yet.
     pub(crate) fn qualify(&mut self, object: &Object, why: String) -> bool {
-        self.draft(object).why.insert(why)
+        self.draft(object).is_some_and(|draft| draft.why.insert(why))
     }
 
     /// The object has no effect at all.
     pub(crate) fn not_in_force(&mut self, object: &Object, why: &str) {
-        let draft = self.draft(object);
-        draft.in_force = false;
-        draft.why.insert(why.to_owned());
+        if let Some(draft) = self.draft(object) {
+            draft.void = true;
+            draft.why.insert(why.to_owned());
+        }
     }
 
     /// The object has no effect, and somebody relies on it: an error.
@@ -157,7 +285,10 @@ impl Report {
 
     /// An older object of the same scope is used in its place (R38).
     pub(crate) fn shadowed(&mut self, object: &Object, by: &Object, path: &str, what: &str) {
-        if !self.draft(object).shadowed_by.insert(by.reference()) {
+        let is_new = self
+            .draft(object)
+            .is_some_and(|draft| draft.shadowed_by.insert(by.reference()));
+        if !is_new {
             return;
         }
         let message = format!(
@@ -173,7 +304,7 @@ impl Report {
     }
 
     /// Security kinds that are not acted on. The reader has told of them, with the place; here they get their effect.
-    pub(crate) fn unsupported(&mut self, view: &View<'_>) {
+    fn unsupported(&mut self, view: &View<'_>) {
         for object in &view.unsupported {
             self.not_in_force(
                 object,
@@ -182,51 +313,75 @@ impl Report {
         }
     }
 
-    fn namespaces(&mut self, view: &View<'_>) {
-        for object in view.namespaces.values() {
-            let labels = &object.meta.labels;
-            if labels.contains_key("istio-injection") && labels.contains_key("istio.io/rev") {
-                let message =
-                    "the labels `istio-injection` and `istio.io/rev` are both set; `istio-injection` decides";
-                let problem = Problem::new(Severity::Warning, code::NAMESPACE_LABELS, message);
-                self.tell(object, "metadata.labels", problem.remedy("keep one of them"));
-            }
-            if labels
-                .get("istio.io/dataplane-mode")
-                .is_some_and(|mode| mode == "ambient")
-            {
-                let message = "the label `istio.io/dataplane-mode: ambient` is not acted on; pods without an injection label are outside the mesh";
-                let problem = Problem::new(Severity::Error, code::NOT_IN_FORCE, message);
-                self.tell(
-                    object,
-                    "metadata.labels",
-                    problem.remedy("label the namespace `istio-injection: enabled`"),
-                );
-            }
+    fn namespace(&mut self, view: &View<'_>) {
+        let Some(object) = view.namespace else { return };
+        let labels = &object.meta.labels;
+        if labels.contains_key("istio-injection") && labels.contains_key("istio.io/rev") {
+            let message =
+                "the labels `istio-injection` and `istio.io/rev` are both set; `istio-injection` decides";
+            let problem = Problem::new(Severity::Warning, code::NAMESPACE_LABELS, message);
+            self.tell(object, "metadata.labels", problem.remedy("keep one of them"));
+        }
+        if labels
+            .get("istio.io/dataplane-mode")
+            .is_some_and(|mode| mode == "ambient")
+        {
+            let message = "the label `istio.io/dataplane-mode: ambient` is not acted on; pods without an injection label are outside the mesh";
+            let problem = Problem::new(Severity::Error, code::NOT_IN_FORCE, message);
+            self.tell(
+                object,
+                "metadata.labels",
+                problem.remedy("label the namespace `istio-injection: enabled`"),
+            );
         }
     }
 
-    fn draft(&mut self, object: &Object) -> &mut Draft {
-        self.effects.entry(object.reference()).or_default()
+    fn draft(&mut self, object: &Object) -> Option<&mut Draft> {
+        self.hears(object)
+            .then(|| self.effects.entry(object.reference()).or_default())
     }
 
-    /// Everything, in an order that follows from the content alone.
-    pub(crate) fn finish(mut self) -> (Vec<Problem>, Vec<Effect>) {
-        fn key(p: &Problem) -> (&str, u32, u32, &str, &str) {
-            (&p.file, p.line, p.column, &p.code, &p.message)
-        }
-        self.problems
-            .sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.object.cmp(&b.object)));
-        self.problems.dedup();
-        let effects = self.effects.into_iter().map(|(object, draft)| Effect {
-            object,
-            in_force: draft.in_force,
-            why: draft.why.into_iter().collect(),
-            targets: draft.targets.into_iter().collect(),
-            nodes: draft.nodes.into_iter().collect(),
-            shadowed_by: draft.shadowed_by.into_iter().collect(),
-        });
-        (self.problems, effects.collect())
+    /// Everything, in an order that follows from the content alone, and what was asked of all namespaces.
+    pub(crate) fn finish(mut self) -> (Said, Vec<Asked>) {
+        order(&mut self.problems);
+        let said = Said {
+            problems: self.problems,
+            effects: self.effects,
+        };
+        (said, self.asked)
+    }
+}
+
+/// Tells a selector that no pod has the labels of; `is_root` looks for pods in all namespaces.
+pub(crate) fn tell_nothing_selected(
+    view: &View<'_>,
+    object: &Object,
+    is_root: bool,
+    labels: &BTreeMap<String, String>,
+    report: &mut Report,
+) {
+    if labels.is_empty() || !report.hears(object) {
+        return;
+    }
+    let found = view.selects_something(is_root, labels);
+    if is_root {
+        report.asked.push((labels.clone(), found));
+    }
+    if !found {
+        report.tell(object, "spec.selector", nothing_selected(labels));
+    }
+}
+
+/// Tells a selector for pods of the object's own namespace, which is the one that is compiled, that no pod has the labels of.
+pub(crate) fn tell_nothing_selected_of(
+    view: &View<'_>,
+    object: &Object,
+    path: &str,
+    labels: &BTreeMap<String, String>,
+    report: &mut Report,
+) {
+    if report.hears(object) && !view.selects_something(false, labels) {
+        report.tell(object, path, nothing_selected(labels));
     }
 }
 

@@ -3,18 +3,18 @@
 mod endpoints;
 mod entries;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use api::{Problem, ServiceType, Severity};
-use model::{Host, Protocol, ServiceName, canonical_ip};
+use api::{Kind, Object, Problem, ServiceType, Severity};
+use model::{Host, Protocol, ServiceName, WorkloadUid, canonical_ip};
 use snapshot::{Resolution, Service, ServicePort};
 
 use crate::PlainService;
-use crate::addresses::{self, Addresses};
+use crate::addresses::{Allotment, Claim, Claims};
 use crate::authn::Effective;
-use crate::destination::Rules;
+use crate::destination::Ruling;
 use crate::pods::PodFacts;
 use crate::report::{Report, code};
 use crate::view::{Of, View};
@@ -22,9 +22,10 @@ use crate::view::{Of, View};
 type Written<'a> = Of<'a, api::Service>;
 
 /// A Service port that ends at a pod.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Member<'a> {
-    pub(crate) service: Written<'a>,
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    /// The Service.
+    pub(crate) service: Arc<Object>,
     /// Which of the Service's ports, as written.
     pub(crate) index: usize,
     /// The workload port.
@@ -32,76 +33,168 @@ pub(crate) struct Member<'a> {
     pub(crate) protocol: Protocol,
 }
 
-/// All Services, and which of them end at each pod.
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.service, &other.service)
+            && (self.index, self.target, self.protocol) == (other.index, other.target, other.protocol)
+    }
+}
+
+/// The pods of a namespace, what they accept, and where they are.
+#[derive(Debug, Default)]
+pub(crate) struct Population {
+    pub(crate) pods: Vec<PodFacts>,
+    /// Of each.
+    pub(crate) modes: Vec<Effective>,
+    /// Those that live. An address that two pods claim is the mesh pod's, as it is in the proxy.
+    at: HashMap<IpAddr, usize>,
+}
+
+impl Population {
+    pub(crate) fn new(pods: Vec<PodFacts>, modes: Vec<Effective>) -> Self {
+        let mut at: HashMap<IpAddr, usize> = HashMap::new();
+        for (index, pod) in pods.iter().enumerate().filter(|(_, pod)| pod.live) {
+            for address in &pod.addresses {
+                let held = at.entry(*address).or_insert(index);
+                if pod.identity.is_some() && pods.get(*held).is_some_and(|held| held.identity.is_none()) {
+                    *held = index;
+                }
+            }
+        }
+        Self { pods, modes, at }
+    }
+
+    /// The place of the pod at an address.
+    pub(crate) fn at(&self, address: IpAddr) -> Option<usize> {
+        self.at.get(&address).copied()
+    }
+}
+
+/// A pod, and where it was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) population: &'a Population,
+    pub(crate) index: usize,
+}
+
+impl<'a> Found<'a> {
+    pub(crate) fn pod(&self) -> Option<&'a PodFacts> {
+        self.population.pods.get(self.index)
+    }
+}
+
+/// Where Services end.
+#[derive(Debug, Default)]
+pub(crate) struct Joins {
+    /// For each pod of the namespace, the oldest Service first.
+    pub(crate) own: Vec<Vec<Member>>,
+    /// At pods of other namespaces, by namespace and uid; the oldest Service first.
+    pub(crate) foreign: BTreeMap<Arc<str>, BTreeMap<WorkloadUid, Vec<Member>>>,
+    /// Addresses that somebody lists.
+    pub(crate) listed: BTreeSet<IpAddr>,
+}
+
+/// All Services of a namespace, and where they end.
 #[derive(Debug)]
-pub(crate) struct Services<'a> {
+pub(crate) struct Services {
     /// By name.
     pub(crate) list: Vec<Arc<Service>>,
-    /// For each pod, the oldest Service first.
-    pub(crate) members: Vec<Vec<Member<'a>>>,
+    pub(crate) joins: Joins,
 }
 
 /// What every Service is compiled with.
-#[derive(Debug)]
-struct Ground<'x, 'a> {
-    view: &'x View<'a>,
-    pods: &'x [PodFacts<'a>],
-    modes: &'x [Effective],
-    rules: &'x Rules<'a>,
-    by_namespace: HashMap<&'a str, Vec<usize>>,
-    by_address: HashMap<IpAddr, usize>,
+pub(crate) struct Ground<'x, 'a> {
+    pub(crate) view: &'x View<'a>,
+    pub(crate) own: &'x Population,
+    pub(crate) ruling: Ruling<'x>,
+    pub(crate) allotment: &'x Allotment,
+    /// Who is at an address, in all namespaces.
+    pub(crate) at: &'x dyn Fn(IpAddr) -> Option<Found<'x>>,
 }
 
-pub(crate) fn all<'a>(
-    view: &View<'a>,
-    pods: &[PodFacts<'a>],
-    modes: &[Effective],
-    rules: &Rules<'a>,
-    report: &mut Report,
-) -> Services<'a> {
-    let mut ground = Ground {
-        view,
-        pods,
-        modes,
-        rules,
-        by_namespace: HashMap::new(),
-        by_address: HashMap::new(),
-    };
-    for (index, pod) in pods.iter().enumerate().filter(|(_, pod)| pod.live) {
-        ground
-            .by_namespace
-            .entry(pod.namespace())
-            .or_default()
-            .push(index);
-        for address in &pod.addresses {
-            // An address that two pods claim is the mesh pod's, as it is in the proxy.
-            let held = ground.by_address.entry(*address).or_insert(index);
-            if pod.identity.is_some() && pods.get(*held).is_some_and(|held| held.identity.is_none()) {
-                *held = index;
+impl Ground<'_, '_> {
+    pub(crate) fn all(&self, report: &mut Report) -> Services {
+        let mut joins = Joins {
+            own: self.own.pods.iter().map(|_| Vec::new()).collect(),
+            ..Joins::default()
+        };
+        let mut list = Vec::new();
+        for of in &self.view.services {
+            self.tell_address(*of, report);
+            if let Some(service) = self.service(*of, &mut joins, report) {
+                list.push(Arc::new(service));
             }
         }
+        let entries = self.entries(&mut joins.listed, report);
+        list.extend(entries.into_iter().map(Arc::new));
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Services { list, joins }
     }
-    let vips = cluster_addresses(view, report);
-    let mut services = Services {
-        list: Vec::new(),
-        members: pods.iter().map(|_| Vec::new()).collect(),
-    };
-    for of in &view.services {
-        if let Some(service) = ground.service(*of, &vips, &mut services.members, report) {
-            services.list.push(Arc::new(service));
+}
+
+/// The hosts that a namespace declares, whatever becomes of them.
+pub(crate) fn declared<'a>(
+    objects: impl Iterator<Item = &'a Arc<Object>>,
+    cluster_domain: &str,
+) -> BTreeSet<Host> {
+    let mut hosts = BTreeSet::new();
+    for object in objects {
+        match &object.kind {
+            Kind::Service(_) => hosts.extend(host_of(object, cluster_domain)),
+            Kind::ServiceEntry(body) => hosts.extend(body.hosts.iter().filter_map(|host| host.parse().ok())),
+            _ => {}
         }
     }
-    let entries = ground.entries(&vips, report);
-    services.list.extend(entries.into_iter().map(Arc::new));
-    services.list.sort_by(|a, b| a.name.cmp(&b.name));
-    services
+    hosts
+}
+
+fn host_of(object: &Object, cluster_domain: &str) -> Option<Host> {
+    let text = format!(
+        "{}.{}.svc.{cluster_domain}",
+        object.meta.name, object.meta.namespace
+    );
+    text.parse().ok()
+}
+
+/// Who of a namespace wants cluster addresses.
+pub(crate) fn claims<'a>(objects: impl Iterator<Item = &'a Arc<Object>>, ranges: &[model::Cidr]) -> Claims {
+    let mut claims = Claims::new();
+    for object in objects {
+        match &object.kind {
+            Kind::Service(body) if !body.is_headless() && body.service_type != ServiceType::ExternalName => {
+                let written = written_addresses(body);
+                let wanted = written.filter(|ip| ranges.iter().any(|range| range.contains(*ip)));
+                let claim = Claim {
+                    object: Arc::clone(object),
+                    wanted: wanted.collect(),
+                };
+                claims.insert(name_of(object), claim);
+            }
+            Kind::ServiceEntry(body) => {
+                for name in entries::to_allocate(Of { object, body }) {
+                    let claim = Claim {
+                        object: Arc::clone(object),
+                        wanted: Vec::new(),
+                    };
+                    claims.entry(name).or_insert(claim);
+                }
+            }
+            _ => {}
+        }
+    }
+    claims
+}
+
+fn written_addresses(body: &api::Service) -> impl Iterator<Item = IpAddr> {
+    let texts = std::iter::once(&body.cluster_ip).chain(&body.cluster_ips);
+    texts.filter_map(|text| text.parse().ok()).map(canonical_ip)
 }
 
 /// The DNAT table for pods outside the mesh.
-pub(crate) fn plain(services: &[Arc<Service>]) -> Vec<PlainService> {
+pub(crate) fn plain(services: &[&Arc<Service>]) -> Vec<PlainService> {
     let mut out = Vec::new();
     // What is reached at the address that was dialled needs no other, and what is known by name is found by proxies.
-    let direct = |service: &&Arc<Service>| {
+    let direct = |service: &&&Arc<Service>| {
         let external = service.external.as_ref();
         external.is_some_and(|external| external.resolution != Resolution::Static)
     };
@@ -131,91 +224,63 @@ pub(crate) fn plain(services: &[Arc<Service>]) -> Vec<PlainService> {
     out
 }
 
-fn name_of(of: Written<'_>) -> ServiceName {
-    ServiceName::new(of.namespace(), of.name())
+fn name_of(object: &Object) -> ServiceName {
+    ServiceName::new(&object.meta.namespace, &object.meta.name)
 }
 
-/// The cluster addresses of all Services that have some: as given, and completed to both families.
-fn cluster_addresses(view: &View<'_>, report: &mut Report) -> Addresses {
-    let mut owners: HashMap<IpAddr, Written<'_>> = HashMap::new();
-    let mut given = Addresses::new();
-    for of in &view.services {
-        if of.body.is_headless() || of.body.service_type == ServiceType::ExternalName {
-            continue;
-        }
-        let texts = std::iter::once(&of.body.cluster_ip).chain(&of.body.cluster_ips);
-        let mut own: Vec<IpAddr> = Vec::new();
-        for ip in texts.filter_map(|text| text.parse().ok()).map(canonical_ip) {
-            if !view.options.service_ranges.iter().any(|range| range.contains(ip)) {
-                let message = format!(
-                    "the cluster address {ip} lies outside of the mesh's Service ranges; another is chosen"
-                );
-                refuse_address(*of, message, report);
-                continue;
-            }
-            let owner = *owners.entry(ip).or_insert(*of);
-            if !owner.is(of) {
-                let message = format!(
-                    "the cluster address {ip} belongs to `{}`, which is older",
-                    name_of(owner)
-                );
-                refuse_address(*of, message, report);
-            } else if !own.iter().any(|held| held.is_ipv6() == ip.is_ipv6()) {
-                own.push(ip);
-            }
-        }
-        given.insert(name_of(*of), own);
-    }
-    given.extend(entries::to_allocate(view).map(|name| (name, Vec::new())));
-    let complete = addresses::complete(given, &view.options.dns_vips);
-    for of in &view.services {
-        if complete.get(&name_of(*of)).is_some_and(|own| own.len() < 2) {
-            let message = "no cluster address is left for this Service";
-            report.tell(
-                of.object,
-                "metadata.name",
-                Problem::new(Severity::Error, code::CLUSTER_ADDRESS, message),
-            );
-        }
-    }
-    complete
-}
-
-fn refuse_address(of: Written<'_>, message: String, report: &mut Report) {
+fn refuse_address(object: &Object, message: String, report: &mut Report) {
     let problem = Problem::new(Severity::Error, code::CLUSTER_ADDRESS, message);
-    report.tell_once(
-        of.object,
+    report.tell(
+        object,
         "spec.clusterIP",
         problem.remedy("leave `clusterIP` out: an address is chosen"),
     );
 }
 
-impl<'a> Ground<'_, 'a> {
-    fn service(
-        &self,
-        of: Written<'a>,
-        vips: &Addresses,
-        members: &mut [Vec<Member<'a>>],
-        report: &mut Report,
-    ) -> Option<Service> {
-        let name = name_of(of);
-        let host: Host = format!(
-            "{}.{}.svc.{}",
-            of.name(),
-            of.namespace(),
-            self.view.options.cluster_domain
-        )
-        .parse()
-        .ok()?;
+impl Ground<'_, '_> {
+    /// Tells what a Service does not get of the addresses that it asks for.
+    fn tell_address(&self, of: Written<'_>, report: &mut Report) {
+        if of.body.is_headless() || of.body.service_type == ServiceType::ExternalName {
+            return;
+        }
+        let ranges = &self.view.options.service_ranges;
+        for ip in written_addresses(of.body).filter(|ip| !ranges.iter().any(|range| range.contains(*ip))) {
+            let message = format!(
+                "the cluster address {ip} lies outside of the mesh's Service ranges; another is chosen"
+            );
+            refuse_address(of.object, message, report);
+        }
+        let Some(share) = self.allotment.of(&name_of(of.object)) else {
+            return;
+        };
+        for (ip, owner) in &share.refused {
+            let message = format!("the cluster address {ip} belongs to `{owner}`, which is older");
+            refuse_address(of.object, message, report);
+        }
+        if share.addresses.len() < 2 {
+            let message = "no cluster address is left for this Service";
+            let problem = Problem::new(Severity::Error, code::CLUSTER_ADDRESS, message);
+            report.tell(of.object, "metadata.name", problem);
+        }
+    }
+
+    fn vips(&self, name: &ServiceName) -> Vec<IpAddr> {
+        let share = self.allotment.of(name);
+        share.map(|share| share.addresses.clone()).unwrap_or_default()
+    }
+
+    fn service(&self, of: Written<'_>, joins: &mut Joins, report: &mut Report) -> Option<Service> {
+        let name = name_of(of.object);
+        let host = host_of(of.object, &self.view.options.cluster_domain)?;
         let external_name = (of.body.service_type == ServiceType::ExternalName)
             .then(|| self.external_name(of, report))
             .flatten();
         if of.body.service_type == ServiceType::ExternalName && external_name.is_none() {
             return None;
         }
-        self.rules.applies(&name, &host, report);
+        self.ruling.applies(&name, &host, report);
         let endpoints = if external_name.is_none() {
-            self.endpoints(of, members, report)
+            self.endpoints(of, joins, report)
         } else {
             Vec::new()
         };
@@ -223,7 +288,7 @@ impl<'a> Ground<'_, 'a> {
         identities.sort();
         identities.dedup();
         Some(Service {
-            vips: vips.get(&name).cloned().unwrap_or_default(),
+            vips: self.vips(&name),
             headless: of.body.is_headless(),
             ports: self.ports(of, &name, &host),
             external_name,
@@ -252,7 +317,7 @@ impl<'a> Ground<'_, 'a> {
             .ports
             .iter()
             .map(|port| {
-                let tls = self.rules.for_port(name, host, port.port);
+                let tls = self.ruling.for_port(name, host, port.port);
                 ServicePort {
                     name: port.name.clone(),
                     port: port.port,

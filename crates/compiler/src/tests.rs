@@ -3,9 +3,11 @@
 mod authn;
 mod authz;
 mod clients;
+mod cost;
 mod dialects;
 mod egress;
 mod external;
+mod follow;
 mod guardrail;
 mod order;
 mod requests;

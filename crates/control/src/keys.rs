@@ -101,7 +101,7 @@ impl Keys {
         let mut told = None;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
-            self.want(&view.compiled.key_sources);
+            self.want(&view.whole.key_sources());
             self.begin(&view, &mut fetches);
             let known = self.known(SystemClock.now());
             if told.as_ref() != Some(&known) {
@@ -238,7 +238,8 @@ fn state(stored: &Stored) -> State {
 
 /// The names of the mesh, as any node knows them.
 fn index(view: &View) -> Option<Arc<Index>> {
-    let resources = view.compiled.nodes.values().next()?;
+    let whole = view.whole.flat();
+    let resources = whole.nodes.values().next()?;
     Index::build(resources).ok().map(Arc::new)
 }
 

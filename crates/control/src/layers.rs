@@ -3,7 +3,7 @@
 //! Below lie the objects of the files, above them what was applied and deleted by hand. What lies above is in force
 //! until the text of the object in the files changes: the newest change wins.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -30,6 +30,14 @@ impl Key {
             kind: object.kind_name.clone(),
             namespace: object.meta.namespace.clone(),
             name: object.meta.name.clone(),
+        }
+    }
+
+    /// The namespace that the object is compiled with: its own, or the one that it is.
+    pub(crate) fn space(&self) -> &str {
+        match (self.group.as_str(), self.kind.as_str()) {
+            ("", "Namespace") => &self.name,
+            _ => &self.namespace,
         }
     }
 
@@ -124,14 +132,6 @@ pub(crate) struct Above {
 /// What the files hold, by key. There may be several of one name: the compiler says which is used.
 pub(crate) type Below = BTreeMap<Key, Vec<Arc<Held>>>;
 
-/// What is in force.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct Merged {
-    pub(crate) in_force: Vec<Arc<Held>>,
-    /// Entries above that a newer change of the files has ended.
-    pub(crate) ended: Vec<Key>,
-}
-
 /// The digest of what the files hold under a name.
 pub(crate) fn below_digest(below: &Below, key: &Key) -> Option<String> {
     let objects = below.get(key).filter(|objects| !objects.is_empty())?;
@@ -139,28 +139,36 @@ pub(crate) fn below_digest(below: &Below, key: &Key) -> Option<String> {
     Some(all.join("+"))
 }
 
-/// Lays the layers over each other. `hidden` are the names that the files held when this was done last: a deletion ends
+/// What is in force of one name, and whether what lies above it has ended by a newer change of the files.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Laid {
+    pub(crate) in_force: Vec<Arc<Held>>,
+    pub(crate) ended: bool,
+}
+
+/// Lays the layers of one name over each other. `hidden` says that the files held it when this was done last: a deletion ends
 /// with the file's object, so that writing it anew brings it back, while an object that was applied stays without it.
-pub(crate) fn merge(below: &Below, above: &BTreeMap<Key, Above>, hidden: &BTreeSet<Key>) -> Merged {
-    let mut merged = Merged::default();
-    let mut covered = BTreeSet::new();
-    for (key, entry) in above {
-        let written = below_digest(below, key);
-        let changed = written.is_some() && written != entry.over;
-        let vanished = entry.object.is_none() && written.is_none() && hidden.contains(key);
-        if changed || vanished {
-            merged.ended.push(key.clone());
-            continue;
-        }
-        covered.insert(key);
-        merged.in_force.extend(entry.object.clone());
+pub(crate) fn lay(key: &Key, below: &Below, above: Option<&Above>, hidden: bool) -> Laid {
+    let of_files = || below.get(key).cloned().unwrap_or_default();
+    let Some(entry) = above else {
+        return Laid {
+            in_force: of_files(),
+            ended: false,
+        };
+    };
+    let written = below_digest(below, key);
+    let changed = written.is_some() && written != entry.over;
+    let vanished = entry.object.is_none() && written.is_none() && hidden;
+    if changed || vanished {
+        return Laid {
+            in_force: of_files(),
+            ended: true,
+        };
     }
-    let uncovered = below.iter().filter(|(key, _)| !covered.contains(key));
-    merged
-        .in_force
-        .extend(uncovered.flat_map(|(_, objects)| objects.iter().cloned()));
-    merged.in_force.sort_by(|a, b| a.key.cmp(&b.key));
-    merged
+    Laid {
+        in_force: entry.object.iter().cloned().collect(),
+        ended: false,
+    }
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@
 //! that wait at once. A change that comes to an idle plane is compiled at once.
 
 mod by_hand;
+mod pods;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use admin::Failure;
 use api::{Object, Parsed, Problem, Severity};
+use compiler::{Compilation, Space, Spaces};
 use identity::{Clock, SystemClock};
 use jwt::Jwks;
 use model::{Profile, TrustDomain};
@@ -18,12 +20,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use xds::server::Server;
 
 use crate::keys::{Keys, Known, Stored};
-use crate::layers::{Above, Below, Held, Key, merge};
+use crate::layers::{Above, Below, Held, Key, lay};
 use crate::source::{Change, Now};
-use crate::state::{Ages, Directory, Kept};
-use crate::verbs::MAX_PODS;
+use crate::state::{Ages, Begun, Directory, Journal, Kept, whole_pods};
 use crate::view::View;
-use crate::world::{FileEntry, Frozen, Reported, parse};
+use crate::world::{CONFIGURATION, FileEntry, Frozen, InForce, Pods, Reported, parse};
 
 /// How many objects the files may hold together.
 const MAX_OBJECTS: usize = 100_000;
@@ -95,19 +96,35 @@ pub(crate) struct Plane {
     directory: Directory,
     profile: Profile,
     trust_domain: TrustDomain,
-    nodes: Vec<String>,
+    nodes: Arc<Vec<String>>,
     view: watch::Sender<Arc<View>>,
     files: BTreeMap<PathBuf, FileEntry>,
+    /// What the files' texts say, told anew when one of them has changed.
+    file_problems: Arc<Vec<Problem>>,
+    /// Of MeshConfig.
+    of_configuration: Arc<Vec<Problem>>,
+    /// And with what the texts of applied objects say.
+    problems: Arc<Vec<Problem>>,
     below: Below,
     above: BTreeMap<Key, Above>,
-    /// Names that the files held when the layers were laid last.
-    hidden: BTreeSet<Key>,
-    in_force: Vec<Arc<Held>>,
+    /// What lies above and has problems of its own.
+    troubled: BTreeMap<Key, Arc<Held>>,
+    in_force: Arc<InForce>,
+    /// Namespaces in which something is another one since it was published.
+    touched: BTreeSet<Arc<str>>,
+    whole: Compilation,
+    spaces: Spaces,
+    /// Nodes that could not be told what they are to know.
+    refused: BTreeSet<String>,
+    /// Records of what was applied, which are brought to the disk while proxies are told.
+    begun: Begun,
     ages: Ages,
-    pods: Vec<Arc<Reported>>,
-    roots: Vec<String>,
+    age_journal: Option<Journal>,
+    pod_journal: Option<Journal>,
+    pods: Arc<Pods>,
+    roots: Arc<Vec<String>>,
     roots_problem: Option<Problem>,
-    jwks: BTreeMap<String, Arc<Jwks>>,
+    jwks: Arc<BTreeMap<String, Arc<Jwks>>>,
     /// Keys as a restart finds them again.
     stored: Vec<Stored>,
     /// What was found when the state was read.
@@ -132,28 +149,46 @@ impl Plane {
             directory,
             profile: config.profile,
             trust_domain: config.trust_domain.clone(),
-            nodes: config.nodes.clone(),
+            nodes: Arc::new(config.nodes.clone()),
             view,
             files: BTreeMap::new(),
+            file_problems: Arc::default(),
+            of_configuration: Arc::default(),
+            problems: Arc::default(),
             below: Below::new(),
+            troubled: BTreeMap::new(),
             above: restored.above,
-            hidden: BTreeSet::new(),
-            in_force: Vec::new(),
+            in_force: Arc::default(),
+            touched: BTreeSet::new(),
+            whole: Compilation::new(),
+            spaces: Spaces {
+                nodes: Arc::new(config.nodes.iter().cloned().collect()),
+                options: Arc::new(compiler::Options {
+                    profile: config.profile,
+                    trust_domain: Some(config.trust_domain.clone()),
+                    ..compiler::Options::default()
+                }),
+                ..Spaces::default()
+            },
+            refused: BTreeSet::new(),
+            begun: Begun::default(),
             ages: restored.ages,
-            pods: restored
-                .pods
-                .into_iter()
-                .filter_map(|value| Reported::new(&value).ok().map(Arc::new))
-                .collect(),
-            roots: Vec::new(),
+            // Until what was restored has been taken in, nothing is written of it.
+            age_journal: None,
+            pod_journal: None,
+            pods: Arc::default(),
+            roots: Arc::default(),
             roots_problem: None,
-            jwks: Keys::first(&restored.keys),
+            jwks: Arc::new(Keys::first(&restored.keys)),
             stored: restored.keys,
             restored: restored.problems,
             unwritten: None,
             revision: 0,
             dirty: true,
         };
+        let pods = restored.pods.iter().filter_map(|text| Reported::read(text).ok());
+        plane.put_pods(pods.map(Arc::new).collect(), &[]);
+        (plane.age_journal, plane.pod_journal) = (restored.age_journal, restored.pod_journal);
         for Kept { path, shown, text } in restored.kept {
             let parsed = parse(&shown, text.as_bytes());
             let entry = plane.read(FileEntry::default(), (shown, Arc::from(text)), parsed);
@@ -185,8 +220,10 @@ impl Plane {
         first
             .into_iter()
             .for_each(|command| self.take(command, &mut waiting));
-        self.lay();
+        let above: BTreeSet<Key> = self.above.keys().cloned().collect();
+        self.lay(above, &Below::new());
         self.publish();
+        self.settle();
         while let Some(command) = queue.blocking_recv() {
             self.take(command, &mut waiting);
             for _ in 1..MAX_BATCH {
@@ -198,14 +235,23 @@ impl Plane {
                 self.publish();
             }
             let after = Arc::clone(&self.view.borrow());
+            // What is answered to have been taken outlives whatever happens.
+            let finished = self.finish();
             for (answer, changes) in waiting.drain(..) {
                 let (before, after) = (Arc::clone(&before), Arc::clone(&after));
-                drop(answer.send(Ok(Done {
-                    changes,
-                    before,
-                    after,
-                })));
+                let done = match &finished {
+                    Err(error) if !changes.is_empty() => Err(Failure::undecided(format!(
+                        "it is in force, and a restart forgets it: the state cannot be written: {error}"
+                    ))),
+                    _ => Ok(Done {
+                        changes,
+                        before,
+                        after,
+                    }),
+                };
+                drop(answer.send(done));
             }
+            self.settle();
         }
     }
 
@@ -245,6 +291,9 @@ impl Plane {
     }
 
     fn take_files(&mut self, changes: Vec<Change>) {
+        // What ends by them is taken from its place.
+        let finished = self.finish();
+        self.note(finished);
         for Change { path, now: change } in changes {
             let entry = self.files.remove(&path).unwrap_or_default();
             let was_old = entry.is_old;
@@ -274,8 +323,18 @@ impl Plane {
             }
             self.files.extend(entry.map(|entry| (path, entry)));
         }
-        self.gather();
-        self.lay();
+        let told = self.files.values().flat_map(|entry| &entry.problems);
+        self.file_problems = Arc::new(told.cloned().collect());
+        self.tell();
+        let before = self.gather();
+        self.lay(BTreeSet::new(), &before);
+    }
+
+    /// What the texts say, of files and of what lies above them.
+    fn tell(&mut self) {
+        self.dirty = true;
+        let above = self.troubled.values().flat_map(|held| &held.problems);
+        self.problems = Arc::new(self.file_problems.iter().chain(above).cloned().collect());
     }
 
     fn read(&mut self, before: FileEntry, text: (String, Arc<str>), parsed: Parsed) -> FileEntry {
@@ -289,20 +348,30 @@ impl Plane {
         })
     }
 
-    /// The objects of all files, by key.
-    fn gather(&mut self) {
-        self.below.clear();
+    /// The objects of all files, by key. Returns what they held before of those names of which it is another one.
+    fn gather(&mut self) -> BTreeMap<Key, Vec<Arc<Held>>> {
+        let mut now = Below::new();
         for held in self.files.values().flat_map(|entry| &entry.objects) {
-            let same = self.below.entry(held.key.clone()).or_default();
+            let same = now.entry(held.key.clone()).or_default();
             same.push(Arc::clone(held));
         }
+        let differs = |key: &Key, held: &[Arc<Held>], others: &Below| {
+            let others = others.get(key).map(Vec::as_slice).unwrap_or_default();
+            held.len() != others.len() || held.iter().zip(others).any(|(a, b)| !Arc::ptr_eq(a, b))
+        };
+        let new = now.iter().filter(|(key, held)| differs(key, held, &self.below));
+        let mut changed: Below = new.map(|(key, _)| (key.clone(), Vec::new())).collect();
+        let old = std::mem::take(&mut self.below).into_iter();
+        changed.extend(old.filter(|(key, held)| differs(key, held, &now)));
+        self.below = now;
+        changed
     }
 
     fn take_roots(&mut self, read: Result<String, String>) {
         self.dirty = true;
         match read {
             Ok(pem) => {
-                self.roots = vec![pem];
+                self.roots = Arc::new(vec![pem]);
                 self.roots_problem = None;
             }
             Err(why) => {
@@ -317,8 +386,10 @@ impl Plane {
     }
 
     fn take_keys(&mut self, known: Known) {
-        self.dirty |= self.jwks != known.jwks;
-        self.jwks = known.jwks;
+        if *self.jwks != known.jwks {
+            self.dirty = true;
+            self.jwks = Arc::new(known.jwks);
+        }
         if self.stored != known.stored {
             self.stored = known.stored;
             if let Err(error) = self.directory.write_keys(&self.stored) {
@@ -327,62 +398,91 @@ impl Plane {
         }
     }
 
-    fn take_pods(&mut self, pods: Vec<Arc<Reported>>) {
-        let same =
-            self.pods.len() == pods.len() && self.pods.iter().zip(&pods).all(|(a, b)| a.text == b.text);
-        if same {
-            return;
-        }
-        self.pods = pods;
-        self.dirty = true;
-        let texts: Vec<&str> = self.pods.iter().map(|reported| &*reported.text).collect();
-        let written = self.directory.write_pods(&texts);
-        self.note(written);
-    }
-
-    fn change_pods(
-        &mut self,
-        changed: Vec<Arc<Reported>>,
-        gone: &[String],
-    ) -> Result<Vec<(Key, &'static str)>, Failure> {
-        fn name(pod: &Reported) -> (&str, &str) {
-            (&pod.pod.metadata.namespace, &pod.pod.metadata.name)
-        }
-        let gone = gone.iter().filter_map(|text| text.split_once('/'));
-        let replaced: HashSet<_> = changed.iter().map(|pod| name(pod)).chain(gone).collect();
-        let kept = self.pods.iter().filter(|pod| !replaced.contains(&name(pod)));
-        let mut pods: Vec<_> = kept.cloned().collect();
-        pods.extend(changed);
-        if pods.len() > MAX_PODS {
-            return Err(Failure::input(format!("at most {MAX_PODS} pods may be reported")));
-        }
-        self.take_pods(pods);
-        Ok(Vec::new())
-    }
-
     fn in_force_digest(&self, key: &Key) -> Option<&str> {
-        let first = self.in_force.partition_point(|held| held.key < *key);
-        let held = self.in_force.get(first).filter(|held| held.key == *key)?;
+        let held = self.in_force.get(key.space())?.get(key)?.first()?;
         Some(&held.digest)
     }
 
-    /// Lays the layers anew, and drops what has ended by it.
-    fn lay(&mut self) {
-        self.dirty = true;
-        let merged = merge(&self.below, &self.above, &self.hidden);
-        for key in &merged.ended {
-            self.above.remove(key);
+    /// Lays the layers of these names anew, and of those of which the files hold something else than `before`; drops what has
+    /// ended by it.
+    fn lay(&mut self, mut keys: BTreeSet<Key>, before: &Below) {
+        self.dirty |= !keys.is_empty() || !before.is_empty();
+        keys.extend(before.keys().cloned());
+        let mut ended = Vec::new();
+        for key in keys {
+            let hidden = before
+                .get(&key)
+                .map_or_else(|| self.below.contains_key(&key), |held| !held.is_empty());
+            let laid = lay(&key, &self.below, self.above.get(&key), hidden);
+            if laid.ended {
+                self.above.remove(&key);
+            }
+            let held = self.above.get(&key).and_then(|above| above.object.as_ref());
+            let trouble = held.filter(|held| !held.problems.is_empty()).cloned();
+            let was_troubled = match &trouble {
+                Some(held) => self.troubled.insert(key.clone(), Arc::clone(held)).is_some(),
+                None => self.troubled.remove(&key).is_some(),
+            };
+            if trouble.is_some() || was_troubled {
+                self.tell();
+            }
+            let space: Arc<str> = Arc::from(key.space());
+            let of_space = Arc::make_mut(&mut self.in_force)
+                .entry(Arc::clone(&space))
+                .or_default();
+            let of_space = Arc::make_mut(of_space);
+            let was_there = of_space.remove(&key).is_some();
+            let known = self.below.contains_key(&key) || self.above.contains_key(&key);
+            if was_there && !known {
+                self.ages.forget(&key);
+            }
+            if !laid.in_force.is_empty() {
+                of_space.insert(key.clone(), laid.in_force);
+            }
+            if of_space.is_empty() {
+                Arc::make_mut(&mut self.in_force).remove(&space);
+            }
+            self.touched.insert(space);
+            if laid.ended {
+                ended.push(key);
+            }
         }
-        let removed = self.directory.remove(merged.ended.iter());
-        let known: BTreeSet<Key> = self.below.keys().chain(self.above.keys()).cloned().collect();
-        let before = std::mem::take(&mut self.in_force);
-        for held in before.iter().filter(|held| !known.contains(&held.key)) {
-            self.ages.forget(&held.key);
-        }
-        self.hidden = self.below.keys().cloned().collect();
-        self.in_force = merged.in_force;
-        let written = removed.and_then(|()| self.directory.write_ages(&mut self.ages));
-        self.note(written);
+        let removed = self.directory.remove(ended.iter());
+        let news = self.ages.news();
+        let journal = self.age_journal.as_mut().filter(|_| !news.is_empty());
+        let added = journal.map_or(Ok(()), |journal| journal.add(&news));
+        self.note(removed.and(added));
+    }
+
+    /// Brings the records of what was applied to the disk and to their places.
+    fn finish(&mut self) -> std::io::Result<()> {
+        let begun = std::mem::take(&mut self.begun);
+        self.directory.finish(begun)
+    }
+
+    /// Brings to the disk what nobody waits for.
+    fn settle(&mut self) {
+        let Self {
+            ages,
+            age_journal,
+            pod_journal,
+            pods,
+            ..
+        } = self;
+        let of_ages = age_journal
+            .as_mut()
+            .map_or(Ok(()), |journal| journal.settle(|| ages.whole()));
+        let all = || {
+            whole_pods(
+                pods.values()
+                    .flat_map(|space| space.values())
+                    .map(|pod| &*pod.text),
+            )
+        };
+        let of_pods = pod_journal.as_mut().map_or(Ok(()), |journal| journal.settle(all));
+        let was = self.unwritten.is_some();
+        self.note(of_ages.and(of_pods));
+        self.dirty |= self.unwritten.is_some() != was;
     }
 
     /// What could not be written is no reason not to go on: it is told, and written the next time.
@@ -395,40 +495,67 @@ impl Plane {
         });
     }
 
-    fn freeze(&self, held: Vec<Arc<Held>>, above: &BTreeMap<Key, Above>) -> Frozen {
-        let of_files = self.files.values().flat_map(|entry| &entry.problems);
-        let of_above = above.values().filter_map(|entry| entry.object.as_ref());
+    fn freeze(&self) -> Frozen {
         let own = self
             .restored
             .iter()
             .chain(&self.unwritten)
             .chain(&self.roots_problem);
-        let problems = own
-            .chain(of_files)
-            .chain(of_above.flat_map(|held| &held.problems))
-            .cloned()
-            .collect();
         Frozen {
             revision: self.revision,
-            held,
-            pods: self.pods.clone(),
-            nodes: self.nodes.clone(),
-            roots: self.roots.clone(),
-            jwks: self.jwks.clone(),
+            in_force: Arc::clone(&self.in_force),
+            pods: Arc::clone(&self.pods),
+            nodes: Arc::clone(&self.nodes),
+            roots: Arc::clone(&self.roots),
             profile: self.profile,
             trust_domain: self.trust_domain.clone(),
-            problems,
+            own_problems: own.cloned().collect(),
+            problems: Arc::clone(&self.problems),
+            of_configuration: Arc::clone(&self.of_configuration),
         }
     }
 
     fn publish(&mut self) {
         self.dirty = false;
         self.revision += 1;
-        let frozen = Arc::new(self.freeze(self.in_force.clone(), &self.above));
-        let before = Arc::clone(&self.view.borrow());
-        let view = View::compile(frozen, Some((&self.server, &before)));
-        tracing::debug!(revision = self.revision, versions = ?view.versions, "published");
+        let touched = std::mem::take(&mut self.touched);
+        if touched.contains(CONFIGURATION) {
+            self.of_configuration = Arc::new(self.freeze().configuration_problems());
+        }
+        for name in touched {
+            put_space(&mut self.spaces, &name, &self.in_force, &self.pods);
+        }
+        self.spaces.roots = Arc::clone(&self.roots);
+        self.spaces.jwks = Arc::clone(&self.jwks);
+        let touched = self.whole.update(self.spaces.clone());
+        tracing::debug!(
+            revision = self.revision,
+            namespaces = touched.compiled.len(),
+            pods = touched.pods,
+            nodes = touched.nodes.len(),
+            "compiled"
+        );
+        let mut view = View::new(self.freeze(), self.whole.clone());
+        self.refused = view.publish(touched, &self.refused, &self.server);
         self.view.send_replace(Arc::new(view));
+    }
+}
+
+/// What the compiler is given of a namespace.
+fn put_space(spaces: &mut Spaces, name: &Arc<str>, in_force: &InForce, pods: &Pods) {
+    let held = in_force
+        .get(name)
+        .into_iter()
+        .flat_map(|space| space.values())
+        .flatten();
+    let objects: Vec<_> = held.map(|held| Arc::clone(&held.object)).collect();
+    let pods = pods.get(name).into_iter().flat_map(|space| space.values());
+    let pods: Vec<_> = pods.map(|reported| Arc::clone(&reported.pod)).collect();
+    if objects.is_empty() && pods.is_empty() {
+        spaces.by_name.remove(name);
+    } else {
+        let space = Space::new(objects, pods);
+        spaces.by_name.insert(Arc::clone(name), Arc::new(space));
     }
 }
 
@@ -445,3 +572,6 @@ fn too_many(mut problems: Vec<Problem>, shown: &str) -> Vec<Problem> {
 fn now() -> u64 {
     u64::try_from(SystemClock.now().as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,7 +76,7 @@ pub(crate) fn verdict(
     held: &Held,
     profile: Profile,
     effect: Option<&Effect>,
-    found: &[&Problem],
+    found: &[Problem],
     standing: &Standing,
 ) -> (OutcomeKind, Vec<String>) {
     let object = &held.object;
@@ -110,7 +110,7 @@ pub(crate) fn verdict(
         }
         Class::ActedOn => {}
     }
-    let found = errors(&mut found.iter().copied());
+    let found = errors(&mut found.iter());
     let mut why: Vec<String> = Vec::new();
     let mut in_force = found.is_empty();
     if let Some(effect) = effect {

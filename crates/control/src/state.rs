@@ -1,7 +1,10 @@
 //! What must not be lost: what was applied and deleted by hand, when each object was first seen, the pods, and
 //! the keys of token issuers.
 //!
-//! Every file is written beside its place and moved there, so that a reader finds the old or the new one, whole.
+//! Every file is written beside its place and moved there, so that a reader finds the old or the new one, whole. What changes often
+//! and is large has a line added for each change (`journal`).
+
+mod journal;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +20,8 @@ use serde_json::Value;
 use crate::keys::Stored;
 use crate::layers::{Above, Held, Key, digest, object_digest};
 
+pub(crate) use journal::Journal;
+
 /// How many objects may be applied or deleted by hand.
 pub(crate) const MAX_ABOVE: usize = 10_000;
 /// How many names' ages are kept.
@@ -29,8 +34,8 @@ const MAX_LINES: usize = 1_000_000;
 
 const RECORDS: &str = "objects";
 const KEPT: &str = "kept";
-const AGES: &str = "ages.json";
-const PODS: &str = "pods.json";
+const AGES: &str = "ages";
+const PODS: &str = "pods";
 const KEYS: &str = "keys.json";
 
 /// An object that was applied, and the text that it came in.
@@ -73,7 +78,8 @@ struct Text {
 #[derive(Debug, Default)]
 pub(crate) struct Ages {
     seen: BTreeMap<Key, u64>,
-    changed: bool,
+    /// What has changed since it was written, a line each.
+    lines: String,
 }
 
 impl Ages {
@@ -84,15 +90,105 @@ impl Ages {
         }
         if self.seen.len() < MAX_AGES {
             self.seen.insert(key.clone(), now);
-            self.changed = true;
+            self.line(key, Some(now));
         }
         now
     }
 
     /// An object is gone: one of its name that comes later is another one.
     pub(crate) fn forget(&mut self, key: &Key) {
-        self.changed |= self.seen.remove(key).is_some();
+        if self.seen.remove(key).is_some() {
+            self.line(key, None);
+        }
     }
+
+    fn line(&mut self, key: &Key, at: Option<u64>) {
+        if let Ok(line) = serde_json::to_string(&(key, at)) {
+            self.lines.push_str(&line);
+            self.lines.push('\n');
+        }
+    }
+
+    /// All of them, as they are written.
+    pub(crate) fn whole(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(&self.seen.iter().collect::<Vec<_>>())?)
+    }
+
+    /// What has changed since this was asked last, a line each.
+    pub(crate) fn news(&mut self) -> String {
+        std::mem::take(&mut self.lines)
+    }
+
+    fn read(whole: &[u8], lines: &[String]) -> Result<Self, String> {
+        let why = |error: serde_json::Error| error.to_string();
+        let mut ages = Self::default();
+        if !whole.is_empty() {
+            let pairs: Vec<(Key, u64)> = serde_json::from_slice(whole).map_err(why)?;
+            ages.seen.extend(pairs.into_iter().take(MAX_AGES));
+        }
+        for line in lines {
+            match serde_json::from_str::<(Key, Option<u64>)>(line).map_err(why)? {
+                (key, Some(at)) if ages.seen.len() < MAX_AGES => drop(ages.seen.insert(key, at)),
+                (_, Some(_)) => {}
+                (key, None) => drop(ages.seen.remove(&key)),
+            }
+        }
+        Ok(ages)
+    }
+}
+
+/// Pods as they are written: an array, one a line.
+pub(crate) fn whole_pods<'p>(texts: impl Iterator<Item = &'p str>) -> io::Result<Vec<u8>> {
+    let texts: Vec<&str> = texts.collect();
+    Ok(format!("[{}]", texts.join(",\n")).into_bytes())
+}
+
+/// The pods by name, as text: of an array, one a line or not, and of lines that are a pod, or the name of one that is gone.
+fn read_pods(whole: &[u8], lines: &[String]) -> Result<BTreeMap<String, String>, String> {
+    #[derive(Deserialize)]
+    struct Named {
+        metadata: Meta,
+    }
+    #[derive(Deserialize)]
+    struct Meta {
+        name: String,
+        namespace: String,
+    }
+    let why = |error: serde_json::Error| error.to_string();
+    let name = |text: &str| -> Result<String, String> {
+        let Named { metadata } = serde_json::from_str(text).map_err(why)?;
+        Ok(format!("{}/{}", metadata.namespace, metadata.name))
+    };
+    let mut pods = BTreeMap::new();
+    let whole = String::from_utf8_lossy(whole);
+    let inner = whole
+        .trim()
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let each = inner
+        .unwrap_or_default()
+        .split(",\n")
+        .filter(|text| !text.is_empty());
+    let found: Result<Vec<_>, _> = each
+        .map(|text| Ok::<_, String>((name(text)?, text.to_owned())))
+        .collect();
+    match found {
+        Ok(found) if inner.is_some() || whole.is_empty() => pods.extend(found),
+        // Not one a line.
+        _ => {
+            for value in serde_json::from_str::<Vec<Value>>(&whole).map_err(why)? {
+                let text = value.to_string();
+                pods.insert(name(&text)?, text);
+            }
+        }
+    }
+    for line in lines {
+        match serde_json::from_str::<String>(line) {
+            Ok(gone) => drop(pods.remove(&gone)),
+            Err(_) => drop(pods.insert(name(line)?, line.clone())),
+        }
+    }
+    Ok(pods)
 }
 
 /// The directory.
@@ -106,7 +202,12 @@ pub(crate) struct Directory {
 pub(crate) struct Restored {
     pub(crate) above: BTreeMap<Key, Above>,
     pub(crate) ages: Ages,
-    pub(crate) pods: Vec<Value>,
+    /// As they were reported, JSON.
+    pub(crate) pods: Vec<String>,
+    /// Where changes of the pods go.
+    pub(crate) pod_journal: Option<Journal>,
+    /// Where changes of the ages go.
+    pub(crate) age_journal: Option<Journal>,
     pub(crate) keys: Vec<Stored>,
     pub(crate) kept: Vec<Kept>,
     pub(crate) problems: Vec<Problem>,
@@ -130,11 +231,11 @@ impl Directory {
     /// Reads everything; `now` is the age of what has none. What cannot be read is told and left where it is.
     pub(crate) fn restore(&self, now: u64) -> Restored {
         let mut restored = Restored::default();
-        if let Some(seen) = self.read(AGES, &mut restored.problems) {
-            let pairs: Vec<(Key, u64)> = seen;
-            restored.ages.seen = pairs.into_iter().take(MAX_AGES).collect();
-        }
-        restored.pods = self.read(PODS, &mut restored.problems).unwrap_or_default();
+        let problems = &mut restored.problems;
+        let (ages, journal) = self.journal(AGES, Ages::read, problems);
+        (restored.ages, restored.age_journal) = (ages, Some(journal));
+        let (pods, journal) = self.journal(PODS, read_pods, problems);
+        (restored.pods, restored.pod_journal) = (pods.into_values().collect(), Some(journal));
         restored.keys = self.read(KEYS, &mut restored.problems).unwrap_or_default();
         for name in self.names(KEPT, &mut restored.problems) {
             let kept = self.read(&name, &mut restored.problems);
@@ -154,6 +255,23 @@ impl Directory {
             }
         }
         restored
+    }
+
+    /// What a journal holds; nothing, where it cannot be read.
+    fn journal<T: Default>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&[u8], &[String]) -> Result<T, String>,
+        problems: &mut Vec<Problem>,
+    ) -> (T, Journal) {
+        let mut journal = Journal::new(&self.root, name);
+        let found = journal.read().map_err(|error| error.to_string());
+        let found = found.and_then(|(whole, lines)| read(&whole, &lines));
+        let found = found.unwrap_or_else(|why| {
+            problems.push(broken(&self.root.join(format!("{name}.json")), &why));
+            T::default()
+        });
+        (found, journal)
     }
 
     /// The files of a part, in order.
@@ -188,56 +306,54 @@ impl Directory {
         read.map_err(|why| problems.push(broken(&path, &why))).ok()
     }
 
-    /// Writes what was done by hand: all of it, or none where the disk is full or not writable.
+    /// Writes what was done by hand beside its place: all of it, or none where the disk is full or not writable. It counts from
+    /// [`Self::finish`] on.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn write(&self, changes: &BTreeMap<Key, (Option<String>, Option<Applied>)>) -> io::Result<()> {
-        let mut written = Vec::with_capacity(changes.len());
+    pub(crate) fn begin(
+        &self,
+        changes: &BTreeMap<Key, (Option<String>, Option<Applied>)>,
+    ) -> io::Result<Begun> {
+        let mut begun = Begun::default();
         for (key, (over, applied)) in changes {
             let record = Record {
                 key: key.clone(),
                 over: over.clone(),
                 applied: applied.as_ref().map(text),
             };
-            match serde_json::to_vec(&record)
-                .map_err(io::Error::from)
-                .and_then(|bytes| self.beside(&record_name(key), &bytes))
-            {
-                Ok(pair) => written.push(pair),
+            let place = self.root.join(record_name(key));
+            let written = serde_json::to_vec(&record).map_err(io::Error::from);
+            match written.and_then(|bytes| unsynced(&place, &bytes)) {
+                Ok((beside, file)) => drop(begun.0.insert(place, (beside, file))),
                 Err(error) => {
-                    written
-                        .iter()
+                    begun
+                        .0
+                        .values()
                         .for_each(|(beside, _)| drop(fs::remove_file(beside)));
                     return Err(error);
                 }
             }
         }
-        written
-            .iter()
-            .try_for_each(|(beside, place)| fs::rename(beside, place))
+        Ok(begun)
+    }
+
+    /// Brings what was begun to the disk and to its place.
+    ///
+    /// # Errors
+    /// What the system says; what has its place by then keeps it.
+    pub(crate) fn finish(&self, begun: Begun) -> io::Result<()> {
+        for (place, (beside, file)) in begun.0 {
+            file.sync_data()?;
+            fs::rename(beside, place)?;
+        }
+        Ok(())
     }
 
     /// Removes records; one that is not there is no error.
     pub(crate) fn remove<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> io::Result<()> {
         let mut paths = keys.map(|key| self.root.join(record_name(key)));
         paths.try_for_each(|path| remove(&path))
-    }
-
-    /// Writes the ages, where they have changed.
-    pub(crate) fn write_ages(&self, ages: &mut Ages) -> io::Result<()> {
-        if ages.changed {
-            self.replace(AGES, &ages.seen.iter().collect::<Vec<_>>())?;
-            ages.changed = false;
-        }
-        Ok(())
-    }
-
-    /// Writes the pods, each as JSON.
-    pub(crate) fn write_pods(&self, pods: &[&str]) -> io::Result<()> {
-        let text = format!("[{}]", pods.join(","));
-        let (beside, place) = self.beside(PODS, text.as_bytes())?;
-        fs::rename(beside, place)
     }
 
     /// Writes the keys of token issuers.
@@ -256,28 +372,44 @@ impl Directory {
     }
 
     fn replace(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        let (beside, place) = self.beside(name, &serde_json::to_vec(value)?)?;
+        let (beside, place) = beside(&self.root.join(name), &serde_json::to_vec(value)?)?;
         fs::rename(beside, place)
     }
+}
 
-    /// Writes beside the place; returns both paths.
-    fn beside(&self, name: &str, bytes: &[u8]) -> io::Result<(PathBuf, PathBuf)> {
-        let place = self.root.join(name);
-        let beside = place.with_extension("new");
-        let write = || {
-            let mut options = fs::OpenOptions::new();
-            let mut file = options
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&beside)?;
-            file.write_all(bytes)?;
-            file.sync_data()
-        };
-        write().inspect_err(|_| drop(fs::remove_file(&beside)))?;
-        Ok((beside, place))
+/// Records that are written, and neither on the disk nor at their place; by that. A later one of a place stands for an earlier one.
+#[derive(Debug, Default)]
+pub(crate) struct Begun(BTreeMap<PathBuf, (PathBuf, fs::File)>);
+
+impl Begun {
+    /// And these.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.0.extend(later.0);
     }
+}
+
+/// Writes beside the place, and brings it to the disk; returns both paths.
+fn beside(place: &Path, bytes: &[u8]) -> io::Result<(PathBuf, PathBuf)> {
+    let (beside, file) = unsynced(place, bytes)?;
+    file.sync_data().inspect_err(|_| drop(fs::remove_file(&beside)))?;
+    Ok((beside, place.to_owned()))
+}
+
+fn unsynced(place: &Path, bytes: &[u8]) -> io::Result<(PathBuf, fs::File)> {
+    let beside = place.with_extension("new");
+    let write = || -> io::Result<fs::File> {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(bytes)?;
+        Ok(file)
+    };
+    let file = write().inspect_err(|_| drop(fs::remove_file(&beside)))?;
+    Ok((beside, file))
 }
 
 fn remove(path: &Path) -> io::Result<()> {

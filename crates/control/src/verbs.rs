@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use admin::{Call, Failure, Handler};
 use api::Pod;
-use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use xds::server::Server;
@@ -101,7 +100,7 @@ impl Desk {
     }
 
     fn pods(&self) -> Result<Value, Failure> {
-        encode(&self.view().compiled.pods)
+        encode(&self.view().whole.pods().collect::<Vec<_>>())
     }
 }
 
@@ -155,12 +154,21 @@ impl Reported {
     /// # Errors
     /// It is none; one sentence.
     pub(crate) fn new(value: &Value) -> Result<Self, String> {
-        let pod = Pod::deserialize(value).map_err(|error| format!("a pod is not understood: {error}"))?;
+        Self::read(&value.to_string())
+    }
+
+    /// The same of a text, JSON.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let pod: Pod =
+            serde_json::from_str(text).map_err(|error| format!("a pod is not understood: {error}"))?;
         if pod.metadata.name.is_empty() || pod.metadata.namespace.is_empty() {
             return Err("a pod has no name or no namespace".to_owned());
         }
         Ok(Self {
-            text: value.to_string().into(),
+            text: text.into(),
             pod: Arc::new(pod),
         })
     }

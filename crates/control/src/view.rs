@@ -1,12 +1,12 @@
 //! What is in force, as one value that never changes: answers are read from it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 use admin::verbs::ProblemLine;
 use api::{ObjectRef, Problem, Severity};
-use compiler::{Compiled, Effect};
-use snapshot::{Mesh, Resource, ResourceName, Resources};
+use compiler::{Compilation, Effect, Touched};
+use snapshot::Mesh;
 use xds::server::{Server, Update};
 
 use crate::layers::{Held, Key};
@@ -24,86 +24,107 @@ pub(crate) const NOT_ACTED_ON: &str = "MW0105";
 /// A world, what it compiles to, and what was published of it.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    pub(crate) frozen: Arc<Frozen>,
-    pub(crate) compiled: Compiled,
+    pub(crate) frozen: Frozen,
+    pub(crate) whole: Compilation,
     /// The version of each node's snapshot; a node whose snapshot cannot be published has none.
     pub(crate) versions: BTreeMap<String, u64>,
-    /// Of the texts, of the compiler, and our own; each once.
-    pub(crate) problems: Vec<Problem>,
-    pub(crate) mesh: Option<Arc<Mesh>>,
-    /// Places in `problems`.
-    by_object: HashMap<ObjectRef, Vec<usize>>,
+    /// Found when it was published.
+    found: Vec<Problem>,
+    /// All problems, once somebody asks for them.
+    problems: OnceLock<Vec<Problem>>,
 }
 
 impl View {
-    /// Compiles a world, and publishes what of it is another than in the view before where there is a server.
-    pub(crate) fn compile(frozen: Arc<Frozen>, server: Option<(&Server, &Self)>) -> Self {
-        let mut compiled = compiler::compile(&frozen.world());
-        if let Some((_, before)) = server {
-            adopt(&mut compiled, &before.compiled);
-        }
-        let mut versions = BTreeMap::new();
-        let mut problems = frozen.problems.clone();
-        problems.extend(frozen.trust_domain_problem());
-        problems.extend(frozen.roots_problems());
-        problems.extend(compiled.problems.iter().cloned());
-        if let Some((server, before)) = server {
-            let mut published = server.update(&difference(before, &compiled));
-            for (node, error) in published.refused {
-                published.versions.remove(&node);
-                let message = format!("the snapshot of node {node} is not published: {error}");
-                problems.push(
-                    Problem::new(Severity::Error, UNPUBLISHED, message)
-                        .remedy("the one before stays in force"),
-                );
-            }
-            versions = published.versions;
-        }
-        let problems = bound(problems);
-        let mut by_object: HashMap<ObjectRef, Vec<usize>> = HashMap::new();
-        for (at, problem) in problems.iter().enumerate() {
-            if let Some(object) = &problem.object {
-                by_object.entry(object.clone()).or_default().push(at);
-            }
-        }
-        let mesh = compiled.nodes.values().next().and_then(|resources| {
-            match resources.get(&ResourceName::mesh())?.as_ref() {
-                Resource::Mesh(mesh) => Some(Arc::clone(mesh)),
-                _ => None,
-            }
-        });
+    /// Of a world that is compiled.
+    pub(crate) fn new(frozen: Frozen, whole: Compilation) -> Self {
         Self {
+            found: frozen.of_configuration.as_ref().clone(),
             frozen,
-            compiled,
-            versions,
-            problems,
-            mesh,
-            by_object,
+            whole,
+            ..Self::default()
         }
     }
 
-    pub(crate) fn effect(&self, reference: &ObjectRef) -> Option<&Effect> {
-        let effects = &self.compiled.effects;
-        let at = effects
-            .binary_search_by(|effect| effect.object.cmp(reference))
-            .ok()?;
-        effects.get(at)
+    /// Publishes what another world has led to. Returns the nodes that keep what they had, which are to be told again.
+    pub(crate) fn publish(
+        &mut self,
+        touched: Touched,
+        again: &BTreeSet<String>,
+        server: &Server,
+    ) -> BTreeSet<String> {
+        let mut update = Update {
+            shared: touched.shared,
+            nodes: touched.nodes,
+        };
+        for node in again
+            .iter()
+            .filter(|node| !update.nodes.contains_key(*node))
+            .collect::<Vec<_>>()
+        {
+            if let Some(own) = self.whole.nodes().get(node.as_str()) {
+                update.nodes.insert(node.clone(), own.as_ref().clone());
+            }
+        }
+        let mut published = server.update(&update);
+        let mut refused = BTreeSet::new();
+        for (node, error) in published.refused {
+            published.versions.remove(&node);
+            let message = format!("the snapshot of node {node} is not published: {error}");
+            let problem = Problem::new(Severity::Error, UNPUBLISHED, message);
+            self.found.push(problem.remedy("the one before stays in force"));
+            refused.insert(node);
+        }
+        self.versions = published.versions;
+        refused
+    }
+
+    /// Of the texts, of the compiler, and our own; each once.
+    pub(crate) fn problems(&self) -> &[Problem] {
+        self.problems.get_or_init(|| {
+            let mut all = self.frozen.own_problems.clone();
+            all.extend(self.frozen.problems.iter().cloned());
+            all.extend(self.found.iter().cloned());
+            all.extend(self.whole.problems());
+            bound(all)
+        })
+    }
+
+    /// Whether the problems are those of another view; where that takes long to find out, they are not.
+    pub(crate) fn has_problems_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.frozen.problems, &other.frozen.problems)
+            && self.frozen.own_problems == other.frozen.own_problems
+            && self.found == other.found
+            && self.whole.says_the_same(&other.whole)
+    }
+
+    /// What could not be published.
+    pub(crate) fn unpublished(&self) -> usize {
+        let told = self.found.iter().filter(|problem| problem.code == UNPUBLISHED);
+        told.count()
+    }
+
+    pub(crate) fn mesh(&self) -> Option<&Arc<Mesh>> {
+        self.whole.mesh()
+    }
+
+    pub(crate) fn effect(&self, reference: &ObjectRef) -> Option<Effect> {
+        self.whole.effect(reference)
     }
 
     /// The object of that name; of several the first.
     pub(crate) fn held(&self, key: &Key) -> Option<&Arc<Held>> {
-        let first = self.frozen.held.partition_point(|held| held.key < *key);
-        self.frozen.held.get(first).filter(|held| held.key == *key)
+        self.frozen.find(key)
     }
 
     /// What was found about an object beyond its own text.
-    pub(crate) fn findings(&self, held: &Held) -> Vec<&Problem> {
-        let places = self.by_object.get(&held.key.reference());
-        let about = places
-            .into_iter()
-            .flatten()
-            .filter_map(|at| self.problems.get(*at));
-        about.filter(|problem| !held.problems.contains(problem)).collect()
+    pub(crate) fn findings(&self, held: &Held) -> Vec<Problem> {
+        let reference = held.key.reference();
+        let found = self.frozen.problems.iter().chain(&self.found);
+        let found = found.filter(|problem| problem.object.as_ref() == Some(&reference));
+        let mut about: Vec<_> = found.cloned().collect();
+        about.extend(self.whole.problems_of(&reference));
+        about.retain(|problem| !held.problems.contains(problem));
+        about
     }
 
     /// Nodes that a change of the object concerns, seen from the view before.
@@ -111,8 +132,8 @@ impl View {
         let reference = key.reference();
         let effects = [before.effect(&reference), self.effect(&reference)];
         if effects.iter().any(Option::is_some) {
-            let nodes = effects.into_iter().flatten().flat_map(|effect| &effect.nodes);
-            return nodes.cloned().collect();
+            let nodes = effects.into_iter().flatten().flat_map(|effect| effect.nodes);
+            return nodes.collect();
         }
         let changed = self
             .versions
@@ -138,34 +159,6 @@ impl View {
             message: problem.message.clone(),
             remedy: problem.remedy.clone().unwrap_or_default(),
         }
-    }
-}
-
-/// What is as it was before is held once, by us and by the server.
-fn adopt(now: &mut Compiled, before: &Compiled) {
-    now.shared = now.shared.adopt_shared(&before.shared);
-    for (node, resources) in &mut now.nodes {
-        *resources = resources.adopt(before.nodes.get(node), &now.shared);
-    }
-}
-
-/// What is to be published, where `before` is.
-fn difference(before: &View, now: &Compiled) -> Update {
-    let own = |resources: &Resources| -> Resources {
-        resources
-            .own()
-            .map(|(_, resource)| Arc::clone(resource))
-            .collect()
-    };
-    // A node that kept what it had is told again, and what comes of it is.
-    let same = |node: &String, resources: &Resources| {
-        let held = before.compiled.nodes.get(node);
-        before.versions.contains_key(node) && held.is_some_and(|held| held.own().eq(resources.own()))
-    };
-    let changed = now.nodes.iter().filter(|(node, now)| !same(node, now));
-    Update {
-        shared: before.compiled.shared.diff(&now.shared),
-        nodes: changed.map(|(node, now)| (node.clone(), own(now))).collect(),
     }
 }
 

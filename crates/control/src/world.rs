@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{Class, Kind, Parsed, Pod, Problem, Severity};
-use jwt::Jwks;
 use model::{Profile, TrustDomain};
 
-use crate::layers::Held;
+use crate::layers::{Held, Key};
 
 /// A file is broken, and what it held before is used.
 const KEPT: &str = "MW0601";
+/// Where MeshConfig lies.
+pub(crate) const CONFIGURATION: &str = "istio-system";
 /// MeshConfig names another trust domain than the CA has.
 const TRUST_DOMAIN: &str = "MW0603";
 /// Roots that proxies cannot use.
@@ -151,47 +152,81 @@ pub(crate) struct Reported {
     pub(crate) pod: Arc<Pod>,
 }
 
-/// Everything that is compiled, and what is known to be wrong with it before.
-#[derive(Debug, Default)]
+/// The objects by the namespace that they are compiled with, by key; there may be several of one name.
+pub(crate) type InForce = BTreeMap<Arc<str>, Arc<BTreeMap<Key, Vec<Arc<Held>>>>>;
+
+/// The pods by namespace and name.
+pub(crate) type Pods = BTreeMap<Arc<str>, Arc<BTreeMap<String, Arc<Reported>>>>;
+
+impl Reported {
+    /// `namespace/name`.
+    pub(crate) fn name(&self) -> String {
+        let meta = &self.pod.metadata;
+        format!("{}/{}", meta.namespace, meta.name)
+    }
+}
+
+/// Everything that is compiled, and what is known to be wrong with it before. What lies in a namespace of which nothing has
+/// changed is the same as in the one before.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Frozen {
     /// Grows with each change.
     pub(crate) revision: u64,
-    /// Ordered by key.
-    pub(crate) held: Vec<Arc<Held>>,
-    pub(crate) pods: Vec<Arc<Reported>>,
-    pub(crate) nodes: Vec<String>,
+    pub(crate) in_force: Arc<InForce>,
+    pub(crate) pods: Arc<Pods>,
+    pub(crate) nodes: Arc<Vec<String>>,
     /// PEM.
-    pub(crate) roots: Vec<String>,
-    /// By source.
-    pub(crate) jwks: BTreeMap<String, Arc<Jwks>>,
+    pub(crate) roots: Arc<Vec<String>>,
     pub(crate) profile: Profile,
     pub(crate) trust_domain: TrustDomain,
-    pub(crate) problems: Vec<Problem>,
+    /// Of the texts.
+    pub(crate) problems: Arc<Vec<Problem>>,
+    /// Of the control plane's own.
+    pub(crate) own_problems: Vec<Problem>,
+    /// [`Self::configuration_problems`], which take long to find.
+    pub(crate) of_configuration: Arc<Vec<Problem>>,
 }
 
 impl Frozen {
-    pub(crate) fn world(&self) -> compiler::World {
-        compiler::World {
-            objects: self.held.iter().map(|held| Arc::clone(&held.object)).collect(),
-            pods: self
-                .pods
-                .iter()
-                .map(|reported| Arc::clone(&reported.pod))
-                .collect(),
-            nodes: self.nodes.clone(),
-            roots: self.roots.clone(),
-            jwks: self.jwks.clone(),
-            options: compiler::Options {
-                profile: self.profile,
-                trust_domain: Some(self.trust_domain.clone()),
-                ..compiler::Options::default()
-            },
-        }
+    /// All objects, by namespace and key.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &Arc<Held>> {
+        self.in_force.values().flat_map(|space| space.values()).flatten()
+    }
+
+    /// All objects, by key.
+    pub(crate) fn sorted(&self) -> Vec<&Arc<Held>> {
+        let mut all: Vec<_> = self.held().collect();
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all
+    }
+
+    /// The object of that name; of several the first.
+    pub(crate) fn find(&self, key: &Key) -> Option<&Arc<Held>> {
+        self.in_force.get(key.space())?.get(key)?.first()
+    }
+
+    /// All pods, by namespace and name.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = &Arc<Reported>> {
+        self.pods.values().flat_map(|space| space.values())
+    }
+
+    /// What of MeshConfig is not in force, although it can be read.
+    pub(crate) fn configuration_problems(&self) -> Vec<Problem> {
+        self.trust_domain_problem()
+            .into_iter()
+            .chain(self.roots_problems())
+            .collect()
     }
 
     /// Roots of MeshConfig that proxies could not use, as the code says that will verify by them: they are in force nowhere.
-    pub(crate) fn roots_problems(&self) -> Vec<Problem> {
-        let configs = self.held.iter().filter_map(|held| match &held.object.kind {
+    fn roots_problems(&self) -> Vec<Problem> {
+        let held = self
+            .in_force
+            .get(CONFIGURATION)
+            .into_iter()
+            .flat_map(|space| space.values())
+            .flatten();
+        let configs = held.filter_map(|held| match &held.object.kind {
             Kind::ConfigMap(_, Some(config)) => Some((held, config)),
             _ => None,
         });
@@ -214,8 +249,9 @@ impl Frozen {
     }
 
     /// What MeshConfig wants and cannot have while the mesh runs.
-    pub(crate) fn trust_domain_problem(&self) -> Option<Problem> {
-        self.held.iter().find_map(|held| {
+    fn trust_domain_problem(&self) -> Option<Problem> {
+        let held = self.in_force.get(CONFIGURATION)?.values().flatten();
+        held.into_iter().find_map(|held| {
             let Kind::ConfigMap(_, Some(config)) = &held.object.kind else {
                 return None;
             };

@@ -46,6 +46,11 @@ impl Resources {
         self.own.insert(resource.name(), resource);
     }
 
+    /// As [`Self::insert`], where the name of the resource is at hand.
+    pub fn put(&mut self, name: ResourceName, resource: Arc<Resource>) {
+        self.own.insert(name, resource);
+    }
+
     /// The resource of that name.
     pub fn get(&self, name: &ResourceName) -> Option<&Arc<Resource>> {
         self.own.get(name).or_else(|| self.shared.get(name))

@@ -14,11 +14,10 @@ use jwt::{
 };
 use model::Reason;
 use policy::{Invalid, PolicyId};
-use snapshot::{Inbound, Resource};
+use snapshot::Resource;
 
-use super::nothing_selected;
 use crate::pods::PodFacts;
-use crate::report::{Report, code};
+use crate::report::{Report, code, tell_nothing_selected};
 use crate::view::{Of, View, covers};
 
 /// `"true"`: tokens may be signed with a secret that the issuer shares (semantics 4.3).
@@ -99,11 +98,8 @@ impl<'a> Requests<'a> {
                 self.want(view, of, at, rule, report);
             }
         }
-        let labels = of.body.labels();
-        let scope = (of.namespace() != self.root_namespace).then(|| of.namespace());
-        if !labels.is_empty() && !view.selects_something(scope, labels) {
-            report.tell(of.object, "spec.selector", nothing_selected(labels));
-        }
+        let is_root = of.namespace() == self.root_namespace;
+        tell_nothing_selected(view, of.object, is_root, of.body.labels(), report);
         let spec = Arc::new(spec(of, unusable));
         self.find_problems(view, of, &spec, report);
         self.resources.insert(spec.id.clone(), Arc::clone(&spec));
@@ -156,6 +152,9 @@ impl<'a> Requests<'a> {
         report: &mut Report,
     ) {
         let find = |source: &str| view.jwks.get(source).or_else(|| self.jwks.get(source)).cloned();
+        if !report.hears(of.object) {
+            return;
+        }
         let found = Authenticator::compile(&[Arc::clone(spec)], &[], &find, view.secure());
         for problem in found.problems() {
             let Problems {
@@ -191,7 +190,7 @@ impl<'a> Requests<'a> {
     }
 
     /// The objects that select a pod, by name; tells each of them. `needed` says whether policy demands tokens there.
-    pub(crate) fn select(&self, pod: &PodFacts<'_>, needed: bool, report: &mut Report) -> Vec<PolicyId> {
+    pub(crate) fn select(&self, pod: &PodFacts, needed: bool, report: &mut Report) -> Vec<PolicyId> {
         let scopes: BTreeSet<&str> = [self.root_namespace, pod.namespace()].into();
         let candidates = scopes
             .into_iter()
@@ -199,7 +198,7 @@ impl<'a> Requests<'a> {
             .flatten();
         let mut ids = Vec::new();
         for entry in candidates.filter(|entry| covers(entry.of.body.labels(), pod.labels())) {
-            report.applies(&entry.of, pod.id.to_string(), pod.node());
+            report.applies(entry.of.object, pod.place());
             if !needed && entry.spec.invalid.is_none() {
                 // `lint` tells it with a place.
                 let why = "requests without a token pass: no ALLOW or DENY policy of what it selects asks for request principals or claims (P56)";
@@ -211,22 +210,12 @@ impl<'a> Requests<'a> {
         ids
     }
 
-    /// The objects that the pods of a node need, each once, with their keys.
-    pub(crate) fn for_node(
-        &self,
-        node: &str,
-        pods: &[PodFacts<'_>],
-        inbounds: &[Option<Inbound>],
-    ) -> impl Iterator<Item = Arc<Resource>> {
-        let here = pods.iter().zip(inbounds).filter(|(pod, _)| pod.node() == node);
-        let ids: BTreeSet<_> = here
-            .filter_map(|(_, inbound)| inbound.as_ref())
-            .flat_map(|i| &i.authentications)
-            .collect();
+    /// The objects of these names, with their keys.
+    pub(crate) fn resources(&self, ids: &BTreeSet<&PolicyId>) -> Vec<Resource> {
         let mut found = Vec::new();
         let mut sources = BTreeSet::new();
-        for spec in ids.into_iter().filter_map(|id| self.resources.get(id)) {
-            found.push(Arc::new(Resource::Authentication(Arc::clone(spec))));
+        for spec in ids.iter().filter_map(|id| self.resources.get(*id)) {
+            found.push(Resource::Authentication(Arc::clone(spec)));
             for rule in &spec.rules {
                 if let KeySource::Fetched(source) = &rule.keys {
                     sources.insert(source);
@@ -234,8 +223,8 @@ impl<'a> Requests<'a> {
             }
         }
         let keys = sources.into_iter().filter_map(|source| self.jwks.get(source));
-        found.extend(keys.map(|jwks| Arc::new(Resource::Jwks(Arc::clone(jwks)))));
-        found.into_iter()
+        found.extend(keys.map(|jwks| Resource::Jwks(Arc::clone(jwks))));
+        found
     }
 
     /// For people: how many there are before a pod, or which one refuses everything.

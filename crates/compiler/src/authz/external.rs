@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::{AuthorizationPolicy, ExtAuthz, ExtensionKind, Problem, Severity};
+use api::{AuthorizationPolicy, ExtAuthz, ExtensionKind, MeshConfig, Problem, Severity};
 use policy::{Action, PolicySpec};
 use snapshot::{CheckBody, HeaderPattern, HttpCheck, Provider, ProviderKind, Resource, Service};
 
 use crate::report::{Report, code};
-use crate::view::{Of, View};
+use crate::view::Of;
 
 /// How long an authorizer may take, in milliseconds, where MeshConfig says nothing: secure (P59).
 const TIMEOUT_MS: u64 = 1_000;
@@ -29,8 +29,8 @@ const MAX_CHECK_BODY: u32 = 4 * 1024 * 1024;
 const FORBIDDEN: u16 = 403;
 
 /// The authorizers by name; where one cannot be asked, why.
-#[derive(Debug, Default)]
-pub(super) struct Providers {
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Providers {
     by_name: BTreeMap<String, Result<Arc<Resource>, String>>,
     /// What is not as written, by name.
     qualified: BTreeMap<String, Vec<String>>,
@@ -39,9 +39,10 @@ pub(super) struct Providers {
 }
 
 impl Providers {
-    pub(super) fn new(view: &View<'_>, services: &[Arc<Service>]) -> Self {
+    /// `services` are those that have one of [`Self::hosts`], at least.
+    pub(crate) fn new(config: Option<Of<'_, MeshConfig>>, secure: bool, services: &[Arc<Service>]) -> Self {
         let mut out = Self::default();
-        let Some(config) = view.mesh_config else {
+        let Some(config) = config else {
             return out;
         };
         for (at, written) in config.body.providers().into_iter().enumerate() {
@@ -53,26 +54,32 @@ impl Providers {
                     |fault| format!("`{}`: {}", fault.field, fault.why),
                 )),
                 Ok(ExtensionKind::Other(kind)) => Err(format!("`{kind}` is no external authorizer")),
-                Ok(ExtensionKind::ExtAuthz(written)) => out.resource(&name, &written, view, services),
+                Ok(ExtensionKind::ExtAuthz(written)) => out.resource(&name, &written, secure, services),
             };
             out.by_name.insert(name, resource.map(Arc::new));
         }
         out
     }
 
+    /// The hosts that providers of MeshConfig name.
+    pub(crate) fn hosts(config: Of<'_, MeshConfig>) -> Vec<String> {
+        let each = config.body.providers().into_iter();
+        each.filter_map(|written| match written.kind {
+            Ok(ExtensionKind::ExtAuthz(written)) => Some(written.service.1),
+            _ => None,
+        })
+        .collect()
+    }
+
     fn resource(
         &mut self,
         name: &str,
         written: &ExtAuthz,
-        view: &View<'_>,
+        secure: bool,
         services: &[Arc<Service>],
     ) -> Result<Resource, String> {
         let service = find(written, services)?;
-        let default = if view.secure() {
-            TIMEOUT_MS
-        } else {
-            ISTIO_TIMEOUT_MS
-        };
+        let default = if secure { TIMEOUT_MS } else { ISTIO_TIMEOUT_MS };
         let timeout_ms = written.timeout_ms.unwrap_or(default);
         let mut qualify = |why: String| self.qualified.entry(name.to_owned()).or_default().push(why);
         if timeout_ms > MAX_TIMEOUT_MS {

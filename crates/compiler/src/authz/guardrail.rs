@@ -122,6 +122,12 @@ impl<'a> Rail<'a> {
         self.deny.iter().chain(&self.ceiling)
     }
 
+    /// In words, a request that the policy grants and the ceiling does not.
+    pub(super) fn beyond(&self, spec: &Arc<PolicySpec>, context: &Context) -> Option<String> {
+        let request = beyond(spec, self.ceiling.as_ref()?, context)?;
+        Some(request.to_string())
+    }
+
     fn floor(&self) -> Option<MtlsMode> {
         if self.of.object.invalid.is_some() {
             return Some(MtlsMode::Strict);
@@ -135,17 +141,7 @@ impl<'a> Rail<'a> {
 }
 
 /// Tells a policy that grants more than a ceiling lets it, with a request that it loses.
-pub(crate) fn tell_clamped<T>(
-    of: &Of<'_, T>,
-    spec: &Arc<PolicySpec>,
-    rail: &Rail<'_>,
-    context: &Context,
-    report: &mut Report,
-) {
-    let Some(ceiling) = &rail.ceiling else { return };
-    let Some(request) = beyond(spec, ceiling, context) else {
-        return;
-    };
+pub(crate) fn tell_clamped<T>(of: &Of<'_, T>, request: &str, rail: &Rail<'_>, report: &mut Report) {
     let name = format!("{}/{}", rail.of.namespace(), rail.of.name());
     let why = format!("clamped by the ceiling of Guardrail `{name}`: for example {request} is refused");
     if !report.qualify(of.object, why) {

@@ -1,6 +1,7 @@
 //! How workloads read paths: the annotation `meshward.dev/path-dialect` (semantics 3.6 OURS, P6, P8, P10).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{Object, Problem, Severity};
 use policy::path::{DialectError, Dialects};
@@ -16,12 +17,7 @@ const ANNOTATION: &str = "meshward.dev/path-dialect";
 /// What the pod, its Services and its namespace say together: a port reads in every way that one of them names.
 ///
 /// What cannot be read is told, and the workload is judged by all dialects.
-pub(super) fn of(
-    view: &View<'_>,
-    pod: &PodFacts<'_>,
-    members: &[Member<'_>],
-    report: &mut Report,
-) -> Dialects {
+pub(super) fn of(view: &View<'_>, pod: &PodFacts, members: &[Member], report: &mut Report) -> Dialects {
     let mut said = Dialects::default();
     let mut add = |read: Option<Result<Dialects, DialectError>>, tell: &mut dyn FnMut(Problem)| match read {
         None => {}
@@ -38,13 +34,11 @@ pub(super) fn of(
         };
         report.tell_all(problem);
     });
-    let services = members.iter().map(|member| member.service.object);
-    let objects: Vec<&Object> = services
-        .chain(view.namespaces.get(pod.namespace()).copied())
-        .collect();
+    let services = members.iter().map(|member| &member.service);
+    let objects: Vec<&Arc<Object>> = services.chain(view.namespace).collect();
     for object in objects {
         add(read(&object.meta.annotations), &mut |problem| {
-            report.tell_once(object, &format!("metadata.annotations.{ANNOTATION}"), problem);
+            report.tell(object, &format!("metadata.annotations.{ANNOTATION}"), problem);
         });
     }
     if said.is_plain() {

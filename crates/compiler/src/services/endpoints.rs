@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::{Problem, Severity, TargetPort};
 use model::{WorkloadUid, canonical_ip};
 use snapshot::Endpoint;
 
-use super::{Ground, Member, Written, port_map, protocol};
-
+use super::{Found, Ground, Joins, Member, Written, port_map, protocol};
+use crate::authn::Effective;
 use crate::pods::PodFacts;
 use crate::report::{Report, code, nothing_selected};
 use crate::view::{Backing, covers};
@@ -23,55 +24,41 @@ struct Listed<'a> {
     ports: &'a BTreeMap<&'a str, u16>,
 }
 
-impl<'a> Ground<'_, 'a> {
+impl Ground<'_, '_> {
     /// The endpoints, ordered by uid; tells each pod among them that the Service ends there.
-    pub(super) fn endpoints(
-        &self,
-        of: Written<'a>,
-        members: &mut [Vec<Member<'a>>],
-        report: &mut Report,
-    ) -> Vec<Endpoint> {
+    pub(super) fn endpoints(&self, of: Written<'_>, joins: &mut Joins, report: &mut Report) -> Vec<Endpoint> {
         let mut found = BTreeMap::new();
         if of.body.selector.is_empty() {
-            self.listed(of, members, &mut found, report);
+            self.listed(of, joins, &mut found, report);
         } else {
-            self.selected(of, members, &mut found, report);
+            self.selected(of, joins, &mut found, report);
         }
         found.into_values().collect()
     }
 
     fn selected(
         &self,
-        of: Written<'a>,
-        members: &mut [Vec<Member<'a>>],
+        of: Written<'_>,
+        joins: &mut Joins,
         found: &mut BTreeMap<WorkloadUid, Endpoint>,
         report: &mut Report,
     ) {
-        let here = self
-            .by_namespace
-            .get(of.namespace())
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        for index in here {
-            let Some(pod) = self
-                .pods
-                .get(*index)
-                .filter(|pod| covers(&of.body.selector, pod.labels()))
-            else {
+        for (index, pod) in self.own.pods.iter().enumerate() {
+            if !pod.live || !covers(&of.body.selector, pod.labels()) {
                 continue;
-            };
+            }
             let ports = port_map(&of.body.ports, |port| target_port(port, pod));
-            join(members, *index, of, |port| target_port(port, pod));
+            if let Some(members) = joins.own.get_mut(index) {
+                members.extend(join(of, |port| target_port(port, pod)));
+            }
             if !pod.addresses.is_empty() {
                 let ready = pod.ready || of.body.publish_not_ready_addresses;
                 let hostname = pod.hostname(of.name()).filter(|_| of.body.is_headless());
-                found.insert(pod.uid.clone(), self.of_pod(*index, pod, ports, ready, hostname));
+                let modes = self.own.modes.get(index);
+                found.insert(pod.uid.clone(), of_pod(modes, pod, ports, ready, hostname));
             }
         }
-        if !self
-            .view
-            .selects_something(Some(of.namespace()), &of.body.selector)
-        {
+        if !self.view.selects_something(false, &of.body.selector) {
             report.tell(of.object, "spec.selector", nothing_selected(&of.body.selector));
         }
         self.check_names(of, found, report);
@@ -98,12 +85,12 @@ impl<'a> Ground<'_, 'a> {
 
     fn listed(
         &self,
-        of: Written<'a>,
-        members: &mut [Vec<Member<'a>>],
+        of: Written<'_>,
+        joins: &mut Joins,
         found: &mut BTreeMap<WorkloadUid, Endpoint>,
         report: &mut Report,
     ) {
-        let backing = self.view.backing.get(&(of.namespace(), of.name()));
+        let backing = self.view.backing.get(of.name());
         for backing in backing.into_iter().flatten() {
             let mut add = |listed: Listed<'_>| {
                 if is_local(listed.address) {
@@ -112,13 +99,13 @@ impl<'a> Ground<'_, 'a> {
                         listed.address
                     );
                     let problem = Problem::new(Severity::Error, code::LOCAL_ADDRESS, message);
-                    report.tell_once(
+                    report.tell(
                         of.object,
                         "metadata.name",
                         problem.remedy("list an address of the network"),
                     );
                 } else {
-                    self.add(of, &listed, members, found);
+                    self.add(of, &listed, joins, found);
                 }
             };
             match backing {
@@ -165,28 +152,32 @@ impl<'a> Ground<'_, 'a> {
     /// An address of a pod is that pod, with its identity; any other is a plain endpoint.
     fn add(
         &self,
-        of: Written<'a>,
+        of: Written<'_>,
         listed: &Listed<'_>,
-        members: &mut [Vec<Member<'a>>],
+        joins: &mut Joins,
         found: &mut BTreeMap<WorkloadUid, Endpoint>,
     ) {
         let address = canonical_ip(listed.address);
         let target = |port: &api::ServicePort| listed.ports.get(port.name.as_str()).copied();
         let ports = port_map(&of.body.ports, target);
-        let pod = self
-            .by_address
-            .get(&address)
-            .and_then(|index| Some((*index, self.pods.get(*index)?)));
+        joins.listed.insert(address);
+        let pod = (self.at)(address).and_then(|there| Some((there, there.pod()?)));
         let ready = listed.ready || of.body.publish_not_ready_addresses;
         let endpoint = match pod {
-            Some((index, pod)) => {
+            Some((there, pod)) => {
                 if !found.contains_key(&pod.uid) {
-                    join(members, index, of, target);
+                    self.join_listed(of, there, pod, target, joins);
                 }
                 // Only what was listed is an address of this Service.
                 Endpoint {
                     addresses: vec![address],
-                    ..self.of_pod(index, pod, ports, ready, listed.hostname)
+                    ..of_pod(
+                        there.population.modes.get(there.index),
+                        pod,
+                        ports,
+                        ready,
+                        listed.hostname,
+                    )
                 }
             }
             None => Endpoint {
@@ -214,62 +205,73 @@ impl<'a> Ground<'_, 'a> {
         }
     }
 
-    pub(super) fn of_pod(
+    /// Tells a listed pod which ports of the Service end at it, wherever it is.
+    fn join_listed(
         &self,
-        index: usize,
-        pod: &PodFacts<'_>,
-        ports: BTreeMap<u16, u16>,
-        ready: bool,
-        hostname: Option<&str>,
-    ) -> Endpoint {
-        let (plaintext_ports, mtls_ports) = match self.modes.get(index) {
-            Some(modes) if pod.identity.is_some() => modes.for_clients(),
-            _ => (Vec::new(), Vec::new()),
-        };
-        Endpoint {
-            uid: pod.uid.clone(),
-            workload: Some(pod.owner.clone()),
-            addresses: pod.addresses.clone(),
-            ports,
-            ready,
-            node: filled(pod.node()).map(str::to_owned),
-            identity: pod.identity.clone(),
-            plaintext_ports,
-            mtls_ports,
-            hbone: pod.is_hbone(),
-            hostname: hostname.map(str::to_owned),
+        of: Written<'_>,
+        there: Found<'_>,
+        pod: &PodFacts,
+        target: impl Fn(&api::ServicePort) -> Option<u16>,
+        joins: &mut Joins,
+    ) {
+        if std::ptr::eq(there.population, self.own) {
+            if let Some(members) = joins.own.get_mut(there.index) {
+                members.extend(join(of, target));
+            }
+            return;
         }
+        let of_namespace = joins.foreign.entry(Arc::from(pod.namespace())).or_default();
+        let members = of_namespace.entry(pod.uid.clone()).or_default();
+        members.extend(join(of, target));
     }
 }
 
-/// Tells a pod which ports of the Service end at it; UDP is not carried.
-fn join<'a>(
-    members: &mut [Vec<Member<'a>>],
-    pod: usize,
-    service: Written<'a>,
-    target: impl Fn(&api::ServicePort) -> Option<u16>,
-) {
-    let Some(members) = members.get_mut(pod) else {
-        return;
+pub(super) fn of_pod(
+    modes: Option<&Effective>,
+    pod: &PodFacts,
+    ports: BTreeMap<u16, u16>,
+    ready: bool,
+    hostname: Option<&str>,
+) -> Endpoint {
+    let (plaintext_ports, mtls_ports) = match modes {
+        Some(modes) if pod.identity.is_some() => modes.for_clients(),
+        _ => (Vec::new(), Vec::new()),
     };
-    let tcp = service
+    Endpoint {
+        uid: pod.uid.clone(),
+        workload: Some(pod.owner.clone()),
+        addresses: pod.addresses.clone(),
+        ports,
+        ready,
+        node: filled(pod.node()).map(str::to_owned),
+        identity: pod.identity.clone(),
+        plaintext_ports,
+        mtls_ports,
+        hbone: pod.is_hbone(),
+        hostname: hostname.map(str::to_owned),
+    }
+}
+
+/// Which ports of the Service end at a pod; UDP is not carried.
+fn join(of: Written<'_>, target: impl Fn(&api::ServicePort) -> Option<u16>) -> impl Iterator<Item = Member> {
+    let tcp = of
         .body
         .ports
         .iter()
         .enumerate()
         .filter(|(_, port)| !port.is_udp());
-    members.extend(tcp.filter_map(|(index, port)| {
+    tcp.filter_map(move |(index, port)| {
         Some(Member {
-            service,
+            service: Arc::clone(of.object),
             index,
             target: target(port)?,
             protocol: protocol(port),
         })
-    }));
+    })
 }
 
 /// Where a Service port ends on a pod: the number, or the pod's own port of that name.
-fn target_port(port: &api::ServicePort, pod: &PodFacts<'_>) -> Option<u16> {
+fn target_port(port: &api::ServicePort, pod: &PodFacts) -> Option<u16> {
     match port.target() {
         TargetPort::Number(number) => Some(number),
         TargetPort::Name(name) => {

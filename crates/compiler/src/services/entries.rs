@@ -1,6 +1,6 @@
 //! ServiceEntry: what lies outside the cluster and is registered all the same (semantics 7.4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::{EntryPort, Resolution, ServiceEntry};
@@ -8,10 +8,9 @@ use model::{Cidr, Host, Protocol, ServiceName, WorkloadUid, canonical_ip};
 use snapshot::{Endpoint, External, NamedEndpoint, Service, ServicePort};
 
 use super::Ground;
-use super::endpoints::is_local;
-use crate::addresses::Addresses;
-use crate::report::{Report, nothing_selected};
-use crate::view::{Of, View, covers};
+use super::endpoints::{is_local, of_pod};
+use crate::report::{Report, tell_nothing_selected_of};
+use crate::view::{Of, covers};
 
 type Written<'a> = Of<'a, ServiceEntry>;
 
@@ -32,19 +31,14 @@ pub(super) fn hosts(of: Written<'_>) -> Vec<Host> {
         .collect()
 }
 
-/// Entries for which addresses are chosen: those that lead to endpoints and are given none.
-pub(super) fn to_allocate<'x>(view: &'x View<'_>) -> impl Iterator<Item = ServiceName> + use<'x> {
-    let allocated = view
-        .service_entries
-        .iter()
-        .filter(|of| leads_to_endpoints(of.body.resolution) && of.body.addresses.is_empty());
-    allocated.flat_map(|of| {
-        let hosts = hosts(*of);
-        hosts
-            .into_iter()
-            .filter(|host| !host.as_str().starts_with('*'))
-            .map(|host| name_of(*of, &host))
-    })
+/// What of an entry addresses are chosen for: where it leads to endpoints and is given none.
+pub(super) fn to_allocate(of: Written<'_>) -> impl Iterator<Item = ServiceName> {
+    let allocated = leads_to_endpoints(of.body.resolution) && of.body.addresses.is_empty();
+    let hosts = if allocated { hosts(of) } else { Vec::new() };
+    hosts
+        .into_iter()
+        .filter(|host| !host.as_str().starts_with('*'))
+        .map(move |host| name_of(of, &host))
 }
 
 /// Whether traffic goes to endpoints, and not on to where the client says.
@@ -76,20 +70,20 @@ fn why_not(entry: &ServiceEntry) -> Option<(&'static str, &'static str, &'static
     }
 }
 
-impl<'a> Ground<'_, 'a> {
+impl Ground<'_, '_> {
     /// The entries in force, a Service a host.
-    pub(super) fn entries(&self, vips: &Addresses, report: &mut Report) -> Vec<Service> {
+    pub(super) fn entries(&self, listed: &mut BTreeSet<IpAddr>, report: &mut Report) -> Vec<Service> {
         let mut out: BTreeMap<ServiceName, Service> = BTreeMap::new();
         for of in &self.view.service_entries {
             if let Some((path, why, remedy)) = why_not(of.body) {
                 report.unheeded(of.object, path, why, remedy);
                 continue;
             }
-            let Some((endpoints, names)) = self.entry_endpoints(*of, report) else {
+            let Some((endpoints, names)) = self.entry_endpoints(*of, listed, report) else {
                 continue;
             };
             for host in hosts(*of) {
-                let service = self.entry(*of, host, vips, (&endpoints, &names), report);
+                let service = self.entry(*of, host, (&endpoints, &names), report);
                 // Oldest first: the older of two that declare one host in a namespace stays.
                 out.entry(service.name.clone()).or_insert(service);
             }
@@ -99,14 +93,13 @@ impl<'a> Ground<'_, 'a> {
 
     fn entry(
         &self,
-        of: Written<'a>,
+        of: Written<'_>,
         host: Host,
-        vips: &Addresses,
         (endpoints, names): (&[Endpoint], &[NamedEndpoint]),
         report: &mut Report,
     ) -> Service {
         let name = name_of(of, &host);
-        self.rules.applies(&name, &host, report);
+        self.ruling.applies(&name, &host, report);
         let addresses: Vec<Cidr> = of
             .body
             .addresses
@@ -120,7 +113,7 @@ impl<'a> Ground<'_, 'a> {
             .filter_map(|text| text.parse::<IpAddr>().ok());
         let mut own: Vec<IpAddr> = single.map(canonical_ip).collect();
         if own.is_empty() {
-            own = vips.get(&name).cloned().unwrap_or_default();
+            own = self.vips(&name);
         }
         let mut identities: Vec<_> = endpoints.iter().filter_map(|e| e.identity.clone()).collect();
         identities.sort();
@@ -169,7 +162,7 @@ impl<'a> Ground<'_, 'a> {
 
     fn entry_ports(&self, entry: &ServiceEntry, name: &ServiceName, host: &Host) -> Vec<ServicePort> {
         let ports = entry.ports.iter().map(|port| {
-            let tls = self.rules.for_port(name, host, port.number);
+            let tls = self.ruling.for_port(name, host, port.number);
             ServicePort {
                 name: port.name.clone(),
                 port: port.number,
@@ -185,7 +178,8 @@ impl<'a> Ground<'_, 'a> {
     /// endpoint. `None` closes it: something that is written is no endpoint.
     fn entry_endpoints(
         &self,
-        of: Written<'a>,
+        of: Written<'_>,
+        listed: &mut BTreeSet<IpAddr>,
         report: &mut Report,
     ) -> Option<(Vec<Endpoint>, Vec<NamedEndpoint>)> {
         let (mut out, mut names) = (Vec::new(), Vec::new());
@@ -195,6 +189,7 @@ impl<'a> Ground<'_, 'a> {
         for (index, endpoint) in of.body.endpoints.iter().enumerate() {
             match endpoint.address.parse::<IpAddr>().map(canonical_ip) {
                 Ok(address) if !is_local(address) => {
+                    listed.insert(address);
                     out.push(self.entry_endpoint(of, address, &endpoint.ports));
                 }
                 Err(_) if of.body.resolution != Resolution::Static && is_name(&endpoint.address) => {
@@ -218,34 +213,39 @@ impl<'a> Ground<'_, 'a> {
     /// Pods of the entry's namespace that it selects.
     fn entry_selected(
         &self,
-        of: Written<'a>,
+        of: Written<'_>,
         labels: &BTreeMap<String, String>,
         report: &mut Report,
     ) -> Vec<Endpoint> {
-        let here = self.by_namespace.get(of.namespace()).into_iter().flatten();
-        let pods = here.filter_map(|index| Some((*index, self.pods.get(*index)?)));
-        let selected = pods.filter(|(_, pod)| covers(labels, pod.labels()) && !pod.addresses.is_empty());
+        let here = self
+            .own
+            .pods
+            .iter()
+            .zip(&self.own.modes)
+            .filter(|(pod, _)| pod.live);
+        let selected = here.filter(|(pod, _)| covers(labels, pod.labels()) && !pod.addresses.is_empty());
         let ports = port_numbers(of.body, &BTreeMap::new());
         let mut out: Vec<_> = selected
-            .map(|(index, pod)| self.of_pod(index, pod, ports.clone(), pod.ready, None))
+            .map(|(pod, modes)| of_pod(Some(modes), pod, ports.clone(), pod.ready, None))
             .collect();
-        if !self.view.selects_something(Some(of.namespace()), labels) {
-            report.tell(of.object, "spec.workloadSelector", nothing_selected(labels));
-        }
+        tell_nothing_selected_of(self.view, of.object, "spec.workloadSelector", labels, report);
         out.sort_by(|a, b| a.uid.cmp(&b.uid));
         out
     }
 
-    fn entry_endpoint(&self, of: Written<'a>, address: IpAddr, own: &BTreeMap<String, u16>) -> Endpoint {
+    fn entry_endpoint(&self, of: Written<'_>, address: IpAddr, own: &BTreeMap<String, u16>) -> Endpoint {
         let ports = port_numbers(of.body, own);
-        let pod = self
-            .by_address
-            .get(&address)
-            .and_then(|index| Some((*index, self.pods.get(*index)?)));
+        let pod = (self.at)(address).and_then(|there| Some((there, there.pod()?)));
         match pod {
-            Some((index, pod)) => Endpoint {
+            Some((there, pod)) => Endpoint {
                 addresses: vec![address],
-                ..self.of_pod(index, pod, ports, pod.ready, None)
+                ..of_pod(
+                    there.population.modes.get(there.index),
+                    pod,
+                    ports,
+                    pod.ready,
+                    None,
+                )
             },
             None => Endpoint {
                 uid: WorkloadUid::new(&format!("{}.{}/{address}", of.namespace(), of.name())),

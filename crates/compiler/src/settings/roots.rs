@@ -9,7 +9,6 @@ use model::TrustDomain;
 use snapshot::Bundle;
 
 use super::Reader;
-use crate::view::View;
 
 /// What a source begins with at which a SPIFFE bundle is published, by https; what comes of it are roots in PEM, none where
 /// it holds none.
@@ -19,12 +18,11 @@ pub(crate) const SOURCE: &str = "bundle:";
 const TIMEOUT_MS: u64 = 5_000;
 
 /// Where bundles have to be fetched from, and how long that may take, in milliseconds.
-pub(crate) fn wanted<'v>(view: &View<'v>) -> impl Iterator<Item = (String, u64)> + use<'v> {
-    let config = view.mesh_config.map(|of| of.body);
-    let entries = config
-        .map(|config| config.ca_certificates.as_slice())
-        .unwrap_or_default();
-    let urls = entries.iter().map(|entry| entry.spiffe_bundle_url.as_str());
+pub(crate) fn wanted(config: &MeshConfig) -> impl Iterator<Item = (String, u64)> {
+    let urls = config
+        .ca_certificates
+        .iter()
+        .map(|entry| entry.spiffe_bundle_url.as_str());
     urls.filter(|url| !url.is_empty())
         .map(|url| (format!("{SOURCE}{url}"), TIMEOUT_MS))
 }

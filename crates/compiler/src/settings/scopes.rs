@@ -6,7 +6,7 @@ use api::{OutboundMode, Problem, Severity, Sidecar};
 use snapshot::{Egress, Import, Scope};
 
 use crate::pods::PodFacts;
-use crate::report::{Report, code, nothing_selected};
+use crate::report::{Report, code, tell_nothing_selected_of};
 use crate::view::{Of, View, covers};
 
 /// What Sidecars say.
@@ -27,9 +27,7 @@ pub(crate) fn scopes<'a>(view: &View<'a>, report: &mut Report) -> Scopes<'a> {
             imports: imports(*of, report),
         };
         if let Some(labels) = labels(*of) {
-            if !view.selects_something(Some(of.namespace()), labels) {
-                report.tell(of.object, "spec.workloadSelector", nothing_selected(labels));
-            }
+            tell_nothing_selected_of(view, of.object, "spec.workloadSelector", labels, report);
             scopes.selective.push((*of, scope));
             continue;
         }
@@ -58,7 +56,7 @@ fn labels<'a>(of: Of<'a, Sidecar>) -> Option<&'a BTreeMap<String, String>> {
 
 impl Scopes<'_> {
     /// What a pod knows, where a Sidecar is for it and not for its whole namespace: the oldest that is.
-    pub(crate) fn of(&self, pod: &PodFacts<'_>, report: &mut Report) -> Option<Scope> {
+    pub(crate) fn of(&self, pod: &PodFacts, report: &mut Report) -> Option<Scope> {
         let mut found: Option<&(Of<'_, Sidecar>, Scope)> = None;
         for each in &self.selective {
             let of = each.0;
@@ -76,7 +74,7 @@ impl Scopes<'_> {
                     );
                 }
                 None => {
-                    report.applies(&of, pod.id.to_string(), pod.node());
+                    report.applies(of.object, pod.place());
                     found = Some(each);
                 }
             }

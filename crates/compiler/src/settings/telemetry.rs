@@ -12,7 +12,7 @@ use serde_json::Value;
 use snapshot::{Service, Tag, Telemetry, TraceProvider, Tracing, WHOLE};
 
 use crate::pods::PodFacts;
-use crate::report::{Report, code, nothing_selected};
+use crate::report::{Report, code, tell_nothing_selected};
 use crate::view::{Of, View, covers};
 
 /// Percent of requests that begin a trace where nobody says how many (Istio's `PILOT_TRACE_SAMPLING`).
@@ -27,12 +27,15 @@ const MAX_TAG_LENGTH: u32 = 256;
 /// Attributes that one workload's spans may have besides their own.
 const MAX_TAGS: usize = 32;
 
+/// Collectors by name; where one cannot be used, why.
+pub(crate) type Tracers = BTreeMap<String, Result<TraceProvider, String>>;
+
 /// All Telemetry objects, by namespace, oldest first.
 #[derive(Debug)]
 pub(crate) struct Telemetries<'a> {
     root_namespace: &'a str,
     all: Vec<Of<'a, api::Telemetry>>,
-    providers: BTreeMap<String, Result<TraceProvider, String>>,
+    providers: &'a Tracers,
     config: Option<&'a MeshConfig>,
     /// Whether metrics are to say what Istio's sidecars say, and no more.
     like_sidecar: bool,
@@ -44,14 +47,12 @@ fn expression(logging: &api::TelemetryLogging) -> Option<&str> {
 }
 
 impl<'a> Telemetries<'a> {
-    pub(crate) fn new(view: &View<'a>, services: &[Arc<Service>], report: &mut Report) -> Self {
+    pub(crate) fn new(view: &View<'a>, providers: &'a Tracers, report: &mut Report) -> Self {
         let config = view.mesh_config.map(|of| of.body);
         let telemetries = Self {
             root_namespace: view.root_namespace(),
             all: view.telemetries.clone(),
-            providers: config
-                .map(|config| providers(config, services))
-                .unwrap_or_default(),
+            providers,
             config,
             like_sidecar: !view.secure(),
         };
@@ -68,11 +69,8 @@ impl<'a> Telemetries<'a> {
             report.not_in_force(of.object, why);
             return;
         }
-        let labels = of.body.labels();
-        let scope = (of.namespace() != self.root_namespace).then(|| of.namespace());
-        if !labels.is_empty() && !view.selects_something(scope, &labels) {
-            report.tell(of.object, "spec.selector", nothing_selected(&labels));
-        }
+        let is_root = of.namespace() == self.root_namespace;
+        tell_nothing_selected(view, of.object, is_root, &of.body.labels(), report);
         for why in changes::unheeded(&of.body.metrics) {
             report.qualify(of.object, why);
         }
@@ -123,13 +121,12 @@ impl<'a> Telemetries<'a> {
     }
 
     /// What is told of a workload's traffic.
-    pub(crate) fn of(&self, pod: &PodFacts<'_>, report: &mut Report) -> Telemetry {
+    pub(crate) fn of(&self, pod: &PodFacts, report: &mut Report) -> Telemetry {
         let mut telemetry = Telemetry::default();
         let mut draft = Draft::new(self.config);
         let mut metrics = changes::Sides::new(self.like_sidecar);
         for of in self.applicable(pod, report) {
-            let target = pod.id.to_string();
-            report.applies(&of, target, pod.node());
+            report.applies(of.object, pod.place());
             if let Some(tracing) = of.body.tracing.first() {
                 draft.add(tracing);
             }
@@ -159,7 +156,7 @@ impl<'a> Telemetries<'a> {
     }
 
     /// Of the mesh, of the namespace, of the workload: the oldest of each.
-    fn applicable(&self, pod: &PodFacts<'_>, report: &mut Report) -> Vec<Of<'a, api::Telemetry>> {
+    fn applicable(&self, pod: &PodFacts, report: &mut Report) -> Vec<Of<'a, api::Telemetry>> {
         let mut found: [Option<Of<'a, api::Telemetry>>; 3] = [None; 3];
         for of in self.all.iter().filter(|of| !of.body.has_targets()) {
             let (root, own) = (
@@ -278,15 +275,28 @@ fn read_tag(tag: &CustomTag) -> Option<Tag> {
     }
 }
 
-/// Collectors by name; where one cannot be used, why.
-fn providers(
-    config: &MeshConfig,
-    services: &[Arc<Service>],
-) -> BTreeMap<String, Result<TraceProvider, String>> {
-    let text = |value: &Value, field: &str| {
-        let text = value.get(field).and_then(Value::as_str);
-        text.unwrap_or_default().to_owned()
-    };
+/// The hosts that collectors of MeshConfig are at.
+pub(crate) fn hosts(config: &MeshConfig) -> Vec<String> {
+    let each = config.extension_providers.iter();
+    each.filter_map(|written| {
+        let service = text(written.get("opentelemetry")?, "service");
+        Some(
+            service
+                .split_once('/')
+                .map_or(service.as_str(), |(_, host)| host)
+                .to_owned(),
+        )
+    })
+    .collect()
+}
+
+fn text(value: &Value, field: &str) -> String {
+    let text = value.get(field).and_then(Value::as_str);
+    text.unwrap_or_default().to_owned()
+}
+
+/// The collectors of MeshConfig. `services` are those that have one of [`hosts`], at least.
+pub(crate) fn tracers(config: &MeshConfig, services: &[std::sync::Arc<Service>]) -> Tracers {
     let mut out = BTreeMap::new();
     for written in &config.extension_providers {
         let name = text(written, "name");

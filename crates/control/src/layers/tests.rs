@@ -98,31 +98,26 @@ fn the_newest_change_wins() {
             over,
             object: above.map(|text| held("a", text, 2)),
         };
-        let hidden = BTreeSet::from_iter(hidden.then(|| key("a")));
         let files: Vec<_> = file
             .map(|text| ("a", text))
             .into_iter()
             .chain([("b", "x")])
             .collect();
-        let merged = merge(&below(&files), &BTreeMap::from([(key("a"), entry)]), &hidden);
-        let texts: Vec<_> = merged
+        let laid = lay(&key("a"), &below(&files), Some(&entry), hidden);
+        let texts: Vec<_> = laid
             .in_force
             .iter()
             .map(|h| h.object.json["data"]["text"].as_str().unwrap())
             .collect();
-        let wanted: Vec<_> = in_force.into_iter().chain(["x"]).collect();
-        assert_eq!(texts, wanted, "{name}");
-        assert_eq!(merged.ended, Vec::from_iter(ended.then(|| key("a"))), "{name}");
+        assert_eq!(texts, Vec::from_iter(in_force), "{name}");
+        assert_eq!(laid.ended, ended, "{name}");
     }
 }
 
 #[test]
 fn two_files_with_one_name_both_reach_the_compiler() {
     let files = below(&[("a", "one"), ("a", "two")]);
-    assert_eq!(
-        merge(&files, &BTreeMap::new(), &BTreeSet::new()).in_force.len(),
-        2
-    );
+    assert_eq!(lay(&key("a"), &files, None, false).in_force.len(), 2);
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use admin::Failure;
 
-use super::{Done, Given, Plane, now};
-use crate::layers::{Above, Held, Key, below_digest, merge};
+use super::{Done, Given, Plane, now, put_space};
+use crate::layers::{Above, Below, Held, Key, below_digest, lay};
 use crate::state::{Applied, MAX_ABOVE};
 use crate::view::View;
+use crate::world::Frozen;
 
 /// What is to be written of each object: the digest of what it lies over, and the object where it is not deleted.
 type Entries = BTreeMap<Key, (Option<String>, Option<Applied>)>;
@@ -25,15 +26,17 @@ impl Plane {
                 "nothing was applied: at most {MAX_ABOVE} objects may be applied; put them into files of the source"
             )));
         }
-        self.directory.write(&entries).map_err(|error| {
+        let begun = self.directory.begin(&entries).map_err(|error| {
             self.forget_unknown(entries.keys());
             unwritten("applied", &error)
         })?;
+        self.begun.add(begun);
+        let keys = entries.keys().cloned().collect();
         for (key, (over, applied)) in entries {
             let object = applied.map(|applied| applied.held);
             self.above.insert(key, Above { over, object });
         }
-        self.lay();
+        self.lay(keys, &Below::new());
         Ok(changes)
     }
 
@@ -50,15 +53,39 @@ impl Plane {
     pub(super) fn rehearse(&mut self, given: Vec<Given>) -> Done {
         let (changes, entries) = self.plan(given);
         self.forget_unknown(entries.keys());
-        let mut above = self.above.clone();
+        let (mut spaces, mut in_force) = (self.spaces.clone(), Arc::clone(&self.in_force));
+        let others = self
+            .troubled
+            .iter()
+            .filter(|(key, _)| !entries.contains_key(*key));
+        let others = others.flat_map(|(_, held)| &held.problems);
+        let mut problems: Vec<_> = self.file_problems.iter().chain(others).cloned().collect();
+        let mut touched = self.touched.clone();
         for (key, (over, applied)) in entries {
             let object = applied.map(|applied| applied.held);
-            above.insert(key, Above { over, object });
+            problems.extend(object.iter().flat_map(|held| held.problems.iter().cloned()));
+            let hidden = self.below.contains_key(&key);
+            let laid = lay(&key, &self.below, Some(&Above { over, object }), hidden);
+            let space: Arc<str> = Arc::from(key.space());
+            let of_space = Arc::make_mut(&mut in_force)
+                .entry(Arc::clone(&space))
+                .or_default();
+            Arc::make_mut(of_space).insert(key, laid.in_force);
+            touched.insert(space);
         }
-        let merged = merge(&self.below, &above, &self.hidden);
-        let frozen = self.freeze(merged.in_force, &above);
+        for name in &touched {
+            put_space(&mut spaces, name, &in_force, &self.pods);
+        }
+        let mut whole = self.whole.clone();
+        whole.update(spaces);
+        let mut frozen = Frozen {
+            in_force,
+            problems: Arc::new(problems),
+            ..self.freeze()
+        };
+        frozen.of_configuration = Arc::new(frozen.configuration_problems());
         let before = Arc::clone(&self.view.borrow());
-        let after = Arc::new(View::compile(Arc::new(frozen), None));
+        let after = Arc::new(View::new(frozen, whole));
         Done {
             changes,
             before,
@@ -123,15 +150,17 @@ impl Plane {
                 "nothing was deleted: at most {MAX_ABOVE} objects of files may be deleted; take them out of their files"
             )));
         }
-        self.directory
-            .write(&tombstones)
+        // What was applied before has its place before it is taken away.
+        self.finish()
+            .and_then(|()| self.directory.finish(self.directory.begin(&tombstones)?))
             .and_then(|()| self.directory.remove(removed.iter()))
             .map_err(|error| unwritten("deleted", &error))?;
         removed.iter().for_each(|key| drop(self.above.remove(key)));
+        let keys = removed.iter().chain(tombstones.keys()).cloned().collect();
         for (key, (over, _)) in tombstones {
             self.above.insert(key, Above { over, object: None });
         }
-        self.lay();
+        self.lay(keys, &Below::new());
         Ok(changes)
     }
 }

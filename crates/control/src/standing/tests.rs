@@ -110,7 +110,7 @@ fn r38_every_object_gets_its_word_and_its_why() {
     };
     let mut finding = Problem::new(Severity::Error, "MW0501", "it leads nowhere");
     (finding.file, finding.line, finding.column) = ("f.yaml".to_owned(), 4, 1);
-    let check = |held: &Held, effect: Option<&Effect>, found: &[&Problem], standing, word, says: &[&str]| {
+    let check = |held: &Held, effect: Option<&Effect>, found: &[Problem], standing, word, says: &[&str]| {
         let (result, why) = verdict(held, Profile::Secure, effect, found, standing);
         assert_eq!(result, word, "{why:?}");
         assert_eq!(why.len(), says.len(), "{why:?}");
@@ -156,7 +156,7 @@ fn r38_every_object_gets_its_word_and_its_why() {
     check(
         &policy,
         None,
-        &[&finding],
+        std::slice::from_ref(&finding),
         &all,
         NotInForce,
         &["f.yaml:4:1: it leads nowhere"],

@@ -11,6 +11,36 @@ fn applied(yaml: &str, ages: &mut Ages) -> Applied {
 
 const POLICY: &str = "# why\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: demo}\nspec: {}\n";
 
+fn write(state: &Directory, changes: &BTreeMap<Key, (Option<String>, Option<Applied>)>) -> io::Result<()> {
+    state.finish(state.begin(changes)?)
+}
+
+fn write_ages(state: &Directory, ages: &mut Ages) {
+    let mut journal = Journal::new(&state.root, AGES);
+    journal.add(&ages.news()).unwrap();
+}
+
+#[test]
+fn pods_are_read_as_they_were_ever_written() {
+    let pod = |name: &str| format!("{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"n\"}}}}");
+    let (a, b) = (pod("a"), pod("b"));
+    let expect: BTreeMap<_, _> = [("n/a".to_owned(), a.clone()), ("n/b".to_owned(), b.clone())].into();
+    let whole = whole_pods([a.as_str(), b.as_str()].into_iter()).unwrap();
+    assert_eq!(read_pods(&whole, &[]).unwrap(), expect);
+    // All on one line, and with spaces.
+    for before in [format!("[{a},{b}]"), format!("[ {a} , {b} ]")] {
+        assert_eq!(read_pods(before.as_bytes(), &[]).unwrap(), expect, "{before}");
+    }
+    assert_eq!(read_pods(b"", std::slice::from_ref(&a)).unwrap().len(), 1);
+    assert_eq!(
+        read_pods(&whole, &["\"n/a\"".to_owned(), "\"n/b\"".to_owned()])
+            .unwrap()
+            .len(),
+        0
+    );
+    assert!(read_pods(b"[{", &[]).is_err());
+}
+
 #[test]
 fn what_was_applied_and_deleted_outlives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
@@ -28,9 +58,13 @@ fn what_was_applied_and_deleted_outlives_a_restart() {
         ),
         (gone.clone(), (Some("e".to_owned()), None)),
     ]);
-    state.write(&changes).unwrap();
-    state.write_ages(&mut ages).unwrap();
-    state.write_pods(&[r#"{"metadata": {"name": "x"}}"#]).unwrap();
+    write(&state, &changes).unwrap();
+    write_ages(&state, &mut ages);
+    let mut pods = Journal::new(&state.root, PODS);
+    pods.add("{\"metadata\": {\"name\": \"x\", \"namespace\": \"n\"}}\n")
+        .unwrap();
+    pods.add("{\"metadata\": {\"name\": \"y\", \"namespace\": \"n\"}}\n\"n/x\"\n")
+        .unwrap();
 
     let restored = Directory::open(&dir.path().join("state")).unwrap().restore(1);
     assert_eq!(restored.problems, vec![]);
@@ -70,7 +104,7 @@ fn nothing_is_written_where_one_file_cannot_be() {
     fs::create_dir(dir.path().join(record_name(&other)).with_extension("new")).unwrap();
     let change = (None, Some(policy.clone()));
     let changes = BTreeMap::from([(policy.held.key.clone(), change.clone()), (other, change)]);
-    assert!(state.write(&changes).is_err());
+    assert!(write(&state, &changes).is_err());
     assert!(state.restore(1).above.is_empty());
 }
 
@@ -79,14 +113,10 @@ fn a_record_that_is_broken_is_told_and_the_others_are_used() {
     let dir = tempfile::tempdir().unwrap();
     let state = Directory::open(dir.path()).unwrap();
     let policy = applied(POLICY, &mut Ages::default());
-    state
-        .write(&BTreeMap::from([(
-            policy.held.key.clone(),
-            (None, Some(policy.clone())),
-        )]))
-        .unwrap();
+    let changes = BTreeMap::from([(policy.held.key.clone(), (None, Some(policy.clone())))]);
+    write(&state, &changes).unwrap();
     fs::write(dir.path().join(RECORDS).join("0.json"), "{").unwrap();
-    fs::write(dir.path().join(AGES), "[").unwrap();
+    fs::write(dir.path().join("ages.json"), "[").unwrap();
     let restored = state.restore(1);
     assert_eq!(restored.above.len(), 1);
     assert_eq!(restored.problems.len(), 2);
@@ -142,8 +172,8 @@ fn a_document_is_cut_out_of_its_file_and_keeps_its_places() {
             };
             changes.insert(held.key.clone(), (None, Some(applied)));
         }
-        state.write(&changes).unwrap();
-        state.write_ages(&mut ages).unwrap();
+        write(&state, &changes).unwrap();
+        write_ages(&state, &mut ages);
         let restored = state.restore(1);
         assert_eq!(restored.problems, vec![]);
         for (key, (_, applied)) in changes {
@@ -170,7 +200,7 @@ fn what_is_broken_is_broken_after_a_restart_however_long_it_is() {
         let broken = applied(&text, &mut Ages::default());
         assert!(broken.held.object.invalid.is_some());
         let changes = BTreeMap::from([(broken.held.key.clone(), (None, Some(broken.clone())))]);
-        state.write(&changes).unwrap();
+        write(&state, &changes).unwrap();
         let restored = state.restore(1);
         let found = restored.above[&broken.held.key].object.clone().unwrap();
         assert_eq!(found.object.invalid, broken.held.object.invalid);

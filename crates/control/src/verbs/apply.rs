@@ -120,8 +120,7 @@ fn candidates(name: &Name, view: &View) -> Result<Vec<Key>, Failure> {
 /// Groups and kinds of the objects that there are.
 pub(super) fn present(view: &View) -> impl Iterator<Item = GroupKind> + '_ {
     view.frozen
-        .held
-        .iter()
+        .held()
         .map(|held| (held.key.group.clone(), held.key.kind.clone()))
 }
 
@@ -229,20 +228,25 @@ async fn settle(
     let mut nodes = desk.server.nodes();
     let until = Instant::now() + Duration::from_millis(wait_ms).min(MAX_WAIT);
     loop {
-        let said = nodes.borrow_and_update().clone();
         let over = wait_ms == 0 || Instant::now() >= until;
         let mut known: Vec<Outcome> = Vec::new();
-        let mut standings: BTreeMap<BTreeSet<String>, Standing> = BTreeMap::new();
-        pending.retain(|one| {
-            let standing = standings.entry(one.concerned.clone()).or_insert_with(|| {
-                standing(one.concerned.iter().map(String::as_str), &after.versions, &said)
-            });
-            let settled = over || standing.is_settled();
-            if settled {
-                known.push(outcome(one, after, standing, wait_ms > 0));
+        {
+            let said = nodes.borrow_and_update();
+            let mut standings: BTreeMap<&BTreeSet<String>, Standing> = BTreeMap::new();
+            let mut still = Vec::new();
+            for (at, one) in pending.iter().enumerate() {
+                let standing = standings.entry(&one.concerned).or_insert_with(|| {
+                    standing(one.concerned.iter().map(String::as_str), &after.versions, &said)
+                });
+                if over || standing.is_settled() {
+                    known.push(outcome(one, after, standing, wait_ms > 0));
+                } else {
+                    still.push(at);
+                }
             }
-            !settled
-        });
+            let mut number = 0..;
+            pending.retain(|_| number.next().is_some_and(|at| still.binary_search(&at).is_ok()));
+        }
         for outcome in &known {
             items.send(outcome).await.map_err(|_| hung_up())?;
         }
@@ -271,7 +275,7 @@ fn outcome(one: &Pending, after: &View, standing: &Standing, waited: bool) -> Ou
             verdict(
                 held,
                 after.frozen.profile,
-                effect,
+                effect.as_ref(),
                 &after.findings(held),
                 &counted,
             )

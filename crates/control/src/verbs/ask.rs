@@ -1,5 +1,7 @@
 //! `can-i` and `policy`: questions about the very world that is in force, answered as a proxy would.
 
+use std::sync::Arc;
+
 use admin::Failure;
 use admin::verbs::CanI;
 use analysis::{Answer, Known, Offline, Providers, Question, Target, Unknown};
@@ -57,14 +59,21 @@ fn answer(view: &View, question: &Question<'_>, providers: &Providers) -> Result
 
 /// What the proxies know.
 fn known(view: &View) -> Result<Known, Failure> {
-    let objects: Vec<_> = view.frozen.held.iter().map(|held| held.object.clone()).collect();
-    Known::new(&view.compiled, &objects).map_err(undecided)
+    let objects: Vec<_> = view
+        .frozen
+        .sorted()
+        .into_iter()
+        .map(|held| held.object.clone())
+        .collect();
+    Known::new(&view.whole.flat(), &objects).map_err(undecided)
 }
 
 /// The same objects and pods, to which one that does not exist is to be added.
 fn imagined(view: &View) -> Result<Offline, Failure> {
-    let world = view.frozen.world();
-    Offline::new(world.objects, world.pods, world.options).map_err(undecided)
+    let objects = view.frozen.sorted().into_iter().map(|held| held.object.clone());
+    let pods = view.frozen.pods().map(|reported| Arc::clone(&reported.pod));
+    let options = view.whole.world().options.as_ref().clone();
+    Offline::new(objects.collect(), pods.collect(), options).map_err(undecided)
 }
 
 fn undecided(unknown: Unknown) -> Failure {

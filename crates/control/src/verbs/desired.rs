@@ -1,6 +1,7 @@
 //! `desired`: what there is to run, told anew whenever it changes.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use admin::verbs::{Desired, ProblemLine};
 use admin::{Failure, Items};
@@ -21,21 +22,22 @@ pub(super) async fn desired(desk: &Desk, items: &mut Items) -> Result<Value, Fai
     })?;
     let mut views = desk.view.clone();
     let mut told = Told::default();
-    let mut last: Option<Desired> = None;
+    let mut last: Option<Arc<View>> = None;
     loop {
-        let view = std::sync::Arc::clone(&views.borrow_and_update());
-        let next = Desired {
-            problems: told.new_ones(&view),
-            ..compute(&view)?
+        let view = Arc::clone(&views.borrow_and_update());
+        let before = last.as_deref();
+        let problems = match before.is_some_and(|before| view.has_problems_of(before)) {
+            true => Vec::new(),
+            false => told.new_ones(&view),
         };
-        let changed = last.as_ref().is_none_or(|last| {
-            !next.problems.is_empty()
-                || (&last.objects, &last.plain_services) != (&next.objects, &next.plain_services)
-        });
-        if changed {
+        if !problems.is_empty() || !before.is_some_and(|before| runs_the_same(before, &view)) {
+            let next = Desired {
+                problems,
+                ..compute(&view)?
+            };
             items.send(&next).await.map_err(|_| hung_up())?;
-            last = Some(next);
         }
+        last = Some(view);
         tokio::select! {
             changed = views.changed() => changed.map_err(|_| Failure::undecided("the control plane is ending"))?,
             () = items.closed() => return Err(hung_up()),
@@ -43,23 +45,43 @@ pub(super) async fn desired(desk: &Desk, items: &mut Items) -> Result<Value, Fai
     }
 }
 
-fn compute(view: &View) -> Result<Desired, Failure> {
-    let runs = |kind: &Kind| {
-        matches!(
-            kind,
-            Kind::Namespace(_)
-                | Kind::Pod(_)
-                | Kind::Deployment(_)
-                | Kind::StatefulSet(_)
-                | Kind::DaemonSet(_)
-                | Kind::Job(_)
-                | Kind::ServiceAccount(_)
-                | Kind::ConfigMap(..)
-                | Kind::Secret(_)
-        )
+/// Whether there is the same to run, and the same Services to reach; looks at what was compiled since.
+fn runs_the_same(before: &View, now: &View) -> bool {
+    let names = now.whole.differs_from(&before.whole);
+    let objects = |view: &View| {
+        let spaces = names.iter().filter_map(|name| view.frozen.in_force.get(name));
+        let held = spaces.flat_map(|space| space.values()).flatten();
+        let held = held.filter(|held| runs(&held.object.kind));
+        held.map(|held| Arc::clone(&held.object)).collect::<Vec<_>>()
     };
-    let objects = view.frozen.held.iter().filter(|held| runs(&held.object.kind));
-    let plain = view.compiled.plain_services.iter().map(encode);
+    let (was, is) = (objects(before), objects(now));
+    let pairs = was.iter().zip(&is);
+    was.len() == is.len()
+        && pairs
+            .into_iter()
+            .all(|(a, b)| Arc::ptr_eq(a, b) || a.json == b.json)
+        && now.whole.serves_the_same(&before.whole)
+}
+
+fn runs(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Namespace(_)
+            | Kind::Pod(_)
+            | Kind::Deployment(_)
+            | Kind::StatefulSet(_)
+            | Kind::DaemonSet(_)
+            | Kind::Job(_)
+            | Kind::ServiceAccount(_)
+            | Kind::ConfigMap(..)
+            | Kind::Secret(_)
+    )
+}
+
+fn compute(view: &View) -> Result<Desired, Failure> {
+    let held = view.frozen.sorted().into_iter();
+    let objects = held.filter(|held| runs(&held.object.kind));
+    let plain = view.whole.plain_services().map(|service| encode(&service));
     Ok(Desired {
         version: view.frozen.revision,
         objects: objects.map(|held| held.object.json.clone()).collect(),
@@ -81,7 +103,7 @@ impl Told {
     fn new_ones(&mut self, view: &View) -> Vec<ProblemLine> {
         let mut now = HashSet::new();
         let mut lines = Vec::new();
-        for problem in view.problems.iter().take(MAX_TOLD) {
+        for problem in view.problems().iter().take(MAX_TOLD) {
             let mut key = key(problem);
             if problem.code == NOT_ACTED_ON {
                 (key.0, key.1, key.2) = (String::new(), 0, 0);

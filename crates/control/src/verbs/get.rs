@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::apply::present;
 use super::kinds;
 use super::{Desk, hung_up};
-use crate::layers::Held;
+use crate::layers::{Held, Key};
 use crate::standing::{standing, verdict};
 use crate::view::View;
 
@@ -32,7 +32,7 @@ pub(super) async fn get(desk: &Desk, asked: &Get, items: &mut Items) -> Result<V
             && (namespace.is_empty() || asked.namespace.as_deref().is_none_or(|asked| asked == namespace))
     };
     let mut any = false;
-    for reported in &view.frozen.pods {
+    for reported in view.frozen.pods() {
         let meta = &reported.pod.metadata;
         if wanted("", "Pod", &meta.namespace, &meta.name) {
             any = true;
@@ -41,14 +41,23 @@ pub(super) async fn get(desk: &Desk, asked: &Get, items: &mut Items) -> Result<V
         }
     }
     let said = desk.server.nodes().borrow().clone();
-    for held in &view.frozen.held {
+    for held in view.frozen.sorted() {
         let key = &held.key;
         if wanted(&key.group, &key.kind, &key.namespace, &key.name) && !is_reported(&view, held) {
             any = true;
             let effect = view.effect(&key.reference());
-            let nodes = effect.map(|effect| effect.nodes.as_slice()).unwrap_or_default();
+            let nodes = effect
+                .as_ref()
+                .map(|effect| effect.nodes.as_slice())
+                .unwrap_or_default();
             let standing = standing(nodes.iter().map(String::as_str), &view.versions, &said);
-            let (result, why) = verdict(held, view.frozen.profile, effect, &view.findings(held), &standing);
+            let (result, why) = verdict(
+                held,
+                view.frozen.profile,
+                effect.as_ref(),
+                &view.findings(held),
+                &standing,
+            );
             let found = Found {
                 object: held.object.json.clone(),
                 result,
@@ -67,8 +76,8 @@ pub(super) async fn get(desk: &Desk, asked: &Get, items: &mut Items) -> Result<V
 /// Whether it is a pod that exists, which then is shown as it is, with its status.
 fn is_reported(view: &View, held: &Held) -> bool {
     let key = &held.key;
-    let same = |meta: &api::Meta| meta.namespace == key.namespace && meta.name == key.name;
-    key.group.is_empty() && key.kind == "Pod" && view.frozen.pods.iter().any(|pod| same(&pod.pod.metadata))
+    let there = |key: &Key| view.frozen.pods.get(key.namespace.as_str())?.get(&key.name);
+    key.group.is_empty() && key.kind == "Pod" && there(key).is_some()
 }
 
 fn pod(value: &Value) -> Found {

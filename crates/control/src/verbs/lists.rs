@@ -11,8 +11,8 @@ const DUE: i64 = 4;
 /// The lists that peers are judged by, the first to end first; `now` in Unix seconds.
 pub(crate) fn lists(view: &View, now: i64) -> Vec<RevocationList> {
     let beside = view
-        .mesh
-        .iter()
+        .mesh()
+        .into_iter()
         .flat_map(|mesh| &mesh.tls.bundles)
         .map(|bundle| &bundle.pem);
     of(view.frozen.roots.iter().chain(beside), now)

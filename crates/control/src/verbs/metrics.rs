@@ -12,10 +12,9 @@ use telemetry::{Board, Counts, Spread};
 use tokio::sync::watch;
 use xds::server::{NodeStatus, Observe, Server};
 
-use crate::layers::{Held, Key};
-
 use super::lists::lists;
-use crate::view::{UNPUBLISHED, View};
+use crate::layers::{Held, Key};
+use crate::view::View;
 
 /// Seconds, as Istio bounds them.
 const SECONDS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0];
@@ -167,7 +166,7 @@ impl Meters {
         };
         self.behind
             .set(&[], number(view.frozen.nodes.iter().filter(behind).count()));
-        let services = view.frozen.held.iter().filter(|held| held.key.kind == "Service");
+        let services = view.frozen.held().filter(|held| held.key.kind == "Service");
         self.services.set(&[], number(services.count()));
         let now = i64::try_from(SystemClock.now().as_secs()).unwrap_or(i64::MAX);
         for list in lists(&view, now) {
@@ -217,7 +216,8 @@ impl Meters {
 
     fn changed(&self, before: &View, now: &View) {
         let mut configuration = false;
-        for (held, event) in differences(&before.frozen.held, &now.frozen.held) {
+        let names = now.whole.differs_from(&before.whole);
+        for (held, event) in differences(before, now, &names) {
             let key = &held.key;
             if event != "delete" {
                 let refused = held.object.refused(now.frozen.profile).is_some();
@@ -233,11 +233,10 @@ impl Meters {
             let kind = kind_of(key).unwrap_or(&key.kind);
             counts.add(&[("type", kind), ("event", event)], 1);
         }
-        let faults = now.problems.iter().filter(|problem| problem.code == UNPUBLISHED);
-        self.faults.add(&[], number(faults.count()));
+        self.faults.add(&[], number(now.unpublished()));
         let pods = |view: &View| -> BTreeSet<String> {
-            let in_mesh = view.compiled.pods.iter().filter(|pod| pod.in_mesh);
-            in_mesh.map(|pod| pod.uid.clone()).collect()
+            let all = names.iter().flat_map(|name| view.whole.pods_of(name));
+            all.filter(|pod| pod.in_mesh).map(|pod| pod.uid).collect()
         };
         let (had, has) = (pods(before), pods(now));
         self.events
@@ -272,30 +271,39 @@ fn kind_of(key: &Key) -> Option<&'static str> {
     }
 }
 
-/// What differs between two lists in the order of their keys: `add`, `update`, `delete`.
-fn differences<'a>(before: &'a [Arc<Held>], now: &'a [Arc<Held>]) -> Vec<(&'a Held, &'static str)> {
+/// What differs in these namespaces: `add`, `update`, `delete`.
+fn differences<'a>(
+    before: &'a View,
+    now: &'a View,
+    names: &BTreeSet<Arc<str>>,
+) -> Vec<(&'a Held, &'static str)> {
     let mut found: Vec<(&Held, &str)> = Vec::new();
-    let (mut old, mut new) = (before.iter().peekable(), now.iter().peekable());
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return found,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(a), Some(b)) => a.key.cmp(&b.key),
+    for name in names {
+        let of = |view: &'a View| view.frozen.in_force.get(name).map(AsRef::as_ref);
+        let (was, is) = (of(before), of(now));
+        let other = |view: Option<&'a BTreeMap<Key, Vec<Arc<Held>>>>, key: &Key| {
+            view.and_then(|space| space.get(key))
         };
-        match order {
-            std::cmp::Ordering::Less => found.extend(old.next().map(|held| (&**held, "delete"))),
-            std::cmp::Ordering::Greater => found.extend(new.next().map(|held| (&**held, "add"))),
-            std::cmp::Ordering::Equal => {
-                if let (Some(a), Some(b)) = (old.next(), new.next())
-                    && !Arc::ptr_eq(a, b)
-                    && a.digest != b.digest
-                {
-                    found.push((b, "update"));
-                }
+        for (key, held) in was.into_iter().flatten() {
+            if other(is, key).is_none() {
+                found.extend(held.iter().map(|held| (&**held, "delete")));
             }
         }
+        for (key, held) in is.into_iter().flatten() {
+            let Some(old) = other(was, key) else {
+                found.extend(held.iter().map(|held| (&**held, "add")));
+                continue;
+            };
+            let pairs = old
+                .iter()
+                .zip(held)
+                .filter(|(a, b)| !Arc::ptr_eq(a, b) && a.digest != b.digest);
+            found.extend(pairs.map(|(_, held)| (&**held, "update")));
+            found.extend(held.iter().skip(old.len()).map(|held| (&**held, "add")));
+            found.extend(old.iter().skip(held.len()).map(|held| (&**held, "delete")));
+        }
     }
+    found
 }
 
 impl Pages for Meters {

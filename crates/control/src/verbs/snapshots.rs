@@ -8,7 +8,7 @@ use super::{Desk, encode, hung_up};
 
 pub(super) async fn snapshots(desk: &Desk, items: &mut Items) -> Result<Value, Failure> {
     let view = desk.view();
-    for (node, resources) in &view.compiled.nodes {
+    for (node, resources) in &view.whole.flat().nodes {
         let resources = resources.iter().map(|(_, resource)| encode(resource.as_ref()));
         let snapshot = Snapshot {
             node: node.clone(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use admin::Failure;
 use admin::verbs::{NodeState, ObjectState, Status};
 use api::{Class, ObjectRef, Severity};
+use compiler::Effect;
 use identity::{Clock as _, SystemClock};
 use model::Profile;
 use serde_json::Value;
@@ -24,43 +25,47 @@ pub(super) fn status(desk: &Desk) -> Result<Value, Failure> {
 }
 
 fn compute(view: &View, said: &BTreeMap<String, NodeStatus>, now: i64) -> Status {
-    let spoken_of: BTreeSet<&ObjectRef> = view
-        .compiled
-        .problems
+    let found = view.whole.problems();
+    let spoken_of: BTreeSet<&ObjectRef> = found
         .iter()
         .filter(|problem| problem.severity >= Severity::Warning)
         .filter_map(|problem| problem.object.as_ref())
         .collect();
-    let shown = |held: &&std::sync::Arc<Held>| {
+    let effects: BTreeMap<ObjectRef, Effect> = view
+        .whole
+        .effects()
+        .into_iter()
+        .map(|effect| (effect.object.clone(), effect))
+        .collect();
+    let held = view.frozen.sorted();
+    let shown = |held: &&&std::sync::Arc<Held>| {
         let reference = held.key.reference();
-        view.effect(&reference).is_some()
+        effects.contains_key(&reference)
             || held.object.refused(view.frozen.profile).is_some()
             || spoken_of.contains(&reference)
             || held.problems.iter().any(is_unheeded)
     };
     Status {
         profile: view.frozen.profile.to_string(),
-        defaults: view.mesh.as_deref().map(defaults).unwrap_or_default(),
+        defaults: view.mesh().map(|mesh| defaults(mesh)).unwrap_or_default(),
         nodes: view
             .frozen
             .nodes
             .iter()
             .map(|node| node_state(node, view, said))
             .collect(),
-        objects: view
-            .frozen
-            .held
+        objects: held
             .iter()
             .filter(shown)
-            .map(|held| object_state(held, view, said))
+            .map(|held| object_state(held, effects.get(&held.key.reference()), view, said))
             .collect(),
         problems: view
-            .problems
+            .problems()
             .iter()
             .filter(|problem| problem.code != NOT_ACTED_ON)
             .map(|problem| view.line(problem))
             .collect(),
-        not_acted_on: not_acted_on(&view.frozen.held),
+        not_acted_on: not_acted_on(&held),
         revocation_lists: lists(view, now),
     }
 }
@@ -76,8 +81,12 @@ fn node_state(node: &str, view: &View, said: &BTreeMap<String, NodeStatus>) -> N
     }
 }
 
-fn object_state(held: &Held, view: &View, said: &BTreeMap<String, NodeStatus>) -> ObjectState {
-    let effect = view.effect(&held.key.reference());
+fn object_state(
+    held: &Held,
+    effect: Option<&Effect>,
+    view: &View,
+    said: &BTreeMap<String, NodeStatus>,
+) -> ObjectState {
     let nodes = effect.map(|effect| effect.nodes.as_slice()).unwrap_or_default();
     let standing = standing(nodes.iter().map(String::as_str), &view.versions, said);
     let (result, why) = verdict(held, view.frozen.profile, effect, &view.findings(held), &standing);
@@ -102,7 +111,7 @@ fn shadow(reference: &ObjectRef) -> String {
 }
 
 /// Each kind once, with how many there are.
-fn not_acted_on(held: &[std::sync::Arc<Held>]) -> Vec<String> {
+fn not_acted_on(held: &[&std::sync::Arc<Held>]) -> Vec<String> {
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for held in held.iter().filter(|held| held.object.class == Class::NotActedOn) {
         *counts.entry((&held.key.kind, &held.key.group)).or_default() += 1;
