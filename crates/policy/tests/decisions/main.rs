@@ -22,6 +22,7 @@ mod scenarios;
 mod secure;
 mod speed;
 mod tcp;
+mod told;
 
 use std::sync::Arc;
 
