@@ -20,6 +20,7 @@ mod property;
 mod requests;
 mod scenarios;
 mod secure;
+mod sentences;
 mod speed;
 mod tcp;
 mod told;
