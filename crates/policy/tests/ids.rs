@@ -8,6 +8,9 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::disallowed_macros,
     clippy::disallowed_methods,
     reason = "a test may panic, and reads the sources of tests"
 )]

@@ -20,6 +20,8 @@ const PRINCIPALS: [&str; 5] = [
 const NAMESPACES: [&str; 4] = ["full", "fu*", "other", "*"];
 const ACCOUNTS: [&str; 3] = ["full/client", "other/client", "client"];
 const BLOCKS: [&str; 4] = ["10.77.0.0/24", "10.77.0.2", "192.168.0.0/16", "::/0"];
+const NAMES: [&str; 5] = ["outbound_.80_._.web", "outbound_*", "*._.web", "*", "web"];
+const ADDRESSES: [&str; 4] = ["10.77.0.3", "10.77.0.0/24", "10.77.0.2", "::/0"];
 /// What paths are changed by.
 const TWISTS: [&str; 10] = ["", "/", "//", "x", "/../a", "/./", "?q=1", ";v=1", "%2e", "%2Fb"];
 
@@ -27,12 +29,24 @@ const TWISTS: [&str; 10] = ["", "/", "//", "x", "/../a", "/./", "?q=1", ";v=1", 
 #[derive(Debug)]
 pub struct Edges {
     state: u64,
+    /// The workload's port, where what is not HTTP is to be judged as well.
+    port: Option<u16>,
 }
 
 impl Edges {
     /// Cases of a seed.
     pub fn new(seed: u64) -> Self {
-        Self { state: seed }
+        Self {
+            state: seed,
+            port: None,
+        }
+    }
+
+    /// Cases in which connections to a port of the workload are judged.
+    #[must_use]
+    pub fn with_connections(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
     }
 
     /// Up to four policies of the namespace `full` for workloads with the label `app: web`.
@@ -115,13 +129,29 @@ impl Edges {
         }
         if self.below(3) == 0 {
             let field = if self.often() { "values" } else { "notValues" };
-            let list = self.list(&VALUES);
-            rule.insert(
-                "when".to_owned(),
-                json!([{"key": "request.headers[x-a]", field: list}]),
-            );
+            let (key, list) = self.condition();
+            rule.insert("when".to_owned(), json!([{"key": key, field: list}]));
         }
         Value::Object(rule)
+    }
+
+    fn condition(&mut self) -> (&'static str, Value) {
+        match self.port {
+            Some(port) => match self.below(5) {
+                0 => ("destination.port", self.ports(port)),
+                1 => ("connection.sni", self.list(&NAMES)),
+                2 => ("destination.ip", self.list(&ADDRESSES)),
+                3 => ("source.principal", self.list(&PRINCIPALS)),
+                _ => ("request.headers[x-a]", self.list(&VALUES)),
+            },
+            None => ("request.headers[x-a]", self.list(&VALUES)),
+        }
+    }
+
+    /// The workload's port, or another one.
+    fn ports(&mut self, port: u16) -> Value {
+        let own = port.to_string();
+        self.list(&[own.as_str(), "80", "1"])
     }
 
     fn source(&mut self) -> Value {
@@ -145,6 +175,12 @@ impl Edges {
     fn operation(&mut self) -> Value {
         let fields = [("paths", &PATHS[..]), ("methods", &METHODS), ("hosts", &HOSTS)];
         let mut operation = self.fields(&fields);
+        if let Some(port) = self.port
+            && self.often()
+        {
+            let name = if self.often() { "ports" } else { "notPorts" };
+            operation.insert(name.to_owned(), self.ports(port));
+        }
         if operation.is_empty() {
             operation.insert("paths".to_owned(), self.list(&PATHS));
         }

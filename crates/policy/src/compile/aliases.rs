@@ -85,6 +85,14 @@ mod tests {
                 &["cluster.local/ns/foo/sa/bar"],
             ),
             ("TD-02", "cluster.local", &[], &["*"], &["*"]),
+            // Five parts, or it is left alone.
+            (
+                "four parts",
+                "td2",
+                &["td1"],
+                &["td1/ns/foo/*", "td1/ns/foo"],
+                &["td1/ns/foo/*", "td1/ns/foo"],
+            ),
             (
                 "TD-03",
                 "cluster.local",

@@ -3,6 +3,7 @@
 use model::Reason;
 use policy::path::Dialects;
 use policy::{Compat, Context, PolicySet, PolicySpec, authorize, explain};
+use serde_json::json;
 use std::sync::Arc;
 
 use super::{compile, get, operation, policy, when};
@@ -91,6 +92,17 @@ fn policies_are_folded_as_paths_are() {
     // Nothing but paths is folded.
     let method = [policy("DENY", operation("methods", &["get"]))];
     assert!(fold(&method, "/"));
+}
+
+#[test]
+fn only_paths_lose_their_case() {
+    let both = json!([{"to": [{"operation": {"methods": ["GET"], "paths": ["/Admin"]}}]}]);
+    let fold = |path: &str| {
+        let request = get(path);
+        ask("case-insensitive", Compat::Secure, &[policy("DENY", both.clone())], &request)
+    };
+    assert_eq!(fold("/aDMIN"), Some(Reason::DenyExplicit));
+    assert_eq!(fold("/other"), None);
 }
 
 #[test]

@@ -20,8 +20,10 @@ mod property;
 mod requests;
 mod scenarios;
 mod secure;
+mod sentences;
 mod speed;
 mod tcp;
+mod told;
 
 use std::sync::Arc;
 

@@ -29,6 +29,8 @@ fn r15_what_cannot_be_evaluated_denies() {
         operation("notPorts", &["http"]),
         operation("paths", &["/{*}.txt"]),
         operation("paths", &["/{**}/{*}"]),
+        operation("paths", &["/a{b}"]),
+        operation("notPaths", &["/}"]),
         source("principals", &["spiffe://cluster.local/ns/a/sa/b"]),
         source("notPrincipals", &["spiffe://cluster.local/ns/a/sa/b"]),
         source("requestPrincipals", &["*/*"]),

@@ -136,7 +136,7 @@ impl Envoy {
                 "2",
                 "--disable-hot-restart",
                 "-l",
-                "warning",
+                "error",
                 "-c",
             ])
             .arg(dir.join("envoy.json"))
@@ -156,7 +156,7 @@ impl Envoy {
     }
 
     fn wait(&mut self) {
-        let end = Instant::now() + Duration::from_secs(300);
+        let end = Instant::now() + Duration::from_secs(900);
         while TcpStream::connect(("127.0.0.1", self.front)).is_err() {
             let ended = self.process.try_wait().unwrap();
             if ended.is_some() || Instant::now() > end {

@@ -13,7 +13,7 @@ use super::super::{Caller, stream};
 use super::world::{World, anybody, id, policy};
 
 /// Sends back what comes, until it ends.
-async fn echo(mut stream: TcpStream) {
+pub(super) async fn echo(mut stream: TcpStream) {
     let (mut read, mut write) = stream.split();
     let _ = tokio::io::copy(&mut read, &mut write).await;
     let _ = write.shutdown().await;
