@@ -44,11 +44,11 @@ use meters::{Meters, Refused};
 use own::Own;
 
 /// Connections at one time, handshakes included; the next one waits in the listen queue.
-const MAX_CONNECTIONS: usize = 512;
+pub(crate) const MAX_CONNECTIONS: usize = 512;
 /// Requests of one connection at one time.
 const MAX_STREAMS: u32 = 4;
 /// The largest message, bytes.
-const MAX_MESSAGE: usize = 32 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 32 * 1024;
 /// The largest head of a request, bytes: a token is the most of it.
 const MAX_HEAD: u32 = 32 * 1024;
 /// The key of a request's metadata that names somebody else.

@@ -1,5 +1,7 @@
 //! A real CA over a real socket, and handshakes between workloads that have their certificates from it.
 
+mod hostile;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

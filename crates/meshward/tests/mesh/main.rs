@@ -13,6 +13,7 @@ mod clean;
 mod egress;
 mod explain;
 mod external;
+mod faults;
 mod garbage;
 mod host;
 mod live;

@@ -249,6 +249,24 @@ async fn what_is_in_use_is_not_swept() {
 }
 
 #[tokio::test]
+async fn there_is_a_limit_for_all_keys_together() {
+    let (pool, dialled) = (Arc::new(Pool::default()), Dialled::default());
+    pool.total.store(MAX_CONNECTIONS - 1, Ordering::Relaxed);
+    let last = lease(&pool, key("a", Speak::Http1), &dialled, Version::Http1).await;
+    for speak in [Speak::Http1, Speak::Http2] {
+        let refused = lease(&pool, key("b", speak), &dialled, Version::Http1).await;
+        assert_eq!(refused.err().map(|f| f.reason), Some(Reason::LimitReached));
+    }
+    assert!(last.is_ok());
+    drop(last);
+    assert!(
+        lease(&pool, key("b", Speak::Http1), &dialled, Version::Http1)
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
 async fn there_is_a_limit_for_each_key() {
     let (pool, dialled) = (Arc::new(Pool::default()), Dialled::default());
     let slot_count = pool.with(|slots| {
