@@ -296,7 +296,7 @@ fn text(value: &Value, field: &str) -> String {
 }
 
 /// The collectors of MeshConfig. `services` are those that have one of [`hosts`], at least.
-pub(crate) fn tracers(config: &MeshConfig, services: &[std::sync::Arc<Service>]) -> Tracers {
+pub(crate) fn tracers(config: &MeshConfig, services: &[Arc<Service>]) -> Tracers {
     let mut out = BTreeMap::new();
     for written in &config.extension_providers {
         let name = text(written, "name");
