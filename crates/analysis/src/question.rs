@@ -197,7 +197,8 @@ pub struct Target<'q> {
     /// Labels of a workload that need not exist.
     #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels<'q>>,
-    /// The workload port, or with `service` the Service port; 0 for the only one that there is.
+    /// The workload port, or with `service` the Service port; 0, and where it is left out, the only one that there is.
+    #[serde(default)]
     pub port: u16,
     /// The address of the workload that is dialled (`destination.ip`); its own by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -63,6 +63,9 @@ fn plaintext_is_refused_by_the_mode_before_any_policy() {
 #[test]
 fn outside_the_mesh_nothing_is_refused() {
     let world = offline(Profile::Secure);
+    // There is only one port.
+    let asked = question(r#"{"to": {"namespace": "a", "service": "web"}}"#);
+    assert_eq!(asked.to.port, 0);
     let asked = question(r#"{"to": {"namespace": "b", "workload": "plain", "port": 80}}"#);
     let answer = world.ask(&asked, &Providers::new(), false);
     assert_eq!(

@@ -58,7 +58,7 @@ pub(crate) struct CanI {
     /// A header field; may be given again
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) header: Vec<(String, String)>,
-    /// A token, or `@FILE`; it is not verified yet, so that --claim is needed
+    /// A token, or `@FILE`: verified by the keys that the rules hold; where those are fetched, by --claim alone
     #[arg(long, value_name = "TOKEN", conflicts_with = "claim")]
     pub(crate) jwt: Option<String>,
     /// A claim of a verified token, `groups=a` or `realm[roles]=a`; given again it is a list

@@ -71,7 +71,10 @@ fn rule(code: &str, severity: Severity) -> Value {
 
 fn result(problem: &Problem, index: &BTreeMap<&str, usize>) -> Value {
     let text = match &problem.remedy {
-        Some(remedy) => format!("{}. Remedy: {remedy}.", problem.message),
+        Some(remedy) => {
+            let end = if remedy.ends_with('?') { "" } else { "." };
+            format!("{}. Remedy: {remedy}{end}", problem.message)
+        }
         None => format!("{}.", problem.message),
     };
     let mut properties = Map::new();
@@ -200,7 +203,7 @@ mod tests {
             problem(Severity::Warning, "MW0701", 7),
             problem(Severity::Error, "MW0701", 0),
             problem(Severity::Info, "IST0127", 1),
-            Problem::new(Severity::Error, "MW0217", "nowhere"),
+            Problem::new(Severity::Error, "MW0217", "nowhere").remedy("did you mean `here`?"),
         ];
         let document = document(&problems);
         validate(&document);
@@ -229,6 +232,8 @@ mod tests {
             (&json!(7), &json!(3), &json!(7))
         );
         assert_eq!(first["message"]["text"], "wrong. Remedy: right.");
+        let asking = "nowhere. Remedy: did you mean `here`?";
+        assert_eq!(run["results"][3]["message"]["text"], asking);
         assert!(
             run["results"][1]["locations"][0]["physicalLocation"]
                 .get("region")

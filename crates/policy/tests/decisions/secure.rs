@@ -30,6 +30,7 @@ fn r15_what_cannot_be_evaluated_denies() {
         operation("paths", &["/{*}.txt"]),
         operation("paths", &["/{**}/{*}"]),
         operation("paths", &["/a{b}"]),
+        operation("paths", &["/{*}/foo/{}/bar"]),
         operation("notPaths", &["/}"]),
         source("principals", &["spiffe://cluster.local/ns/a/sa/b"]),
         source("notPrincipals", &["spiffe://cluster.local/ns/a/sa/b"]),
