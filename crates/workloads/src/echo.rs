@@ -12,8 +12,8 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
-use crate::serve::{self, Body, full};
-use crate::{Exit, httpbin, websocket};
+use crate::serve::{self, Body, full, websocket};
+use crate::{Exit, httpbin};
 
 pub(crate) use grpc::{EchoRequest, EchoResponse, METHOD, frame, unframe};
 

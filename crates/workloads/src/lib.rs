@@ -18,7 +18,6 @@ mod record;
 mod serve;
 mod tcp_echo;
 mod traffic;
-mod websocket;
 
 /// The names of the programs, for messages.
 pub const PROGRAMS: &[&str] = &[

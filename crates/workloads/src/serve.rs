@@ -1,5 +1,7 @@
 //! Plain HTTP serving: HTTP/1.1 and HTTP/2 with prior knowledge on one port.
 
+pub(crate) mod websocket;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;

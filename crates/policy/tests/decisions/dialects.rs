@@ -99,7 +99,12 @@ fn only_paths_lose_their_case() {
     let both = json!([{"to": [{"operation": {"methods": ["GET"], "paths": ["/Admin"]}}]}]);
     let fold = |path: &str| {
         let request = get(path);
-        ask("case-insensitive", Compat::Secure, &[policy("DENY", both.clone())], &request)
+        ask(
+            "case-insensitive",
+            Compat::Secure,
+            &[policy("DENY", both.clone())],
+            &request,
+        )
     };
     assert_eq!(fold("/aDMIN"), Some(Reason::DenyExplicit));
     assert_eq!(fold("/other"), None);

@@ -131,14 +131,7 @@ impl Envoy {
         fs::write(dir.join("envoy.json"), config.to_string()).unwrap();
         let log = File::create(dir.join("log")).unwrap();
         let process = Command::new(program)
-            .args([
-                "--concurrency",
-                "2",
-                "--disable-hot-restart",
-                "-l",
-                "error",
-                "-c",
-            ])
+            .args(["--concurrency", "2", "--disable-hot-restart", "-l", "error", "-c"])
             .arg(dir.join("envoy.json"))
             .stdout(Stdio::null())
             .stderr(log)

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LogFilter {
     /// `&&`.
-    All(Vec<LogFilter>),
+    All(Vec<Self>),
     /// `||`.
-    Any(Vec<LogFilter>),
+    Any(Vec<Self>),
     /// `!`.
-    Not(Box<LogFilter>),
+    Not(Box<Self>),
     /// `true` or `false`.
     Constant(bool),
     /// `has(ATTRIBUTE)`.

@@ -19,9 +19,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use crate::Exit;
 use crate::echo::{EchoRequest, EchoResponse, frame, unframe};
-use crate::serve::{self, Body, full};
-use crate::{Exit, websocket};
+use crate::serve::{self, Body, full, websocket};
 
 /// The header that says what kind of load a request is of.
 pub(crate) const KIND: &str = "x-load-kind";
