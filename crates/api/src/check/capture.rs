@@ -32,7 +32,6 @@ const OF_CAPTURE: &[(&str, &str)] = &[
 
 /// Annotations that replace or configure the proxy of a pod.
 const OF_PROXY: &[&str] = &[
-    "proxy.istio.io/config",
     "proxy.istio.io/overrides",
     "inject.istio.io/templates",
     "sidecar.istio.io/proxyImage",
@@ -154,7 +153,6 @@ mod tests {
             ("traffic.sidecar.istio.io/excludeInterfaces: eth1", "MW0801"),
             ("sidecar.istio.io/interceptionMode: NONE", "MW0801"),
             ("status.sidecar.istio.io/port: \"15099\"", "MW0801"),
-            ("proxy.istio.io/config: '{interceptionMode: NONE}'", "MW0802"),
             ("sidecar.istio.io/proxyImage: evil/proxy", "MW0802"),
             ("sidecar.istio.io/bootstrapOverride: mine", "MW0802"),
         ] {

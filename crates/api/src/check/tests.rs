@@ -136,7 +136,7 @@ fn the_bytes_of_a_direct_response_are_base64() {
     for bytes in ["hello!", "aGVsb", "aGVsbG8==", "aGVs=bG8", "====", "a b="] {
         assert_eq!(
             found("VirtualService", &answer(bytes)),
-            "!http[0].directResponse.body.bytes",
+            "?http[0].directResponse.body.bytes",
             "{bytes}"
         );
     }

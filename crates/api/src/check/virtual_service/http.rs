@@ -424,9 +424,9 @@ fn direct_response(response: &At<'_>, report: &mut Report<'_>) {
     }
     let Some(body) = response.get("body") else { return };
     if let Some(bytes) = body.get("bytes").filter(|bytes| !is_base64(bytes.own())) {
-        bytes.refuse(
+        bytes.warn(
             report,
-            "it is not base64",
+            "it is not base64, which Istio's own reader asks for",
             "write text as `string:`, or encode it",
         );
     }
