@@ -37,8 +37,6 @@ pub(crate) struct Telemetries<'a> {
     all: Vec<Of<'a, api::Telemetry>>,
     providers: &'a Tracers,
     config: Option<&'a MeshConfig>,
-    /// Whether metrics are to say what Istio's sidecars say, and no more.
-    like_sidecar: bool,
 }
 
 /// The expression of an access log's filter.
@@ -54,7 +52,6 @@ impl<'a> Telemetries<'a> {
             all: view.telemetries.clone(),
             providers,
             config,
-            like_sidecar: !view.secure(),
         };
         for of in &telemetries.all {
             telemetries.look_at(view, *of, report);
@@ -124,7 +121,7 @@ impl<'a> Telemetries<'a> {
     pub(crate) fn of(&self, pod: &PodFacts, report: &mut Report) -> Telemetry {
         let mut telemetry = Telemetry::default();
         let mut draft = Draft::new(self.config);
-        let mut metrics = changes::Sides::new(self.like_sidecar);
+        let mut metrics = changes::Sides::default();
         for of in self.applicable(pod, report) {
             report.applies(of.object, pod.place());
             if let Some(tracing) = of.body.tracing.first() {

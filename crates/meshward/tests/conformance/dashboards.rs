@@ -129,7 +129,7 @@ fn ask_all(prometheus: &Prometheus, queries: &Value) -> Tally {
         r#"rate(istio_requests_total{response_code="403"}[10s]) > 0"#,
         r#"rate(istio_requests_total{request_protocol="grpc"}[10s]) > 0"#,
         r#"rate(istio_request_messages_total[10s]) > 0"#,
-        r#"rate(istio_tcp_received_bytes_total{reporter="destination",connection_security_policy="mutual_tls"}[10s]) > 0"#,
+        r#"rate(istio_tcp_received_bytes_total{reporter="source",connection_security_policy="mutual_tls"}[10s]) > 0"#,
         r#"rate(istio_tcp_received_bytes_total{reporter="destination",connection_security_policy="none"}[10s]) > 0"#,
         r#"count(up{job="mesh"} == 1) == 4"#,
     ] {

@@ -12,8 +12,6 @@ const PROMETHEUS: &str = "prometheus";
 const ALL: &str = "ALL_METRICS";
 /// Labels that may be added.
 const MAX_TAGS: usize = 32;
-/// What Istio's sidecars say at the caller's side of how it went over the wire, whatever it was.
-const SECURITY: &str = "connection_security_policy";
 
 /// The changes of both sides.
 #[derive(Debug, Default)]
@@ -32,16 +30,6 @@ struct Change {
 }
 
 impl Sides {
-    /// Nothing is changed; but that the caller's side says no more than Istio's sidecars do.
-    pub(super) fn new(like_sidecar: bool) -> Self {
-        let mut sides = Self::default();
-        if like_sidecar {
-            let unknown = (SECURITY.to_owned(), Some("unknown".to_owned()));
-            sides.client.tags.extend([unknown]);
-        }
-        sides
-    }
-
     /// The entries of one object, over what wider ones say.
     pub(super) fn add(&mut self, written: &[Value]) {
         for change in written.iter().filter(|entry| is_ours(entry)).flat_map(overrides) {
