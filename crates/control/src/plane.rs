@@ -237,6 +237,10 @@ impl Plane {
             let after = Arc::clone(&self.view.borrow());
             // What is answered to have been taken outlives whatever happens.
             let finished = self.finish();
+            if let Err(error) = &finished {
+                self.note(Err(std::io::Error::new(error.kind(), error.to_string())));
+                self.publish();
+            }
             for (answer, changes) in waiting.drain(..) {
                 let (before, after) = (Arc::clone(&before), Arc::clone(&after));
                 let done = match &finished {
@@ -454,10 +458,13 @@ impl Plane {
         self.note(removed.and(added));
     }
 
-    /// Brings the records of what was applied to the disk and to their places.
+    /// Brings the records of what was applied to the disk and to their places. What could not be brought is tried again
+    /// whenever something happens, and told until it could.
     fn finish(&mut self) -> std::io::Result<()> {
-        let begun = std::mem::take(&mut self.begun);
-        self.directory.finish(begun)
+        if self.begun.is_empty() {
+            return Ok(());
+        }
+        self.directory.finish(&mut self.begun)
     }
 
     /// Brings to the disk what nobody waits for.
@@ -481,7 +488,8 @@ impl Plane {
         };
         let of_pods = pod_journal.as_mut().map_or(Ok(()), |journal| journal.settle(all));
         let was = self.unwritten.is_some();
-        self.note(of_ages.and(of_pods));
+        let records = self.finish();
+        self.note(records.and(of_ages).and(of_pods));
         self.dirty |= self.unwritten.is_some() != was;
     }
 

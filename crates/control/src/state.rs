@@ -338,16 +338,21 @@ impl Directory {
         Ok(begun)
     }
 
-    /// Brings what was begun to the disk and to its place.
+    /// Brings what was begun to the disk and to its place. What could not be stays begun.
     ///
     /// # Errors
-    /// What the system says; what has its place by then keeps it.
-    pub(crate) fn finish(&self, begun: Begun) -> io::Result<()> {
-        for (place, (beside, file)) in begun.0 {
-            file.sync_data()?;
-            fs::rename(beside, place)?;
-        }
-        Ok(())
+    /// What the system says of the first that could not.
+    pub(crate) fn finish(&self, begun: &mut Begun) -> io::Result<()> {
+        let mut finished = Ok(());
+        begun.0.retain(|place, (beside, file)| {
+            let done = file.sync_data().and_then(|()| fs::rename(beside, place));
+            let failed = done.is_err();
+            if finished.is_ok() {
+                finished = done;
+            }
+            failed
+        });
+        finished
     }
 
     /// Removes records; one that is not there is no error.
@@ -385,6 +390,11 @@ impl Begun {
     /// And these.
     pub(crate) fn add(&mut self, later: Self) {
         self.0.extend(later.0);
+    }
+
+    /// Whether nothing was begun that has not its place.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

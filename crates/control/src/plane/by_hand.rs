@@ -26,7 +26,9 @@ impl Plane {
                 "nothing was applied: at most {MAX_ABOVE} objects may be applied; put them into files of the source"
             )));
         }
-        let begun = self.directory.begin(&entries).map_err(|error| {
+        // What was applied before has its place first: another record of the same object is written where that one is.
+        let begun = self.finish().and_then(|()| self.directory.begin(&entries));
+        let begun = begun.map_err(|error| {
             self.forget_unknown(entries.keys());
             unwritten("applied", &error)
         })?;
@@ -152,7 +154,7 @@ impl Plane {
         }
         // What was applied before has its place before it is taken away.
         self.finish()
-            .and_then(|()| self.directory.finish(self.directory.begin(&tombstones)?))
+            .and_then(|()| self.directory.finish(&mut self.directory.begin(&tombstones)?))
             .and_then(|()| self.directory.remove(removed.iter()))
             .map_err(|error| unwritten("deleted", &error))?;
         removed.iter().for_each(|key| drop(self.above.remove(key)));

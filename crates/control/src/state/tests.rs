@@ -12,7 +12,7 @@ fn applied(yaml: &str, ages: &mut Ages) -> Applied {
 const POLICY: &str = "# why\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: demo}\nspec: {}\n";
 
 fn write(state: &Directory, changes: &BTreeMap<Key, (Option<String>, Option<Applied>)>) -> io::Result<()> {
-    state.finish(state.begin(changes)?)
+    state.finish(&mut state.begin(changes)?)
 }
 
 fn write_ages(state: &Directory, ages: &mut Ages) {
@@ -206,4 +206,27 @@ fn what_is_broken_is_broken_after_a_restart_however_long_it_is() {
         assert_eq!(found.object.invalid, broken.held.object.invalid);
         assert_eq!(found.digest, broken.held.digest);
     }
+}
+
+#[test]
+fn what_could_not_be_brought_to_its_place_stays_begun_and_is_brought_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = Directory::open(dir.path()).unwrap();
+    let policy = applied(POLICY, &mut Ages::default());
+    let other = Key {
+        name: "q".to_owned(),
+        ..policy.held.key.clone()
+    };
+    let change = (None, Some(policy.clone()));
+    let changes = BTreeMap::from([(policy.held.key.clone(), change.clone()), (other.clone(), change)]);
+    let mut begun = state.begin(&changes).unwrap();
+    // A directory stands where one of them belongs: the other one has its place all the same.
+    let place = dir.path().join(record_name(&other));
+    fs::create_dir(&place).unwrap();
+    assert!(state.finish(&mut begun).is_err());
+    assert!(!begun.is_empty());
+    assert!(dir.path().join(record_name(&policy.held.key)).is_file());
+    fs::remove_dir(&place).unwrap();
+    state.finish(&mut begun).unwrap();
+    assert!(begun.is_empty() && place.is_file());
 }

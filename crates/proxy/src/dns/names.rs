@@ -22,6 +22,8 @@ use super::forward;
 
 /// Names that are kept.
 const MAX_NAMES: usize = 4096;
+/// One of so many is forgotten at once where there is no room.
+const FORGOTTEN: usize = 16;
 /// Addresses of one name that are kept.
 const MAX_ADDRESSES: usize = 64;
 /// Names that are asked about at once.
@@ -79,8 +81,6 @@ enum Look {
     /// And it is asked for meanwhile.
     Renew(Arc<[IpAddr]>, Arc<tokio::sync::Mutex<()>>),
     Ask(Arc<tokio::sync::Mutex<()>>),
-    /// There is no room.
-    Full,
 }
 
 /// What servers said.
@@ -107,14 +107,12 @@ impl Names {
                 return addresses;
             }
             Look::Ask(asking) => asking,
-            Look::Full => return Arc::default(),
         };
         let _one = asking.lock().await;
         // Somebody else may have asked meanwhile.
         match self.look(name) {
             Look::Use(addresses) | Look::Renew(addresses, _) => addresses,
             Look::Ask(_) => self.ask(servers, name).await,
-            Look::Full => Arc::default(),
         }
     }
 
@@ -142,17 +140,13 @@ impl Names {
             && !addresses.is_empty()
         {
             let now = Instant::now();
-            if let Some(known) = self.entry(&mut self.locked(), &name, now) {
-                known.see(&addresses, ttl, now);
-            }
+            entry(&mut self.locked(), &name, now).see(&addresses, ttl, now);
         }
     }
 
     fn look(&self, name: &str) -> Look {
         let (now, mut all) = (Instant::now(), self.locked());
-        let Some(known) = self.entry(&mut all, name, now) else {
-            return Look::Full;
-        };
+        let known = entry(&mut all, name, now);
         known.used = now;
         let (newest, asking) = (Arc::clone(&known.newest), Arc::clone(&known.asking));
         if now < known.fresh_until {
@@ -162,34 +156,6 @@ impl Names {
         } else {
             Look::Ask(asking)
         }
-    }
-
-    /// What is known of a name, where there is room for it.
-    fn entry<'a>(
-        &self,
-        all: &'a mut HashMap<String, Known>,
-        name: &str,
-        now: Instant,
-    ) -> Option<&'a mut Known> {
-        if !all.contains_key(name) {
-            if all.len() >= MAX_NAMES {
-                all.retain(|_, known| now < known.used + IDLE);
-            }
-            if all.len() >= MAX_NAMES {
-                tracing::warn!(name, "more names are in use than are kept");
-                return None;
-            }
-            let known = Known {
-                newest: Arc::default(),
-                fresh_until: now,
-                good_until: now,
-                seen: BTreeMap::new(),
-                used: now,
-                asking: Arc::default(),
-            };
-            all.insert(name.to_owned(), known);
-        }
-        all.get_mut(name)
     }
 
     /// Asks for the addresses of both families.
@@ -206,9 +172,7 @@ impl Names {
             _ => [Said::Nothing, Said::Nothing],
         };
         let (now, mut all) = (Instant::now(), self.locked());
-        let Some(known) = self.entry(&mut all, name, now) else {
-            return Arc::default();
-        };
+        let known = entry(&mut all, name, now);
         known.answered(said, now);
         Arc::clone(&known.newest)
     }
@@ -236,10 +200,43 @@ impl Names {
             .partition(IpAddr::is_ipv6);
         let now = Instant::now();
         let said = [v4, v6].map(|addresses| Said::Addresses(addresses, MAX_TTL));
-        self.entry(&mut self.locked(), name, now)
-            .unwrap()
-            .answered(said, now);
+        entry(&mut self.locked(), name, now).answered(said, now);
     }
+}
+
+/// What is known of a name; room is made for one that is new.
+fn entry<'a>(all: &'a mut HashMap<String, Known>, name: &str, now: Instant) -> &'a mut Known {
+    if all.len() >= MAX_NAMES && !all.contains_key(name) {
+        make_room(all, now);
+    }
+    all.entry(name.to_owned()).or_insert_with(|| Known {
+        newest: Arc::default(),
+        fresh_until: now,
+        good_until: now,
+        seen: BTreeMap::new(),
+        used: now,
+        asking: Arc::default(),
+    })
+}
+
+/// Forgets what nobody has used for long; where that is too little, what was used the longest ago: a workload that asks for
+/// very many names must not leave others without any. What is forgotten is asked for again.
+fn make_room(all: &mut HashMap<String, Known>, now: Instant) {
+    all.retain(|_, known| now < known.used + IDLE);
+    if all.len() < MAX_NAMES {
+        return;
+    }
+    let mut times: Vec<Instant> = all.values().map(|known| known.used).collect();
+    let (_, newest, _) = times.select_nth_unstable(MAX_NAMES / FORGOTTEN);
+    let newest = *newest;
+    tracing::warn!("more names are in use than are kept");
+    // Of those that were used at that very moment some stay.
+    let mut room = MAX_NAMES / FORGOTTEN;
+    all.retain(|_, known| {
+        let goes = room > 0 && known.used <= newest;
+        room -= usize::from(goes);
+        !goes
+    });
 }
 
 impl Known {

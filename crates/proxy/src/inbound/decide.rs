@@ -267,6 +267,8 @@ impl Subject {
         let subject = self.clone();
         move |index| match subject.decide(index, asked.as_deref()) {
             Ok(_) => Ok(()),
+            // The workload has left: nobody has judged what is under way.
+            Err(Refusal::Floor(Reason::NotReady)) => Err(Reason::NotReady),
             Err(_) => Err(Reason::PolicyChanged),
         }
     }

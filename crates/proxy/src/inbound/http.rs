@@ -253,7 +253,14 @@ pub(super) async fn request(
     let closed = exchange.closed();
     let sent = tokio::select! {
         biased;
-        reason = closed => return Ok(exchange.answer(403, DENIED, reason).into()),
+        reason = closed => {
+            // A workload that has left denies nothing: the caller may ask another endpoint.
+            let (code, text) = match reason {
+                Reason::NotReady => (503, UNANSWERED),
+                _ => (403, DENIED),
+            };
+            return Ok(exchange.answer(code, text, reason).into());
+        }
         sent = send(shared, callee, version, upgrade, request) => sent,
     };
     match sent {

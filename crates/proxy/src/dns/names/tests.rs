@@ -167,13 +167,18 @@ async fn without_a_server_a_name_is_nowhere() {
     );
 }
 
-#[tokio::test]
-async fn names_are_bounded_and_those_in_use_stay() {
+#[tokio::test(start_paused = true)]
+async fn names_are_bounded_and_those_used_last_stay_whoever_asks_for_many() {
     let names = Arc::new(Names::default());
-    for at in 0..MAX_NAMES {
+    names.know("old.example", &["192.0.2.1"]);
+    names.know("used.example", &["192.0.2.2"]);
+    for at in 0..2 * MAX_NAMES {
+        tokio::time::advance(Duration::from_millis(1)).await;
         assert!(matches!(names.look(&format!("n{at}.example")), Look::Ask(_)));
+        assert!(matches!(names.look("used.example"), Look::Use(_)), "{at}");
+        assert!(names.locked().len() <= MAX_NAMES);
     }
-    assert!(matches!(names.look("one-more.example"), Look::Full));
-    assert!(names.addresses(&[], "one-more.example").await.is_empty());
-    assert_eq!(names.locked().len(), MAX_NAMES);
+    assert!(!names.locked().contains_key("old.example"));
+    let newest = format!("n{}.example", 2 * MAX_NAMES - 1);
+    assert!(names.locked().contains_key(&newest));
 }

@@ -143,6 +143,18 @@ async fn p_55_a_change_cuts_a_response_that_is_under_way() {
 }
 
 #[tokio::test]
+async fn a_workload_that_leaves_denies_nothing_to_who_waits_for_its_answer() {
+    let world = world(MtlsMode::Strict, vec![anybody()]).await;
+    let mut sender = speak(world.mutual(H1).await, Version::Http1).await;
+    let asking = tokio::spawn(async move { sender.send(get("/never", &[])).await });
+    while world.dialled().await == 0 {}
+    world.gone().await;
+    let got = answer(asking.await.unwrap().unwrap()).await;
+    assert_eq!(got.status, 503, "{}", got.body);
+    assert_eq!(world.only_event().await.reason, Some(Reason::NotReady));
+}
+
+#[tokio::test]
 async fn p_55_a_change_ends_a_request_that_waits_for_its_answer() {
     let world = world(MtlsMode::Strict, vec![anybody()]).await;
     let mut sender = speak(world.mutual(H1).await, Version::Http1).await;
