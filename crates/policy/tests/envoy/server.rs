@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -57,20 +58,27 @@ pub(crate) fn program() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Ports that nobody listens on.
+/// Ports for listeners to come: nobody listens on them, the kernel gives them to no connection as its own, and no other
+/// Envoy of this program gets them. It takes them minutes later.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("0.0.0.0:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+    [(); N].map(|()| free_port())
 }
 
-/// Many of them.
-pub(crate) fn many_free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("0.0.0.0:0").unwrap())
-        .collect();
-    held.iter()
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect()
+fn free_port() -> u16 {
+    /// Up to what `net.ipv4.ip_local_port_range` begins with by default.
+    const RANGE: std::ops::Range<u32> = 10_000..32_768;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Another run of this program at the same time begins elsewhere.
+    let first = std::process::id().wrapping_mul(1_009);
+    loop {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        assert!(given < RANGE.end - RANGE.start, "all ports are taken");
+        let port = RANGE.start + first.wrapping_add(given) % (RANGE.end - RANGE.start);
+        let port = u16::try_from(port).unwrap();
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Everything that a caller can vary in.
@@ -123,7 +131,8 @@ impl Envoy {
             .zip(&ways)
             .map(|(at, way)| cluster(at, way, ranges, &dir))
             .collect();
-        let listeners = [vec![passing(front, ways.len())], deciding(&dir)].concat();
+        // In their order they begin to listen: who reaches the last one reaches all.
+        let listeners = [deciding(&dir), vec![passing(front, ways.len())]].concat();
         let config = json!({
             "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
             "static_resources": {"listeners": listeners, "clusters": clusters},
@@ -487,6 +496,8 @@ fn listener(port: u16, chains: &[Value], inspect: bool) -> Value {
     json!({
         "name": format!("listener-{port}"),
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},
+        // A port that another has is an error, not shared with it.
+        "enable_reuse_port": false,
         "listener_filters": if inspect { vec![inspector] } else { Vec::new() },
         "filter_chains": chains,
     })
