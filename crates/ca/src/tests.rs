@@ -32,10 +32,7 @@ impl Mesh {
         let dir = tempfile::tempdir().unwrap();
         let issuer = Issuer::new("test").unwrap();
         std::fs::write(dir.path().join("jwks"), issuer.jwks()).unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let free = (std::net::Ipv4Addr::LOCALHOST, testkit::ports::free_port()).into();
         let config = crate::Config {
             listen: vec![free],
             trust_domain: td.parse().unwrap(),

@@ -11,3 +11,4 @@ pub mod golden;
 pub mod hostile;
 pub mod issuer;
 pub mod mesh;
+pub mod ports;

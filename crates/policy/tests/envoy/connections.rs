@@ -10,6 +10,7 @@ use policy::{Action, Compat, Context, PolicySet, PolicySpec, Shadow, ShadowVerdi
 use serde_json::{Value, json};
 use testkit::decisions::Request;
 use testkit::decisions::generate::{Choices, PEERS};
+use testkit::ports::free_port;
 
 use crate::server::{self, Envoy, Ranges};
 use crate::translate::{self, On};
@@ -25,7 +26,7 @@ struct Case {
 fn generated(count: usize, connections: usize) -> Vec<Case> {
     let mut bytes = Bytes(seed().wrapping_add(1_000));
     let case = |_| {
-        let ports = server::free_ports();
+        let ports = [free_port(), free_port()];
         let mut specs = here(&Choices(&bytes.take(600)).policies(), ports);
         for spec in &mut specs {
             spec.dry_run = bytes.next().is_multiple_of(4);

@@ -31,6 +31,7 @@ use serde_json::Value;
 use server::{Envoy, Filters, Ranges};
 use testkit::decisions::generate::{Choices, PEERS};
 use testkit::decisions::{Headers, Request, policy};
+use testkit::ports::free_port;
 use translate::On;
 
 /// A sequence of bytes that is the same each time (SplitMix64).
@@ -403,7 +404,7 @@ fn envoy_decides_as_we_do() {
         println!("envoy: skipped: no Envoy here (`./test` installs it, or set MESHWARD_ENVOY)");
         return;
     };
-    let ports = server::free_ports();
+    let ports = [free_port(), free_port()];
     let requests = number("MESHWARD_ENVOY_REQUESTS", 50);
     let mut cases = generated(number("MESHWARD_ENVOY_CASES", 100), requests, ports);
     cases.extend(from_goldens(requests, ports));

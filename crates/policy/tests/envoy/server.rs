@@ -3,16 +3,16 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use testkit::decisions::Request;
+use testkit::ports::free_port;
 
 /// What a decision is made of in one case.
 #[derive(Debug, Default)]
@@ -56,29 +56,6 @@ pub(crate) fn program() -> Option<PathBuf> {
     versions
         .filter_map(|entry| Some(entry.ok()?.path().join("site-packages/envoy/_bin/envoy")))
         .find(|path| path.is_file())
-}
-
-/// Ports for listeners to come: nobody listens on them, the kernel gives them to no connection as its own, and no other
-/// Envoy of this program gets them. It takes them minutes later.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    [(); N].map(|()| free_port())
-}
-
-fn free_port() -> u16 {
-    /// Up to what `net.ipv4.ip_local_port_range` begins with by default.
-    const RANGE: std::ops::Range<u32> = 10_000..32_768;
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    // Another run of this program at the same time begins elsewhere.
-    let first = std::process::id().wrapping_mul(1_009);
-    loop {
-        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
-        assert!(given < RANGE.end - RANGE.start, "all ports are taken");
-        let port = RANGE.start + first.wrapping_add(given) % (RANGE.end - RANGE.start);
-        let port = u16::try_from(port).unwrap();
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// Everything that a caller can vary in.
@@ -125,7 +102,7 @@ impl Envoy {
         let dir = std::env::temp_dir().join(format!("envoy-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         certificates(&dir, &ranges.peers);
-        let [front, admin] = free_ports();
+        let [front, admin] = [free_port(), free_port()];
         let ways = ranges.ways();
         let clusters: Vec<Value> = (0..)
             .zip(&ways)
@@ -412,6 +389,8 @@ fn passing(port: u16, ways: usize) -> Value {
     let routes: Vec<Value> = (0..ways).map(request).chain((0..ways).map(bytes)).collect();
     let mut manager = manager(&routes, Vec::new());
     manager["typed_config"]["upgrade_configs"] = json!([{"upgrade_type": "CONNECT"}]);
+    // Else a connection that was refused behind it stays open for a second.
+    manager["typed_config"]["delayed_close_timeout"] = json!("0s");
     listener(port, &[json!({"filters": [manager]})], false)
 }
 

@@ -1,7 +1,5 @@
 //! Two proxies from files, an application behind them, and files that cannot be used.
 
-use std::net::TcpListener as Socket;
-
 use meshward_http::{Abort, Body, Fault, Handler, Protocol, Request, Response, ServeOptions, serve};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
@@ -29,7 +27,7 @@ fn id(account: &str) -> String {
 }
 
 fn free() -> SocketAddr {
-    Socket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, testkit::ports::free_port()).into()
 }
 
 impl Files {
