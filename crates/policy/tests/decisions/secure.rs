@@ -5,7 +5,7 @@ use policy::{Action, Compat, PolicySpec, authorize, explain};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use super::{admitted, compile, dry, get, operation, peer, policy, source, when, when_not};
+use super::{admitted, compile, decide, dry, get, operation, peer, policy, source, when, when_not};
 use testkit::decisions::{Claims, Headers, Request};
 
 /// Whether ALLOW and DENY of the rules admit.
@@ -311,4 +311,22 @@ fn a_policy_of_an_unknown_action_does_not_exist() {
     assert_eq!(read("DENY").unwrap().action, Action::Deny);
     assert!(read("PERHAPS").is_err());
     let _ = Arc::new(spec);
+}
+
+/// What one reading of a path is marked for the audit log by, the request is.
+#[test]
+fn s3_6_an_audit_policy_sees_every_reading_of_a_path() {
+    let rows = [
+        ("/admin", "/admin", true, true),
+        ("/admin", "/admin;x", true, false),
+        ("/admin;x", "/admin;x", true, true),
+        ("/admin", "/other;x", false, false),
+    ];
+    for (value, path, secure, istio) in rows {
+        let audit = policy("AUDIT", operation("paths", &[value]));
+        for (compat, marked) in [(Compat::Secure, secure), (Compat::Istio, istio)] {
+            let permit = decide(compat, &[Arc::clone(&audit)], &get(path)).unwrap();
+            assert_eq!(permit.audit(), marked, "{compat:?} {value} {path}");
+        }
+    }
 }
