@@ -16,6 +16,7 @@ mod text;
 mod yaml;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 
 use model::Profile;
 
@@ -154,7 +155,13 @@ pub fn parse(words: Vec<std::ffi::OsString>) -> Result<Command, u8> {
 }
 
 /// Does what was asked; returns the exit code.
-pub async fn run(ask: Ask) -> u8 {
+///
+/// The future is boxed so that the code of all that it does is made with this crate, and not once more with the caller.
+pub fn run(ask: Ask) -> Pin<Box<dyn Future<Output = u8>>> {
+    Box::pin(answered(ask))
+}
+
+async fn answered(ask: Ask) -> u8 {
     let mut out = Out::standard(ask.colour);
     let done = tokio::select! {
         done = answer(ask, &mut out) => done,

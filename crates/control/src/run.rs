@@ -1,6 +1,7 @@
 //! Starting, and the tasks beside the plane.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,13 @@ const MAX_ROOTS: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// It cannot start: one sentence.
-pub async fn run(config: Config) -> Result<(), String> {
+///
+/// The future is boxed so that the code of all that it does is made with this crate, and not once more with the caller.
+pub fn run(config: Config) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+    Box::pin(until_told(config))
+}
+
+async fn until_told(config: Config) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let authority = Arc::new(authority(&config)?);

@@ -11,7 +11,6 @@ use identity::{
 };
 use model::SpiffeId;
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use xds::server::Authenticate;
 
 use crate::config::{Config, NODE_ACCOUNT, OWN_ACCOUNT, SYSTEM_NAMESPACE};
@@ -133,7 +132,7 @@ fn read_keys(path: &std::path::Path) -> Result<String, String> {
 }
 
 impl Authenticate for Gate {
-    type Io = TlsStream<TcpStream>;
+    type Io = identity::ServerStream<TcpStream>;
     type Peer = SpiffeId;
 
     async fn accept(&self, tcp: TcpStream) -> Result<(Self::Io, SpiffeId), String> {

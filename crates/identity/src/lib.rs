@@ -9,6 +9,7 @@
 
 #![warn(missing_docs)]
 
+mod ahead;
 mod authority;
 mod clock;
 mod error;
@@ -19,6 +20,7 @@ mod tls;
 pub mod token;
 mod verify;
 
+pub use ahead::ReadAhead;
 pub use authority::{CaClient, CaName, CertificateAuthority, Signing, TokenFile};
 pub use clock::{Clock, SystemClock};
 pub use error::{IssueError, PeerProblem, RootsError, TlsError};

@@ -11,6 +11,7 @@ use rustls::{ClientConfig, CommonState, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::ahead::ReadAhead;
 use crate::clock::Clock;
 use crate::error::{PeerProblem, TlsError};
 use crate::pki;
@@ -106,7 +107,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// The bytes inside a connection that came in.
-pub type ServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
+pub type ServerStream<IO> = tokio_rustls::server::TlsStream<ReadAhead<IO>>;
 
 /// A connection that came in, its peer proven.
 #[derive(Debug)]
@@ -124,7 +125,7 @@ pub struct Accepted<IO> {
 }
 
 /// The bytes inside a connection that went out.
-pub type ClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
+pub type ClientStream<IO> = tokio_rustls::client::TlsStream<ReadAhead<IO>>;
 
 /// A connection that went out, its peer proven.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ pub(crate) async fn accept<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let handshake = TlsAcceptor::from(Arc::new(config)).accept(io);
+    let handshake = TlsAcceptor::from(Arc::new(config)).accept(ReadAhead::new(io));
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Err(_) => return Err(TlsError::Timeout),
         Ok(Err(error)) => return Err(TlsError::from_io(&error)),
@@ -172,7 +173,7 @@ where
     } else {
         ServerName::try_from(sni.to_owned()).map_err(|e| TlsError::Handshake(format!("sni `{sni}`: {e}")))?
     };
-    let handshake = TlsConnector::from(Arc::new(config)).connect(name, io);
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, ReadAhead::new(io));
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Err(_) => return Err(TlsError::Timeout),
         Ok(Err(error)) => return Err(TlsError::from_io(&error)),

@@ -448,7 +448,7 @@ async fn mesh(
             let mut stream = Told::new(accepted.stream);
             let relayed = tcp::carry(&shared, &caller, &callee, &mut stream).await;
             if relayed.reason.is_some() {
-                reset(stream.get_ref().get_ref().0.get_ref());
+                reset(stream.get_ref().get_ref().0.get_ref().get_ref());
             }
         }
         Inside::Tcp => {
@@ -457,7 +457,7 @@ async fn mesh(
             let relayed = tcp::carry(&shared, &caller, &callee, &mut stream).await;
             if relayed.reason.is_some() {
                 // Not everybody minds an end without `close_notify`.
-                reset(stream.get_ref().0.get_ref());
+                reset(stream.get_ref().0.get_ref().get_ref());
             }
         }
     }

@@ -18,14 +18,18 @@ use telemetry::Progress;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// Bytes of the buffer of one direction: a frame of a turn, and so, with its head, a record of TLS.
-const BUFFER: usize = turn::MAX_FRAME;
+/// Bytes of the buffer of one direction: four frames of a turn, and so, with their heads, four records of TLS. They go with
+/// one call, and the kernel makes one large packet of them.
+const BUFFER: usize = 4 * turn::MAX_FRAME;
+
+/// How often is read until a buffer is written, though it has space and there is more: TLS gives a record at a time.
+const READS: usize = 16;
 
 /// How many buffers a thread keeps for the next.
-const SPARE_BUFFERS: usize = 64;
+const SPARE_BUFFERS: usize = 16;
 
-/// How often one direction reads or writes before everybody else gets a turn.
-const ROUNDS: usize = 16;
+/// How often one direction fills its buffer or writes of it before everybody else gets a turn.
+const ROUNDS: usize = 4;
 
 /// How long both directions may be silent (Envoy's TCP `idle_timeout`).
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -140,6 +144,8 @@ enum State {
     Open,
     /// The reader has ended: its end is to be told.
     Ending,
+    /// The reader has failed: what came before is written, and then it is told.
+    Broken,
     Ended,
 }
 
@@ -154,6 +160,7 @@ impl Way {
                 State::Ended => return Poll::Ready(Ok(())),
                 _ if self.start < self.end => self.write(context, to),
                 State::Ending => self.end(context, to),
+                State::Broken => return Poll::Ready(Err(Broken::Reader)),
                 State::Open => self.read(context, from, to),
             };
             match step {
@@ -166,36 +173,53 @@ impl Way {
         Poll::Pending
     }
 
+    /// Reads what there is, until the buffer is full.
     fn read<R, W>(&mut self, context: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<Result<(), Broken>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         let mut buffer = self.buffer.take().unwrap_or_else(spare);
-        let mut space = ReadBuf::new(&mut buffer);
-        let read = Pin::new(from).poll_read(context, &mut space);
-        let filled = space.filled().len();
-        match read {
-            Poll::Ready(Ok(())) if filled > 0 => {
-                (self.start, self.end) = (0, filled);
-                self.buffer = Some(buffer);
-                Poll::Ready(Ok(()))
+        let mut filled = 0;
+        let mut more = Poll::Ready(());
+        for _ in 0..READS {
+            let mut space = ReadBuf::new(buffer.get_mut(filled..).unwrap_or_default());
+            if space.remaining() == 0 {
+                break;
             }
-            Poll::Ready(Ok(())) => {
-                keep(buffer);
-                self.state = State::Ending;
-                Poll::Ready(Ok(()))
+            match Pin::new(&mut *from).poll_read(context, &mut space) {
+                Poll::Ready(Ok(())) if !space.filled().is_empty() => filled += space.filled().len(),
+                Poll::Ready(Ok(())) => self.state = State::Ending,
+                Poll::Ready(Err(_)) => self.state = State::Broken,
+                Poll::Pending => more = Poll::Pending,
             }
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Broken::Reader)),
-            Poll::Pending => {
-                keep(buffer);
-                // Nothing more is coming now: what the writer holds back must not wait for it.
-                if self.unflushed && writer(Pin::new(to).poll_flush(context))?.is_ready() {
-                    self.unflushed = false;
-                }
-                Poll::Pending
+            if more.is_pending() || self.state != State::Open {
+                break;
             }
         }
+        if filled > 0 {
+            (self.start, self.end) = (0, filled);
+            self.buffer = Some(buffer);
+            return Poll::Ready(Ok(()));
+        }
+        keep(buffer);
+        // Nothing more is coming now: what the writer holds back must not wait for it.
+        if more.is_pending() {
+            let _ = self.flush(context, to)?;
+        }
+        more.map(Ok)
+    }
+
+    fn flush<W: AsyncWrite + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<Result<(), Broken>> {
+        if self.unflushed {
+            std::task::ready!(writer(Pin::new(to).poll_flush(context)))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn write<W: AsyncWrite + Unpin>(
@@ -203,6 +227,8 @@ impl Way {
         context: &mut Context<'_>,
         to: &mut W,
     ) -> Poll<Result<(), Broken>> {
+        // TLS that is not rid of the last records would cut the next ones to the space that it has left.
+        std::task::ready!(self.flush(context, to))?;
         let waiting = self.buffer.as_deref().and_then(|b| b.get(self.start..self.end));
         let written = std::task::ready!(writer(
             Pin::new(to).poll_write(context, waiting.unwrap_or_default())

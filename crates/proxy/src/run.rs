@@ -8,6 +8,7 @@ mod takeover;
 mod trust;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,13 @@ type Tasks = JoinSet<Result<(), String>>;
 ///
 /// # Errors
 /// It cannot start, or a part of it broke: one sentence.
-pub async fn run(config: Config) -> Result<(), String> {
+///
+/// The future is boxed so that the code of all that it does is made with this crate, and not once more with the caller.
+pub fn run(config: Config) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+    Box::pin(until_told(config))
+}
+
+async fn until_told(config: Config) -> Result<(), String> {
     live(
         async || {
             let before = Before::ask(&config).await;

@@ -21,7 +21,6 @@ use snapshot::{ResourceName, Resources};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_rustls::client::TlsStream;
 use xds::client::{self, Connect, Options};
 
 use crate::config::{Config, NODE_ACCOUNT, OWN_ACCOUNT, SYSTEM_NAMESPACE, Source};
@@ -320,7 +319,7 @@ struct Dial {
 }
 
 impl Connect for Dial {
-    type Io = TlsStream<TcpStream>;
+    type Io = identity::ClientStream<TcpStream>;
 
     async fn connect(&mut self) -> Result<(Self::Io, String), String> {
         let tcp = TcpStream::connect(self.to).await.map_err(|e| e.to_string())?;

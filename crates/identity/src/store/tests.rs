@@ -1,5 +1,6 @@
 //! The owner under virtual time.
 
+mod bulk;
 mod standing;
 
 use std::sync::Mutex;
@@ -168,8 +169,8 @@ async fn a_certificate_is_renewed_at_half_life_and_not_before() {
 async fn shake(
     store: &Store,
 ) -> (
-    tokio_rustls::client::TlsStream<tokio::io::DuplexStream>,
-    tokio_rustls::server::TlsStream<tokio::io::DuplexStream>,
+    crate::ClientStream<tokio::io::DuplexStream>,
+    crate::ServerStream<tokio::io::DuplexStream>,
     [u8; 32],
 ) {
     let (near, far) = tokio::io::duplex(64 * 1024);

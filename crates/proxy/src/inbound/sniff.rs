@@ -1,6 +1,9 @@
 //! The first bytes of a connection, as far as they are needed (semantics 9).
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -9,7 +12,7 @@ use meshward_http::Rewind;
 use meshward_http::limits::HEAD_TIMEOUT;
 use meshward_http::sniff as http;
 use model::{MtlsMode, Protocol};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// How long a port without a declared protocol waits for its client, where the mesh sets no limit. Then the connection
 /// goes on as TCP, or is refused where TLS is demanded (PD-19).
@@ -18,6 +21,9 @@ const DETECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a port that is declared TCP and takes both waits for a ClientHello: mesh clients send it at once, and a
 /// server that speaks first must not be kept waiting.
 const TLS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes that are read at once: more than a ClientHello with a key share of X25519MLKEM768 has.
+const AT_ONCE: usize = 4096;
 
 /// What came first.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,7 +89,7 @@ pub(super) async fn first<S: AsyncRead + Unpin>(
             if let Some(first) = told(&bytes, mode, tls, http) {
                 return io::Result::Ok(first);
             }
-            if stream.read_buf(&mut bytes).await? == 0 {
+            if more(&mut stream, &mut bytes).await? == 0 {
                 return Ok(if bytes.is_empty() {
                     First::Ended
                 } else {
@@ -98,6 +104,18 @@ pub(super) async fn first<S: AsyncRead + Unpin>(
         Err(_) => First::Other,
     };
     Ok((Rewind::new(bytes.freeze(), stream), first))
+}
+
+/// Reads as much as a ClientHello needs at once, and holds no more than has come.
+async fn more<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut BytesMut) -> io::Result<usize> {
+    poll_fn(|context| {
+        let mut space = [0; AT_ONCE];
+        let mut space = ReadBuf::new(&mut space);
+        ready!(Pin::new(&mut *stream).poll_read(context, &mut space))?;
+        bytes.extend_from_slice(space.filled());
+        Poll::Ready(Ok(space.filled().len()))
+    })
+    .await
 }
 
 /// `None` where more bytes are needed. The first byte decides that something is not TLS (O-05), and where TLS is
@@ -159,5 +177,29 @@ mod tests {
                 "{mode} {protocol:?} {bytes:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_hello_costs_one_read() {
+        struct Counted<'b>(&'b [u8], usize);
+        impl AsyncRead for Counted<'_> {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                context: &mut std::task::Context<'_>,
+                space: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                self.1 += 1;
+                Pin::new(&mut self.0).poll_read(context, space)
+            }
+        }
+        // The beginning of one as long as ours are, of which the last bytes never come.
+        let mut bytes = vec![0; 1500];
+        bytes[..9].copy_from_slice(b"\x16\x03\x01\x05\xdf\x01\x00\x05\xdb");
+        let mut client = Counted(&bytes, 0);
+        let (_, first) = first(&mut client, MtlsMode::Strict, Protocol::Tcp, None)
+            .await
+            .unwrap();
+        // All of it, and its end.
+        assert_eq!((first, client.1), (First::Other, 2));
     }
 }

@@ -39,7 +39,7 @@ impl Connection {
             let relayed = tcp::carry(&self.shared, &self.caller, &self.callee, &mut turn).await;
             if relayed.reason.is_some() {
                 // Not everybody minds an end without `close_notify`.
-                return reset(turn.get_ref().get_ref().0.get_ref());
+                return reset(turn.get_ref().get_ref().0.get_ref().get_ref());
             }
             let Some(next) = turn.over() else { return };
             io = next;

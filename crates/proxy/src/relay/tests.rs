@@ -139,3 +139,135 @@ fn reset() -> impl AsyncRead + AsyncWrite + Unpin {
     }
     Reset
 }
+
+/// Gives what is asked for and takes what is given until `left` is carried, and counts both.
+#[derive(Default)]
+struct Endless {
+    left: usize,
+    /// The most that one read gives: a record, where it is TLS.
+    piece: usize,
+    reads: usize,
+    writes: usize,
+    flushed: bool,
+}
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        space: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let given = space.remaining().min(self.piece).min(self.left);
+        space.put_slice(&vec![b'x'; given]);
+        self.left -= given;
+        self.reads += 1;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        assert!(
+            self.writes == 0 || self.flushed,
+            "what is written does not wait for what was"
+        );
+        self.flushed = false;
+        self.writes += 1;
+        Poll::Ready(Ok(bytes.len()))
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushed = true;
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_mebibyte_costs_few_reads_of_a_socket_and_few_writes() {
+    const MIB: usize = 8;
+    const RECORD: usize = 16 * 1024;
+    for (piece, reads) in [(usize::MAX, 17), (RECORD, 85)] {
+        let source = || Endless {
+            left: MIB * 1024 * 1024,
+            piece,
+            ..Endless::default()
+        };
+        let (mut a, mut b) = (source(), source());
+        let relayed = relay(&mut a, &mut b, pending()).await;
+        assert_eq!(relayed.sent, u64::try_from(MIB * 1024 * 1024).unwrap());
+        for end in [a, b] {
+            assert!(end.reads <= reads * MIB, "{} reads of {piece}", end.reads);
+            assert!(end.writes <= 17 * MIB, "{} writes", end.writes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_a_reader_broke_is_written() {
+    struct Breaks(Endless);
+    impl AsyncRead for Breaks {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            space: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            match self.0.left {
+                0 => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                _ => Pin::new(&mut self.0).poll_read(context, space),
+            }
+        }
+    }
+    let a = Endless {
+        left: 100,
+        piece: 30,
+        ..Endless::default()
+    };
+    let a = tokio::io::join(Breaks(a), tokio::io::sink());
+    let (b, mut server) = duplex(1024);
+    let relayed = relay(a, b, pending()).await;
+    assert_eq!(
+        (relayed.sent, relayed.reason),
+        (100, Some(Reason::DownstreamReset))
+    );
+    let mut got = Vec::new();
+    server.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got.len(), 100);
+}
+
+#[tokio::test]
+async fn one_direction_in_bulk_lets_everybody_else_have_a_turn() {
+    let mut a = Endless {
+        left: usize::MAX,
+        piece: usize::MAX,
+        ..Endless::default()
+    };
+    let mut b = Endless::default();
+    let mut carrying = Box::pin(relay(&mut a, &mut b, pending()));
+    // It comes back though there is always more, and says that it wants to go on.
+    let woken = std::sync::Arc::new(Woken::default());
+    let waker = std::task::Waker::from(std::sync::Arc::clone(&woken));
+    assert!(
+        carrying
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    assert!(woken.0.load(Ordering::Relaxed));
+    drop(carrying);
+    assert!(
+        a.reads <= ROUNDS && usize::MAX - a.left <= ROUNDS * BUFFER,
+        "{}",
+        a.reads
+    );
+}
+
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

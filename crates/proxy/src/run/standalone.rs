@@ -13,6 +13,7 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -40,7 +41,13 @@ const MAX_PEM: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// It cannot start, or a part of it broke: one sentence.
-pub async fn run(config: Standalone) -> Result<(), String> {
+///
+/// The future is boxed so that the code of all that it does is made with this crate, and not once more with the caller.
+pub fn run(config: Standalone) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+    Box::pin(until_told(config))
+}
+
+async fn until_told(config: Standalone) -> Result<(), String> {
     live(
         async || made(&config),
         async |shared, tasks, taking, _| start(config.clone(), shared, tasks, taking).await,
