@@ -138,3 +138,6 @@ fn strip(path: &[u8], encoded: bool, backslash: bool) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

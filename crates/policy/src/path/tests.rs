@@ -234,6 +234,41 @@ fn explain_names_each_step() {
     assert_eq!(explain(b"/%00", Mode::Base), Err(PathError::Nul));
 }
 
+#[test]
+fn a_refused_path_shows_how_far_it_came() {
+    let steps = |steps: &[(&'static str, &str)]| -> Vec<(&'static str, String)> {
+        steps
+            .iter()
+            .map(|(name, text)| (*name, (*text).to_owned()))
+            .collect()
+    };
+    let expect = steps(&[
+        ("received", "/a%2f%00#x"),
+        ("fragment cut", "/a%2f%00"),
+        ("slashes decoded", "/a/%00"),
+    ]);
+    assert_eq!(
+        trace(b"/a%2f%00#x", Mode::DecodeAndMergeSlashes),
+        (expect, Some(PathError::Nul))
+    );
+    let expect = steps(&[("received", "/a"), ("fragment cut", "/a"), ("canonical", "/a")]);
+    assert_eq!(trace(b"/a", Mode::Base), (expect, None));
+}
+
+#[test]
+fn a_path_ends_before_query_and_fragment() {
+    let rows = [
+        ("/a?b#c", "/a"),
+        ("/a#b?c", "/a"),
+        ("/a", "/a"),
+        ("?", ""),
+        ("", ""),
+    ];
+    for (target, path) in rows {
+        assert_eq!(without_query(target), path, "{target}");
+    }
+}
+
 fn targets() -> impl Strategy<Value = String> {
     const PIECES: &[&str] = &[
         "/", "/", ".", "..", "a", "%2e", "%2f", "%5c", "\\", ";", "%25", "%", "2e", "?", "#", "%41", "%3b",

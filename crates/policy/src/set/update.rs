@@ -171,3 +171,6 @@ impl Lanes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ mod sentences;
 mod speed;
 mod tcp;
 mod told;
+mod updates;
 
 use std::sync::Arc;
 

@@ -30,6 +30,27 @@ fn the_annotation_in_all_its_forms() {
 }
 
 #[test]
+fn a_union_has_what_either_has() {
+    let all = (0..8_u8).map(|bits| Dialect {
+        case_insensitive: bits & 1 > 0,
+        strip_params: bits & 2 > 0,
+        collapse: bits & 4 > 0,
+        decode: bits % 4,
+    });
+    let all: Vec<Dialect> = all.collect();
+    for (a, b) in all.iter().flat_map(|a| all.iter().map(move |b| (*a, *b))) {
+        let expect = Dialect {
+            case_insensitive: a.case_insensitive || b.case_insensitive,
+            strip_params: a.strip_params || b.strip_params,
+            collapse: a.collapse || b.collapse,
+            decode: a.decode.max(b.decode),
+        };
+        assert_eq!(a.union(b), expect, "{a} and {b}");
+    }
+    assert_eq!(Dialects::all().of(80), Dialect::ALL);
+}
+
+#[test]
 fn what_is_no_annotation() {
     for bad in [
         "",
